@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * libumbra: the filesystem engine, usable without FUSE. All functions are thread-safe unless they
+ * say otherwise and return 0 (or a count) or a negative errno. Permission checks by mode and ACL are
+ * the caller's (the kernel does them for FUSE); the engine enforces what only it knows: immutable
+ * and append-only flags, link limits, names, space.
+ *
+ * Inodes are named by number. An inode number handed out by a function that says so carries a
+ * lookup reference, like FUSE's: an unlinked inode lives until its lookups are forgotten and its
+ * opens released.
+ */
+#ifndef UMBRA_UMBRA_H
+#define UMBRA_UMBRA_H
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/uio.h>
+
+#include "umbra/types.h"
+
+#define UMBRA_NAME_MAX 255u /* bytes, any but '/' and NUL */
+#define UMBRA_LINK_MAX 2000000000u
+#define UMBRA_SYMLINK_MAX 4095u
+#define UMBRA_SIZE_MAX INT64_MAX /* largest file size, 2^63-1 bytes */
+
+/* ---- a pool in use ------------------------------------------------------------------------------ */
+
+enum umbra_data_mode {
+	UMBRA_DATA_ATOMIC = 0,  /* every aligned 4 KiB of a write is all or nothing */
+	UMBRA_DATA_INPLACE = 1, /* overwrites of unshared blocks go straight in place */
+};
+enum umbra_atime { UMBRA_RELATIME = 0, UMBRA_NOATIME = 1, UMBRA_STRICTATIME = 2 };
+
+struct umbra_options {
+	bool readonly;
+	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
+	enum umbra_data_mode data;
+	enum umbra_atime atime;
+	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
+};
+/* Mounts the pool: replays the journal, starts the background thread. Errors of um_pool_open. */
+int umbra_open(const char *path, const struct umbra_options *opt, struct umbra_fs **out);
+/* The same over a pool image in memory, for tests; the memory stays the caller's. */
+int umbra_open_image(
+	void *base, uint64_t size, const struct umbra_options *opt, struct umbra_fs **out);
+/* Orderly end. Everything is durable when it returns. */
+int umbra_close(struct umbra_fs *fs);
+/* Ends without writing anything more, as a crash would. For tests. */
+void umbra_abandon(struct umbra_fs *fs);
+
+struct umbra_info {
+	char path[4096], label[65], uuid[37], kind[16];
+	uint64_t size, total_blocks, free_blocks, inodes, mounts;
+	uint32_t version, copies;
+	uint64_t compat, ro_compat, incompat;
+	uint64_t journal_bytes, replayed;
+	int64_t made_sec, mount_sec;
+	bool readonly, clean;
+	uint32_t errors;
+};
+int umbra_info(struct umbra_fs *fs, struct umbra_info *out);
+/* The same from a pool that need not be mounted (and may be): reads superblock and pool root. */
+int umbra_info_pool(const char *path, struct umbra_info *out);
+
+/* Live counters, as name/value pairs: fn is called for each. */
+typedef void umbra_stat_fn(void *arg, const char *name, uint64_t value);
+void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg);
+
+/* f_bfree exact to the block: waits, bounded, for removed files whose space is being freed. */
+int umbra_statfs(struct umbra_fs *fs, struct statvfs *out);
+/* Everything acknowledged so far is on the medium. */
+int umbra_sync(struct umbra_fs *fs);
+/* XFS_IOC_GOINGDOWN: 0 default (sync first), 1 sync the log first, 2 nothing more is written. All
+ * later calls that change anything fail with -EIO. */
+int umbra_shutdown(struct umbra_fs *fs, unsigned mode);
+
+struct umbra_mkfs_options {
+	uint64_t size; /* bytes; plain file: created or extended to it; 0: the target's own size */
+	const char *label;   /* at most 64 bytes, or NULL */
+	const uint8_t *uuid; /* 16 bytes, or NULL: random */
+	unsigned copies;     /* metadata copies, 1 or 2; 0: 2 */
+	bool force;          /* overwrite a foreign signature */
+	bool dry_run;        /* check and compute only */
+	bool sparse;         /* plain file: do not allocate */
+	uint32_t root_uid, root_gid;
+	void (*progress)(void *arg, uint64_t done, uint64_t total); /* or NULL */
+	void *arg;
+	/* For reproducible pools (tests). */
+	uint64_t hash_seed; /* of name hashes; 0: random */
+	int64_t made_sec;   /* time of making; 0: now */
+};
+/* Makes a pool. -EBUSY in use; -EEXIST a foreign signature without force (*found names it, static or
+ * caller-freed NULL); -ENOSPC smaller than the smallest pool. out (or NULL): what was made. */
+int umbra_mkfs_image(void *base, uint64_t size, const struct umbra_mkfs_options *opt);
+int umbra_mkfs(const char *path, const struct umbra_mkfs_options *opt, struct umbra_info *out);
+
+/* ---- inodes --------------------------------------------------------------------------------------- */
+
+struct umbra_cred {
+	uid_t uid;
+	gid_t gid;
+	mode_t umask;    /* applied to new inodes unless a default ACL says otherwise */
+	bool cap_fsetid; /* set-id bits survive writes; see umbra_setattr */
+};
+
+/* stat plus what stat has not. */
+struct umbra_attr {
+	struct stat st;
+	struct timespec btime;
+	uint32_t generation;
+	uint32_t flags; /* FS_*_FL */
+};
+
+/* A function that says "references" adds one lookup reference to the inode it hands out. */
+int umbra_lookup(struct umbra_fs *fs, uint64_t parent, const char *name,
+	struct umbra_attr *out);                  /* references; "." and ".." too */
+int umbra_ref(struct umbra_fs *fs, uint64_t ino); /* one more lookup reference */
+void umbra_forget(struct umbra_fs *fs, uint64_t ino, uint64_t n);
+int umbra_getattr(struct umbra_fs *fs, uint64_t ino, struct umbra_attr *out);
+
+#define UMBRA_SET_MODE (1u << 0)
+#define UMBRA_SET_UID (1u << 1)
+#define UMBRA_SET_GID (1u << 2)
+#define UMBRA_SET_SIZE (1u << 3)
+#define UMBRA_SET_ATIME (1u << 4)
+#define UMBRA_SET_MTIME (1u << 5)
+#define UMBRA_SET_CTIME (1u << 6)
+#define UMBRA_SET_ATIME_NOW (1u << 7)
+#define UMBRA_SET_MTIME_NOW (1u << 8)
+#define UMBRA_SET_KILLPRIV                                                                         \
+	(1u << 9) /* drop set-id bits and security.capability (chown, truncate) */
+/* chmod also updates an access ACL's mask; size changes zero, free or extend. */
+int umbra_setattr(struct umbra_fs *fs, uint64_t ino, const struct umbra_attr *attr, unsigned mask,
+	struct umbra_attr *out);
+
+/* New inodes: mode with type bits; inherit set-gid and default ACLs from the parent. All reference. */
+int umbra_mknod(struct umbra_fs *fs, uint64_t parent, const char *name, mode_t mode, dev_t rdev,
+	const struct umbra_cred *cred,
+	struct umbra_attr *out); /* any type but symlink; directories too */
+int umbra_symlink(struct umbra_fs *fs, uint64_t parent, const char *name, const char *target,
+	const struct umbra_cred *cred, struct umbra_attr *out);
+int umbra_tmpfile(struct umbra_fs *fs, uint64_t parent, mode_t mode, const struct umbra_cred *cred,
+	struct umbra_attr *out); /* unlinked; umbra_link may link it */
+int umbra_link(struct umbra_fs *fs, uint64_t ino, uint64_t parent, const char *name,
+	struct umbra_attr *out); /* references */
+int umbra_unlink(struct umbra_fs *fs, uint64_t parent, const char *name);
+int umbra_rmdir(struct umbra_fs *fs, uint64_t parent, const char *name);
+/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE of linux/fs.h; others -EINVAL. */
+int umbra_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_t newparent,
+	const char *newname, unsigned flags);
+int umbra_readlink(struct umbra_fs *fs, uint64_t ino, char buf[UMBRA_SYMLINK_MAX + 1]);
+
+/* ---- directories -------------------------------------------------------------------------------------- */
+
+/* cookie: the position after this entry, stable as long as the directory exists. Return non-0 to stop
+ * before this entry counts as taken. The name is NUL-terminated and valid during the call only. */
+typedef int umbra_dirent_fn(
+	void *arg, const char *name, uint64_t ino, unsigned char type, uint64_t cookie);
+/* Entries from cookie (0: the beginning, "." and ".." first) on, in cookie order, in bounded batches:
+ * no lock is held while fn runs. */
+int umbra_readdir(
+	struct umbra_fs *fs, uint64_t dir, uint64_t cookie, umbra_dirent_fn *fn, void *arg);
+
+/* ---- files --------------------------------------------------------------------------------------------- */
+
+/* Counts an open: the inode's content stays until the matching release. flags: open(2)'s; O_TRUNC
+ * truncates. -EPERM for writes to immutable files, or without O_APPEND to append-only ones. */
+int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv);
+void umbra_file_release(struct umbra_fs *fs, uint64_t ino, int flags);
+
+/*
+ * Reads without copying: fills up to `max` iovecs with pool memory (holes: a page of zeros, repeated)
+ * for up to len bytes at off; *out_len is what they hold, less at the end of the file. Must be called,
+ * and the memory used, between umbra_read_begin and umbra_read_end.
+ */
+void umbra_read_begin(struct umbra_fs *fs);
+void umbra_read_end(struct umbra_fs *fs);
+int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
+	unsigned max, unsigned *out_n, size_t *out_len);
+/* Copying read; bytes read or -errno. */
+ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off);
+#define UMBRA_WRITE_APPEND 1u   /* at the end of the file; off ignored, *out_off says where */
+#define UMBRA_WRITE_KILLPRIV 2u /* drop set-id bits and security.capability */
+#define UMBRA_WRITE_SYNC 4u     /* durable at return */
+/* Bytes written (short only when space runs out after some) or -errno. */
+ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
+	unsigned flags, uint64_t *out_off);
+/* mode: FALLOC_FL_KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]; others -EOPNOTSUPP. */
+int umbra_fallocate(struct umbra_fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len);
+/* whence SEEK_DATA or SEEK_HOLE; -ENXIO as lseek(2). */
+int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *out);
+int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
+
+/* Makes dst share src's blocks in the range; both offsets and, except at src's end of file, the length
+ * must be block-aligned (-EINVAL), ranges of one file not overlap. len 0: to the end. As FICLONERANGE. */
+int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off);
+/* The whole file, as FICLONE. Constant time. */
+int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst);
+/* copy_file_range(2): shares what aligns, copies the rest. Bytes or -errno. */
+ssize_t umbra_copy_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t dst,
+	uint64_t dst_off, size_t len);
+/* FIDEDUPERANGE: shares if equal. *out_same says; *out_done bytes (whole blocks, or to both ends). */
+int umbra_dedupe_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off, bool *out_same, uint64_t *out_done);
+
+struct umbra_extent {
+	uint64_t off, lba, len; /* bytes; block number in the pool; bytes */
+	uint32_t refs;          /* owners of its blocks through this path at least */
+	bool shared, unwritten, inline_data;
+};
+typedef int umbra_extent_fn(void *arg, const struct umbra_extent *extent);
+/* Extents that meet [off, off+len), ascending, split where sharing changes. */
+int umbra_map(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len, umbra_extent_fn *fn,
+	void *arg);
+
+/* ---- attributes -------------------------------------------------------------------------------------------- */
+
+/* flags: XATTR_CREATE, XATTR_REPLACE. system.posix_acl_access updates the mode too. */
+int umbra_setxattr(struct umbra_fs *fs, uint64_t ino, const char *name, const void *value,
+	size_t len, int flags, bool kill_sgid);
+/* size 0: asks for the length. Length or -errno (-ENODATA, -ERANGE). */
+ssize_t umbra_getxattr(
+	struct umbra_fs *fs, uint64_t ino, const char *name, void *value, size_t size);
+ssize_t umbra_listxattr(struct umbra_fs *fs, uint64_t ino, char *list, size_t size);
+int umbra_removexattr(struct umbra_fs *fs, uint64_t ino, const char *name);
+/* FS_*_FL that can be set: IMMUTABLE, APPEND, NOATIME, NODUMP, SYNC, DIRSYNC; others -EOPNOTSUPP. */
+int umbra_set_flags(struct umbra_fs *fs, uint64_t ino, uint32_t flags);
+
+#endif

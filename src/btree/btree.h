@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The tree: a copy-on-write B+tree of 4 KiB nodes with reference-counted nodes; inodes, extents,
+ * directories, xattrs and orphans are all this one, with 64-bit keys and values of 0 to
+ * UM_VALUE_MAX bytes.
+ *
+ * Sharing: two roots may point at one node. A node with one parent is changed in place (in the
+ * transaction's copy); one with more is copied on the way down: each child of the copy gains a
+ * reference, the old node loses one. Leaves whose values refer to data blocks do the same for those,
+ * through struct um_tree_type.
+ *
+ * A small tree's only leaf lives in its owner's record (UM_ROOT_EMBED) as long as it fits.
+ *
+ * Errors of all functions: -EUCLEAN for an unsound node (one log line names it), -EIO, -ENOMEM; of
+ * those that change a tree also -ENOSPC, and -EMLINK handed through from `ref`. After an error of a
+ * changing function the transaction must be aborted: the tree in hand may be half changed.
+ *
+ * Values have any alignment: copy them out (memcpy) or use packed structures.
+ */
+#ifndef UM_BTREE_BTREE_H
+#define UM_BTREE_BTREE_H
+
+#include "txn/txn.h"
+
+/* What differs between trees. */
+struct um_tree_type {
+	enum um_kind kind;
+	uint16_t embed_max; /* largest embedded body; 0: always a node */
+	/* A leaf was copied (delta +1) or is going away (-1): adjust what its value refers to. May be NULL. */
+	int (*ref)(struct um_txn *txn, uint64_t key, const void *val, uint16_t len, int delta);
+	/* 0 or -EUCLEAN: is this value sound? Called by the checker and on every read of a leaf. May be NULL. */
+	int (*check)(const struct um_pool *pool, uint64_t key, const void *val, uint16_t len);
+};
+
+/*
+ * A tree in hand. The owner loads root (and embed, for UM_ROOT_EMBED) from its record, works, and
+ * when `dirty` stores both back in the same transaction.
+ */
+struct um_tree {
+	const struct um_tree_type *type;
+	struct um_root root;
+	uint64_t owner; /* inode, for goal and header; 0 for the pool's own */
+	um_lba_t goal;  /* allocate near */
+	bool dirty;
+	uint8_t embed[UM_INLINE_MAX] __attribute__((aligned(8)));
+};
+
+enum um_seek { UM_SEEK_EQ, UM_SEEK_LE, UM_SEEK_GE };
+/*
+ * Finds a record: key itself, the last at or before it, the first at or after it. Copies the value
+ * (up to `size` bytes) and gives its whole length. -ENOENT. 
+ */
+int um_tree_find(struct um_src src, const struct um_tree *tree, uint64_t key, enum um_seek seek,
+	uint64_t *out_key, void *val, uint16_t size, uint16_t *out_len);
+/* Calls fn for records in [first, last], ascending, until it returns non-0 (handed through). Values
+ * point into the pool or the txn: the src rules apply. fn must not change the tree. */
+typedef int um_tree_visit_fn(void *arg, uint64_t key, const void *val, uint16_t len);
+int um_tree_walk(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t last,
+	um_tree_visit_fn *fn, void *arg);
+
+/* New record; -EEXIST when the key is there. */
+int um_tree_insert(
+	struct um_txn *txn, struct um_tree *tree, uint64_t key, const void *val, uint16_t len);
+/* New value for an existing record (-ENOENT), of any length. */
+int um_tree_replace(
+	struct um_txn *txn, struct um_tree *tree, uint64_t key, const void *val, uint16_t len);
+int um_tree_delete(struct um_txn *txn, struct um_tree *tree, uint64_t key);
+/* The callers of these three keep the counts of what values refer to: `ref` is only for node copies. */
+
+/* Makes sure that the root is a node (for sharing): an embedded or empty tree is moved into one. */
+int um_tree_to_node(struct um_txn *txn, struct um_tree *tree);
+/* One more owner of the root node (UM_ROOT_NODE): clone. -EMLINK at the limit. */
+int um_tree_share(struct um_txn *txn, const struct um_tree *tree);
+/* Is the path to the leaf that holds key free of shared nodes? (extent itself not looked at) */
+int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, bool *out_shared);
+/*
+ * A bounded step of dropping all records with key >= first, whole subtrees where possible, calling
+ * `ref` with -1 for values that go. A record that starts before first is left alone. *out_done when
+ * none is left; commit and call again otherwise. Constant time where a node is shared.
+ */
+int um_tree_drop_step(struct um_txn *txn, struct um_tree *tree, uint64_t first, bool *out_done);
+
+/* ---- for the checker ------------------------------------------------------------------------------ */
+
+/* Structure of a body: slots inside, ascending, values inside and not overlapping. -EUCLEAN. */
+int um_body_check(const void *body, uint16_t cap);
+uint16_t um_body_nrec(const void *body);
+/* Slot i of a body that passed the check. */
+void um_body_slot(
+	const void *body, unsigned i, uint64_t *out_key, const void **out_val, uint16_t *out_len);
+
+#endif

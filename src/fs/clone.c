@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Clones. A whole file is cloned by its root: one transaction of constant size. A range is cloned by its
+ * extents, a bounded number in a transaction; where both offsets are equal whole subtrees could be shared
+ * instead, which would go into remap_step().
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/data.h"
+
+/* An embedded leaf up to this stays embedded in both; a larger one moves to a node that they share. */
+#define EMBED_COPY_EXTENTS 4u
+#define EMBED_COPY_SIZE (64u << 10)
+
+/* ---- by root --------------------------------------------------------------------------------------- */
+
+static int ref_extent(void *arg, uint64_t key, const void *val, uint16_t len)
+{
+	return um_extents_type.ref(arg, key, val, len, 1);
+}
+
+/* dst has no data; it gets src's. src may change its form for that, not its content. */
+static int share_fork(struct um_txn *txn, struct um_inode *src, struct um_inode *dst)
+{
+	struct um_tree tree;
+	int err = 0;
+
+	dst->core.blocks = src->core.blocks;
+	if (src->core.data.format <= UM_ROOT_INLINE) {
+		dst->core.data = src->core.data;
+		memcpy(dst->data, src->data, src->core.data.len);
+		return 0;
+	}
+	um_inode_tree(src, UM_FORK_DATA, &tree);
+	if (tree.root.format == UM_ROOT_EMBED && src->core.size < EMBED_COPY_SIZE &&
+		um_body_nrec(tree.embed) <= EMBED_COPY_EXTENTS) {
+		err = um_tree_walk(um_txn_src(txn), &tree, 0, UINT64_MAX, ref_extent, txn);
+	} else {
+		if (tree.root.format == UM_ROOT_EMBED) {
+			err = um_tree_to_node(txn, &tree);
+			if (!err) {
+				um_inode_set_tree(src, UM_FORK_DATA, &tree);
+				err = um_inode_store(txn, src);
+			}
+		}
+		if (!err)
+			err = um_tree_share(txn, &tree);
+	}
+	um_inode_set_tree(dst, UM_FORK_DATA, &tree);
+	return err;
+}
+
+static int share_root_txn(
+	struct um_txn *txn, um_ino_t src_ino, um_ino_t dst_ino, bool same_content, um_ino_t *heir)
+{
+	struct um_inode src, dst;
+	int err = um_inode_load(um_txn_src(txn), src_ino, &src);
+
+	if (!err)
+		err = um_inode_load(um_txn_src(txn), dst_ino, &dst);
+	/* Shared first: the destination's old tree may be the same one. */
+	if (!err) {
+		struct um_inode old = dst;
+
+		err = share_fork(txn, &src, &dst);
+		if (!err)
+			err = um_data_shed(txn, &old, heir);
+	}
+	if (err)
+		return err;
+	dst.core.size = src.core.size;
+	if (!same_content)
+		um_inode_touch(&dst, UM_TOUCH_M | UM_TOUCH_C);
+	return um_inode_store(txn, &dst);
+}
+
+int um_data_share_root(struct umbra_fs *fs, um_ino_t src, um_ino_t dst, bool same_content)
+{
+	struct um_txn *txn;
+	um_ino_t heir = 0;
+	int err = um_txn_begin(fs->log, 0, &txn);
+
+	if (err)
+		return err;
+	err = um_txn_end(txn, share_root_txn(txn, src, dst, same_content, &heir));
+	if (!err && heir)
+		um_reaper_kick(fs, heir);
+	return err;
+}
+
+/* ---- by extents ------------------------------------------------------------------------------------- */
+
+struct remap_step {
+	const struct um_remap *r;
+	uint64_t done, n; /* blocks before, and in, this step */
+	unsigned nsrc, ndst;
+	struct um_run src[UM_STEP_RUNS], dst[UM_STEP_RUNS];
+};
+
+static int runs_of(struct um_src src, um_ino_t ino, uint64_t first, uint64_t *n,
+	struct um_run *runs, unsigned *nruns)
+{
+	struct um_inode inode;
+	struct um_tree tree;
+	int err = um_inode_load(src, ino, &inode);
+
+	if (err)
+		return err;
+	um_inode_tree(&inode, UM_FORK_DATA, &tree);
+	err = um_runs_get(src, &tree, first, *n, 0, runs, UM_STEP_RUNS, nruns);
+	if (!err)
+		*n = runs[*nruns - 1].block + runs[*nruns - 1].len - first;
+	return err;
+}
+
+/* How far the step goes: as far as a bounded number of extents on either side does. */
+static int remap_plan(struct remap_step *s)
+{
+	const struct um_remap *r = s->r;
+	struct um_src src = um_fs_src(r->fs);
+	int err;
+
+	s->n = r->blocks - s->done;
+	um_log_read_lock(r->fs->log);
+	err = runs_of(src, r->src->ino, r->src_block + s->done, &s->n, s->src, &s->nsrc);
+	if (!err)
+		err = runs_of(src, r->dst->ino, r->dst_block + s->done, &s->n, s->dst, &s->ndst);
+	um_log_read_unlock(r->fs->log);
+	return err;
+}
+
+/* A piece of the step in which both sides are one run. */
+struct piece {
+	uint64_t at, len;  /* blocks from the ranges' starts */
+	um_lba_t src, dst; /* 0: hole */
+	bool src_data, dst_data;
+};
+
+/* The next piece at p->at + p->len; false at the step's end. */
+static bool next_piece(const struct remap_step *s, unsigned *si, unsigned *di, struct piece *p)
+{
+	uint64_t at = p->at + p->len, end = s->done + s->n, src_end, dst_end;
+	uint64_t sb = s->r->src_block + at, db = s->r->dst_block + at;
+	const struct um_run *a, *b;
+
+	if (at >= end)
+		return false;
+	while (s->src[*si].block + s->src[*si].len <= sb)
+		++*si;
+	while (s->dst[*di].block + s->dst[*di].len <= db)
+		++*di;
+	a = &s->src[*si];
+	b = &s->dst[*di];
+	src_end = at + (a->block + a->len - sb);
+	dst_end = at + (b->block + b->len - db);
+	end = end < src_end ? end : src_end;
+	end = end < dst_end ? end : dst_end;
+	*p = (struct piece){
+		.at = at,
+		.len = end - at,
+		.src = a->lba ? a->lba + (sb - a->block) : 0,
+		.dst = b->lba ? b->lba + (db - b->block) : 0,
+		.src_data = um_run_data(a),
+		.dst_data = um_run_data(b),
+	};
+	return true;
+}
+
+static int remap_piece(struct um_txn *txn, struct um_tree *tree, const struct remap_step *s,
+	const struct piece *p, int64_t *blocks)
+{
+	uint64_t to = s->r->dst_block + p->at, gone = 0;
+	int err = 0;
+
+	if (p->src_data ? p->dst_data && p->src == p->dst : !p->dst)
+		return 0;
+	if (p->src_data) {
+		/* Counted before the old goes: it may be the same block elsewhere in the tree. */
+		err = um_ref_get(txn, p->src, (uint32_t)p->len);
+		if (err == -EMLINK && s->r->same_content)
+			return 0;
+	}
+	if (!err && p->dst)
+		err = um_extents_punch(txn, tree, to, p->len, &gone);
+	*blocks -= (int64_t)gone;
+	if (err || !p->src_data)
+		return err;
+	*blocks += (int64_t)p->len;
+	return um_extents_add(txn, tree, to, (uint32_t)p->len, p->src, false);
+}
+
+static int remap_apply(struct um_txn *txn, const struct remap_step *s)
+{
+	const struct um_remap *r = s->r;
+	struct piece p = {.at = s->done};
+	struct um_inode inode;
+	struct um_tree tree;
+	int64_t blocks = 0;
+	uint64_t end = (r->dst_block + s->done + s->n) << UM_BLOCK_SHIFT;
+	unsigned si = 0, di = 0;
+	int err = um_inode_load(um_txn_src(txn), r->dst->ino, &inode);
+
+	if (err)
+		return err;
+	um_inode_tree(&inode, UM_FORK_DATA, &tree);
+	while (!err && next_piece(s, &si, &di, &p))
+		err = remap_piece(txn, &tree, s, &p, &blocks);
+	if (err)
+		return err;
+	um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
+	inode.core.blocks += (uint64_t)blocks;
+	if (end > r->dst_size)
+		end = r->dst_size;
+	if (end > inode.core.size)
+		inode.core.size = end;
+	if (!r->same_content)
+		um_inode_touch(&inode, UM_TOUCH_M | UM_TOUCH_C);
+	return um_inode_store(txn, &inode);
+}
+
+/* The step's end is in the file, also when it ends in a hole. */
+static int extend_to(const struct remap_step *s)
+{
+	const struct um_remap *r = s->r;
+	uint64_t end = (r->dst_block + s->done + s->n) << UM_BLOCK_SHIFT;
+	struct um_inode inode;
+	int err = um_inode_read(r->fs, r->dst->ino, &inode);
+
+	if (end > r->dst_size)
+		end = r->dst_size;
+	if (err || end <= inode.core.size)
+		return err;
+	return um_data_set_size(r->fs, r->dst, end, false);
+}
+
+/* A block has as many owners as can be counted: the step's content is copied instead. */
+static int copy_step(const struct remap_step *s)
+{
+	const struct um_remap *r = s->r;
+	struct piece p = {.at = s->done};
+	unsigned si = 0, di = 0;
+	int err = 0;
+
+	while (!err && next_piece(s, &si, &di, &p)) {
+		uint64_t off = (r->dst_block + p.at) << UM_BLOCK_SHIFT;
+		uint64_t len = p.len << UM_BLOCK_SHIFT;
+		ssize_t done;
+
+		if (r->dst_size && off + len > r->dst_size)
+			len = r->dst_size - off;
+		if (!p.src_data) {
+			err = um_data_punch(r->fs, r->dst, off, len);
+			continue;
+		}
+		done = um_data_write(r->fs, r->dst, um_pool_ptr(r->fs->pool, p.src), len, off, 0);
+		err = done < 0 ? (int)done : (uint64_t)done < len ? -ENOSPC : um_guard_check();
+	}
+	return err ? err : extend_to(s);
+}
+
+static int remap_step(struct remap_step *s)
+{
+	struct um_txn *txn;
+	int err = remap_plan(s);
+
+	if (!err)
+		err = um_txn_begin(s->r->fs->log, 0, &txn);
+	if (err)
+		return err;
+	err = um_txn_end(txn, remap_apply(txn, s));
+	if (err == -EMLINK)
+		err = copy_step(s);
+	s->done += s->n;
+	return err;
+}
+
+int um_data_remap(const struct um_remap *remap)
+{
+	struct remap_step s = {.r = remap};
+	int err = um_data_uninline(remap->fs, remap->dst);
+
+	while (!err && s.done < remap->blocks)
+		err = remap_step(&s);
+	return err;
+}
+
+/* ---- FICLONERANGE ------------------------------------------------------------------------------------- */
+
+static bool aligned(uint64_t bytes)
+{
+	return !(bytes & (UM_BLOCK_SIZE - 1));
+}
+
+int um_data_remap_check(const struct um_inode *src, uint64_t src_off, uint64_t *len,
+	const struct um_inode *dst, uint64_t dst_off, bool dedupe)
+{
+	uint64_t ssize = src->core.size, dsize = dst->core.size, n = *len, span;
+
+	if (!aligned(src_off) || !aligned(dst_off))
+		return -EINVAL;
+	if (src_off > UMBRA_SIZE_MAX || dst_off > UMBRA_SIZE_MAX || n > UMBRA_SIZE_MAX)
+		return -EINVAL;
+	if (dedupe && (src_off + n > ssize || dst_off >= dsize || dst_off + n > dsize))
+		return -EINVAL;
+	if (src_off >= ssize)
+		return -EINVAL;
+	if (n > ssize - src_off)
+		n = ssize - src_off;
+	if (n > UMBRA_SIZE_MAX - dst_off)
+		return -EFBIG;
+	/* Up to the end of the source the last block is taken whole; else whole blocks count. */
+	if (src_off + n == ssize && (!dedupe || dst_off + n == dsize)) {
+		span = (um_blocks_of(ssize) << UM_BLOCK_SHIFT) - src_off;
+	} else {
+		n &= ~(uint64_t)(UM_BLOCK_SIZE - 1);
+		span = n;
+	}
+	if (src->ino == dst->ino && dst_off + span > src_off && dst_off < src_off + span)
+		return -EINVAL;
+	if (n != *len && !dedupe)
+		return -EINVAL;
+	/* A ragged end may not cut into what the destination has behind it. */
+	if (!aligned(n) && dst_off + n < dsize) {
+		if (!dedupe)
+			return -EINVAL;
+		n &= ~(uint64_t)(UM_BLOCK_SIZE - 1);
+	}
+	*len = n;
+	return 0;
+}
+
+/* The source's first block is in its record: it is written out, and the rest is a hole. */
+static int clone_inline(const struct um_inode *src, struct um_remap *r, uint64_t len)
+{
+	uint8_t block[UM_BLOCK_SIZE] = {0};
+	uint64_t n = len < UM_BLOCK_SIZE ? len : UM_BLOCK_SIZE;
+	ssize_t done;
+
+	memcpy(block, src->data, src->core.data.len);
+	done = um_data_write(r->fs, r->dst, block, n, r->dst_block << UM_BLOCK_SHIFT, 0);
+	if (done != (ssize_t)n)
+		return done < 0 ? (int)done : -ENOSPC;
+	r->src_block++;
+	r->dst_block++;
+	r->blocks--;
+	return r->blocks ? um_data_remap(r) : 0;
+}
+
+static int clone_locked(struct umbra_fs *fs, struct um_mem *smem, uint64_t src_off, uint64_t len,
+	struct um_mem *dmem, uint64_t dst_off)
+{
+	struct um_remap remap = {
+		.fs = fs,
+		.src = smem,
+		.dst = dmem,
+		.src_block = src_off >> UM_BLOCK_SHIFT,
+		.dst_block = dst_off >> UM_BLOCK_SHIFT,
+	};
+	struct um_inode src, dst;
+	int err = um_inode_read(fs, smem->ino, &src);
+
+	if (!err)
+		err = um_inode_read(fs, dmem->ino, &dst);
+	if (!err && (S_ISDIR(src.core.mode) || S_ISDIR(dst.core.mode)))
+		err = -EISDIR;
+	if (!err)
+		err = um_data_regular(&src);
+	if (!err)
+		err = um_data_may_remap(&dst);
+	if (err)
+		return err;
+	if (!len) {
+		if (src_off >= src.core.size)
+			return src_off == src.core.size ? 0 : -EINVAL;
+		len = src.core.size - src_off;
+	}
+	err = um_data_remap_check(&src, src_off, &len, &dst, dst_off, false);
+	if (err)
+		return err;
+	atomic_fetch_add_explicit(&fs->stat_clones, 1, memory_order_relaxed);
+	if (!src_off && !dst_off && len == src.core.size && dst.core.size <= len) {
+		err = um_data_share_root(fs, smem->ino, dmem->ino, false);
+		if (err != -EMLINK)
+			return err;
+	}
+	remap.blocks = um_blocks_of(len);
+	remap.dst_size = dst_off + len;
+	if (src.core.data.format == UM_ROOT_INLINE && !src_off)
+		return clone_inline(&src, &remap, len);
+	return um_data_remap(&remap);
+}
+
+int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off)
+{
+	struct um_mem *smem, *dmem;
+	int err = um_data_may_change(fs);
+
+	if (!err)
+		err = um_data_lock_two(fs, src, dst, &smem, &dmem);
+	if (err)
+		return err;
+	err = clone_locked(fs, smem, src_off, len, dmem, dst_off);
+	um_data_unlock_two(fs, smem, dmem);
+	return err;
+}
+
+int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst)
+{
+	return umbra_clone_range(fs, src, 0, 0, dst, 0);
+}

@@ -1,0 +1,426 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Extents trees: what a file's blocks are, and how that changes. */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "fs/data.h"
+
+/* ---- the type ---------------------------------------------------------------------------------- */
+
+/* A record, taken apart. */
+struct extent {
+	uint64_t key;
+	um_lba_t lba;
+	uint32_t len;
+	bool unwritten;
+};
+
+static bool extent_sound(const struct um_pool *pool, const struct extent *e)
+{
+	return e->len && e->len <= UM_CHUNK_BLOCKS && e->key < UM_FILE_BLOCKS &&
+	       e->len <= UM_FILE_BLOCKS - e->key && um_lba_ok(pool, e->lba, e->len) &&
+	       um_chunk_of(e->lba) == um_chunk_of(e->lba + e->len - 1);
+}
+
+static int extent_decode(
+	const struct um_pool *pool, uint64_t key, const void *val, uint16_t len, struct extent *out)
+{
+	struct um_extent raw;
+
+	if (len != sizeof(raw))
+		return -EUCLEAN;
+	memcpy(&raw, val, sizeof(raw));
+	*out = (struct extent){
+		.key = key,
+		.lba = raw.addr & UM_LBA_MASK,
+		.len = raw.len,
+		.unwritten = raw.addr & UM_EXTENT_UNWRITTEN,
+	};
+	if (raw.pad || raw.addr & ~(UM_LBA_MASK | UM_EXTENT_UNWRITTEN) || !extent_sound(pool, out))
+		return -EUCLEAN;
+	return 0;
+}
+
+static struct um_extent extent_encode(const struct extent *e)
+{
+	return (struct um_extent){
+		.addr = e->lba | (e->unwritten ? UM_EXTENT_UNWRITTEN : 0),
+		.len = e->len,
+	};
+}
+
+static int extents_check(const struct um_pool *pool, uint64_t key, const void *val, uint16_t len)
+{
+	struct extent e;
+
+	return extent_decode(pool, key, val, len, &e);
+}
+
+static int extents_ref(struct um_txn *txn, uint64_t key, const void *val, uint16_t len, int delta)
+{
+	struct extent e;
+	int err = extent_decode(um_txn_pool(txn), key, val, len, &e);
+
+	if (err)
+		return err;
+	if (delta > 0)
+		return um_ref_get(txn, e.lba, e.len);
+	return um_ref_put(txn, e.lba, e.len, false, NULL);
+}
+
+const struct um_tree_type um_extents_type = {
+	.kind = UM_KIND_EXTENTS,
+	.embed_max = UM_INLINE_MAX,
+	.ref = extents_ref,
+	.check = extents_check,
+};
+
+static int unsound(const struct um_tree *tree, uint64_t key, const char *why)
+{
+	um_log_line(UMBRA_LOG_ERROR, "inode %" PRIu64 ": extent at file block %" PRIu64 ": %s",
+		tree->owner, key, why);
+	return -EUCLEAN;
+}
+
+/* The record at, or the last before, key. -ENOENT. */
+static int extent_find(struct um_src src, const struct um_tree *tree, uint64_t key,
+	enum um_seek seek, struct extent *out)
+{
+	uint8_t val[sizeof(struct um_extent)];
+	uint16_t len;
+	uint64_t found;
+	int err;
+
+	if (tree->root.format == UM_ROOT_EMPTY)
+		return -ENOENT;
+	err = um_tree_find(src, tree, key, seek, &found, val, sizeof(val), &len);
+	if (err)
+		return err;
+	if (extent_decode(src.pool, found, val, len, out))
+		return unsound(tree, found, "unsound record");
+	return 0;
+}
+
+/* ---- looking --------------------------------------------------------------------------------- */
+
+struct collect {
+	struct um_src src;
+	const struct um_tree *tree;
+	unsigned flags;
+	uint64_t at, end; /* covered up to; the range's end */
+	struct um_run *runs;
+	unsigned n, max;
+};
+
+/* 1 when there is no room for more. */
+static int collect_push(struct collect *c, const struct um_run *run)
+{
+	if (c->n == c->max)
+		return 1;
+	c->runs[c->n++] = *run;
+	c->at = run->block + run->len;
+	return c->at >= c->end;
+}
+
+/* A mapped piece, split where the number of owners changes. */
+static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
+{
+	uint64_t end = run.block + run.len;
+	bool path_shared;
+	uint32_t count, same;
+	int err;
+
+	if (!(c->flags & UM_RUNS_REFS))
+		return collect_push(c, &run);
+	err = um_tree_shared(c->src, c->tree, key, &path_shared);
+	while (!err && run.block < end) {
+		err = um_ref_count(c->src, run.lba, (uint32_t)(end - run.block), &count, &same);
+		if (err)
+			break;
+		if (!count)
+			return unsound(c->tree, key, "blocks are marked free");
+		run.len = same;
+		run.refs = path_shared && count < 2 ? 2 : count;
+		err = collect_push(c, &run);
+		run.block += same;
+		run.lba += same;
+	}
+	return err;
+}
+
+static int collect_record(void *arg, uint64_t key, const void *val, uint16_t len)
+{
+	struct collect *c = arg;
+	struct extent e;
+	struct um_run run;
+	uint64_t skip, end;
+	int err;
+
+	if (extent_decode(c->src.pool, key, val, len, &e))
+		return unsound(c->tree, key, "unsound record");
+	if (key + e.len <= c->at)
+		return c->n ? unsound(c->tree, key, "overlaps another") : 0;
+	if (key < c->at && c->n)
+		return unsound(c->tree, key, "overlaps another");
+	if (key >= c->end)
+		return 1;
+	if (key > c->at) {
+		run = (struct um_run){.block = c->at, .len = key - c->at};
+		err = collect_push(c, &run);
+		if (err)
+			return err;
+	}
+	skip = c->at - key;
+	end = key + e.len < c->end ? key + e.len : c->end;
+	run = (struct um_run){
+		.block = c->at,
+		.len = end - c->at,
+		.lba = e.lba + skip,
+		.unwritten = e.unwritten,
+	};
+	return collect_mapped(c, key, run);
+}
+
+int um_runs_get(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t n,
+	unsigned flags, struct um_run *runs, unsigned max, unsigned *out_n)
+{
+	struct collect c = {src, tree, flags, first, first + n, runs, 0, max};
+	struct extent e;
+	uint64_t start = first;
+	int err = 0;
+
+	*out_n = 0;
+	if (!n || !max)
+		return 0;
+	if (first >= UM_FILE_BLOCKS || n > UM_FILE_BLOCKS - first)
+		return -EFBIG;
+	if (tree->root.format != UM_ROOT_EMPTY) {
+		err = extent_find(src, tree, first, UM_SEEK_LE, &e);
+		if (err && err != -ENOENT)
+			return err;
+		if (!err && e.key + e.len > first)
+			start = e.key;
+		err = um_tree_walk(src, tree, start, first + n - 1, collect_record, &c);
+		if (err < 0 && err != -ENOENT)
+			return err;
+	}
+	if (c.at < c.end && c.n < max) {
+		runs[c.n++] = (struct um_run){.block = c.at, .len = c.end - c.at};
+	}
+	*out_n = c.n;
+	return 0;
+}
+
+struct count {
+	struct umbra_fs *fs;
+	const struct um_tree *tree;
+	uint64_t next; /* counted up to */
+	uint64_t blocks;
+	unsigned seen;
+};
+
+static int count_record(void *arg, uint64_t key, const void *val, uint16_t len)
+{
+	struct count *c = arg;
+	struct extent e;
+
+	if (extent_decode(c->fs->pool, key, val, len, &e))
+		return unsound(c->tree, key, "unsound record");
+	if (key < c->next)
+		return unsound(c->tree, key, "overlaps another");
+	c->blocks += e.len;
+	c->next = key + e.len;
+	return ++c->seen == 4096; /* about 100 us; then let a commit in */
+}
+
+int um_extents_count(
+	struct umbra_fs *fs, const struct um_tree *tree, uint64_t first, uint64_t *out_blocks)
+{
+	struct count c = {fs, tree, first, 0, 0};
+	struct extent e;
+	int err;
+
+	*out_blocks = 0;
+	if (tree->root.format == UM_ROOT_EMPTY)
+		return 0;
+	um_log_read_lock(fs->log);
+	err = extent_find(um_fs_src(fs), tree, first, UM_SEEK_LE, &e);
+	um_log_read_unlock(fs->log);
+	if (err && err != -ENOENT)
+		return err;
+	if (!err && e.key + e.len > first) {
+		c.next = e.key + e.len;
+		c.blocks = c.next - first;
+	}
+	do {
+		c.seen = 0;
+		um_log_read_lock(fs->log);
+		err = um_tree_walk(um_fs_src(fs), tree, c.next, UINT64_MAX, count_record, &c);
+		um_log_read_unlock(fs->log);
+	} while (err == 1);
+	*out_blocks = c.blocks;
+	return err == -ENOENT ? 0 : err;
+}
+
+/* ---- changing ---------------------------------------------------------------------------------- */
+
+/*
+ * Takes [from, to) out of record e, leaving what is before and behind it. The tree changes before any
+ * count does: if the leaf is shared it is copied here, which counts the copy's references, to all of e.
+ */
+static int extent_cut(struct um_txn *txn, struct um_tree *tree, const struct extent *e,
+	uint64_t from, uint64_t to)
+{
+	uint64_t end = e->key + e->len;
+	struct um_extent raw;
+	struct extent part;
+	int err;
+
+	if (from > e->key) {
+		part = *e;
+		part.len = (uint32_t)(from - e->key);
+		raw = extent_encode(&part);
+		err = um_tree_replace(txn, tree, e->key, &raw, sizeof(raw));
+	} else {
+		err = um_tree_delete(txn, tree, e->key);
+	}
+	if (err || to >= end)
+		return err;
+	part = *e;
+	part.key = to;
+	part.lba = e->lba + (to - e->key);
+	part.len = (uint32_t)(end - to);
+	raw = extent_encode(&part);
+	return um_tree_insert(txn, tree, to, &raw, sizeof(raw));
+}
+
+int um_extents_punch(
+	struct um_txn *txn, struct um_tree *tree, uint64_t first, uint64_t n, uint64_t *blocks)
+{
+	struct um_src src = um_txn_src(txn);
+	uint64_t end = first + n;
+	struct extent e;
+	int err;
+
+	/* From the end, so that each turn lowers `end`: it comes to an end on any tree. */
+	while (end > first) {
+		uint64_t from, to;
+
+		err = extent_find(src, tree, end - 1, UM_SEEK_LE, &e);
+		if (err == -ENOENT)
+			return 0;
+		if (err)
+			return err;
+		if (e.key > end - 1)
+			return unsound(tree, e.key, "out of order");
+		if (e.key + e.len <= first)
+			return 0;
+		from = e.key > first ? e.key : first;
+		to = e.key + e.len < end ? e.key + e.len : end;
+		err = extent_cut(txn, tree, &e, from, to);
+		if (err)
+			return err;
+		err = um_ref_put(txn, e.lba + (from - e.key), (uint32_t)(to - from), false, NULL);
+		if (err)
+			return err;
+		*blocks += to - from;
+		end = from;
+	}
+	return 0;
+}
+
+/* Do two records make one, b behind a? */
+static bool extents_join(const struct extent *a, const struct extent *b)
+{
+	return a->key + a->len == b->key && a->lba + a->len == b->lba &&
+	       a->unwritten == b->unwritten && a->len + b->len <= UM_CHUNK_BLOCKS &&
+	       um_chunk_of(a->lba) == um_chunk_of(b->lba);
+}
+
+/* A neighbour that can be changed without copying a shared leaf for its sake. */
+static int neighbour(struct um_txn *txn, const struct um_tree *tree, uint64_t key,
+	enum um_seek seek, struct extent *out, bool *out_found)
+{
+	struct um_src src = um_txn_src(txn);
+	bool shared = false;
+	int err = extent_find(src, tree, key, seek, out);
+
+	*out_found = false;
+	if (err == -ENOENT)
+		return 0;
+	if (!err)
+		err = um_tree_shared(src, tree, out->key, &shared);
+	*out_found = !err && !shared;
+	return err;
+}
+
+int um_extents_add(struct um_txn *txn, struct um_tree *tree, uint64_t first, uint32_t len,
+	um_lba_t lba, bool unwritten)
+{
+	struct extent e = {first, lba, len, unwritten}, near;
+	struct um_extent raw;
+	bool found = false, grow = false;
+	int err;
+
+	if (!extent_sound(um_txn_pool(txn), &e))
+		return -EUCLEAN;
+	err = neighbour(txn, tree, first + len, UM_SEEK_EQ, &near, &found);
+	if (err)
+		return err;
+	if (found && extents_join(&e, &near)) {
+		err = um_tree_delete(txn, tree, near.key);
+		if (err)
+			return err;
+		e.len += near.len;
+	}
+	if (first) {
+		err = neighbour(txn, tree, first - 1, UM_SEEK_LE, &near, &found);
+		if (err)
+			return err;
+		if (found && extents_join(&near, &e)) {
+			near.len += e.len;
+			e = near;
+			grow = true;
+		}
+	}
+	raw = extent_encode(&e);
+	if (grow)
+		return um_tree_replace(txn, tree, e.key, &raw, sizeof(raw));
+	return um_tree_insert(txn, tree, e.key, &raw, sizeof(raw));
+}
+
+int um_extents_mark(
+	struct um_txn *txn, struct um_tree *tree, uint64_t first, uint64_t n, bool unwritten)
+{
+	struct um_src src = um_txn_src(txn);
+	uint64_t end = first + n;
+	struct extent e;
+	int err;
+
+	while (end > first) {
+		uint64_t from, to;
+
+		err = extent_find(src, tree, end - 1, UM_SEEK_LE, &e);
+		if (err == -ENOENT)
+			return 0;
+		if (err)
+			return err;
+		if (e.key > end - 1)
+			return unsound(tree, e.key, "out of order");
+		if (e.key + e.len <= first)
+			return 0;
+		from = e.key > first ? e.key : first;
+		to = e.key + e.len < end ? e.key + e.len : end;
+		if (e.unwritten != unwritten) {
+			err = extent_cut(txn, tree, &e, from, to);
+			if (!err)
+				err = um_extents_add(txn, tree, from, (uint32_t)(to - from),
+					e.lba + (from - e.key), unwritten);
+			if (err)
+				return err;
+		}
+		end = from;
+	}
+	return 0;
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A pool in use: opening, closing, and what concerns it as a whole. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uuid/uuid.h>
+
+#include "fs/fs.h"
+
+#define STATFS_WAIT_MSEC 100
+#define CLOSE_WAIT_MSEC 2000
+#define INODES_PER_BLOCK 8u /* what statfs promises of a free block; about 20 fit */
+
+int um_fs_begin(struct umbra_fs *fs, unsigned flags, struct um_txn **out)
+{
+	int ret = um_fs_alive(fs);
+
+	if (!ret && fs->opt.readonly)
+		ret = -EROFS;
+	return ret ? ret : um_txn_begin(fs->log, flags, out);
+}
+
+/* ---- opening and closing --------------------------------------------------------------------------- */
+
+/* In the pool root: in use from now on, or left in order. */
+static int mark(struct umbra_fs *fs, bool opened)
+{
+	uint64_t errors = opened ? 0 : atomic_load(&fs->pool->csum_errors);
+	struct um_pool_root *root;
+	struct um_txn *txn;
+	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+
+	if (ret)
+		return ret;
+	ret = um_root_edit(txn, &root);
+	if (!ret && opened) {
+		root->clean = 0;
+		root->mounts++;
+		root->mount_sec = (um_le64_t)time(NULL);
+	} else if (!ret) {
+		root->clean = 1;
+		root->errors = errors > UINT32_MAX - root->errors ? UINT32_MAX
+								  : root->errors + (uint32_t)errors;
+	}
+	return um_txn_end(txn, ret);
+}
+
+/* Everything but the pool and the struct; the log without another store to the pool. */
+static void tear_down(struct umbra_fs *fs)
+{
+	um_reaper_stop(fs);
+	if (fs->log)
+		um_log_abandon(fs->log);
+	if (fs->space)
+		um_space_close(fs->space);
+	um_mem_table_close(fs->mems);
+}
+
+/* Is there a root directory? A pool without one cannot be mounted. */
+static int check_root_dir(struct umbra_fs *fs)
+{
+	struct um_inode root;
+	int ret = um_inode_read(fs, UM_ROOT_INO, &root);
+
+	if (!ret && S_ISDIR(root.core.mode) && root.core.nlink)
+		return 0;
+	if (!ret || ret == -ESTALE)
+		ret = -EUCLEAN;
+	um_err("%s: root directory missing or unsound", fs->pool->path);
+	return ret;
+}
+
+static int bring_up(struct umbra_fs *fs)
+{
+	int ret = um_log_open(fs->pool, &fs->log);
+
+	if (!ret)
+		ret = um_space_open(fs->log, &fs->space);
+	if (ret)
+		return ret;
+	um_log_set_space(fs->log, fs->space);
+	ret = um_mem_table_open(&fs->mems);
+	if (!ret)
+		ret = check_root_dir(fs);
+	if (ret || fs->opt.readonly)
+		return ret;
+	ret = mark(fs, true);
+	return ret ? ret : um_reaper_start(fs);
+}
+
+static int open_pool(struct um_pool *pool, const struct umbra_options *opt, struct umbra_fs **out)
+{
+	struct umbra_fs *fs = calloc(1, sizeof(*fs));
+	int ret;
+
+	if (!fs) {
+		um_pool_close(pool);
+		return -ENOMEM;
+	}
+	fs->pool = pool;
+	if (opt)
+		fs->opt = *opt;
+	ret = bring_up(fs);
+	if (ret) {
+		tear_down(fs);
+		um_pool_close(pool);
+		free(fs);
+		return ret;
+	}
+	*out = fs;
+	return 0;
+}
+
+/* Read-only: the journal is replayed to private pages, so that nothing is ever stored. */
+static unsigned pool_flags(const struct umbra_options *opt)
+{
+	unsigned flags = UM_POOL_EXCL;
+
+	if (opt && opt->readonly)
+		flags = UM_POOL_RDONLY | UM_POOL_PRIVATE;
+	if (opt && opt->wait_lock)
+		flags |= UM_POOL_WAIT;
+	return flags;
+}
+
+int umbra_open(const char *path, const struct umbra_options *opt, struct umbra_fs **out)
+{
+	struct um_pool *pool;
+	int ret = um_pool_open(path, pool_flags(opt), 0, &pool);
+
+	return ret ? ret : open_pool(pool, opt, out);
+}
+
+int umbra_open_image(
+	void *base, uint64_t size, const struct umbra_options *opt, struct umbra_fs **out)
+{
+	struct um_pool *pool;
+	int ret = um_pool_open_image(base, size, pool_flags(opt), &pool);
+
+	return ret ? ret : open_pool(pool, opt, out);
+}
+
+int umbra_close(struct umbra_fs *fs)
+{
+	int ret = 0;
+
+	if (!fs->opt.readonly && !atomic_load(&fs->stopped)) {
+		um_reaper_wait(fs, CLOSE_WAIT_MSEC);
+		um_reaper_stop(fs);
+		ret = mark(fs, false);
+		if (!ret) {
+			ret = um_log_close(fs->log);
+			fs->log = NULL;
+		}
+		if (ret)
+			um_err("%s: not closed in order: %s", fs->pool->path, strerror(-ret));
+	}
+	tear_down(fs);
+	um_pool_close(fs->pool);
+	free(fs);
+	return ret;
+}
+
+void umbra_abandon(struct umbra_fs *fs)
+{
+	atomic_store(&fs->stopped, EIO);
+	um_log_stop(fs->log, EIO, false);
+	tear_down(fs);
+	um_pool_close(fs->pool);
+	free(fs);
+}
+
+/* ---- the pool as a whole --------------------------------------------------------------------------- */
+
+int umbra_sync(struct umbra_fs *fs)
+{
+	int ret = um_fs_alive(fs);
+
+	if (ret || fs->opt.readonly)
+		return ret;
+	return um_log_sync(fs->log);
+}
+
+int umbra_shutdown(struct umbra_fs *fs, unsigned mode)
+{
+	if (mode > 2)
+		return -EINVAL;
+	if (atomic_exchange(&fs->stopped, EIO))
+		return 0;
+	um_warn("%s: shut down by request (mode %u)", fs->pool->path, mode);
+	um_log_stop(fs->log, EIO, mode != 2);
+	return 0;
+}
+
+int umbra_statfs(struct umbra_fs *fs, struct statvfs *out)
+{
+	const struct um_pool_root *root;
+	struct um_space_stat space;
+	uint64_t ninodes = 0;
+	int ret = um_fs_alive(fs);
+
+	if (ret)
+		return ret;
+	um_reaper_wait(fs, STATFS_WAIT_MSEC);
+	um_space_reap(fs->space);
+	um_space_stat(fs->space, &space);
+	um_log_read_lock(fs->log);
+	ret = um_root_get(um_fs_src(fs), &root);
+	if (!ret)
+		ninodes = root->ninodes;
+	um_log_read_unlock(fs->log);
+	if (ret)
+		return ret;
+	memset(out, 0, sizeof(*out));
+	out->f_bsize = UM_BLOCK_SIZE;
+	out->f_frsize = UM_BLOCK_SIZE;
+	out->f_blocks = space.total;
+	out->f_bfree = space.free;
+	out->f_bavail = space.avail;
+	out->f_ffree = space.avail * INODES_PER_BLOCK;
+	out->f_favail = out->f_ffree;
+	out->f_files = out->f_ffree + ninodes;
+	out->f_namemax = UMBRA_NAME_MAX;
+	return 0;
+}
+
+static void info_super(const struct um_pool *pool, struct umbra_info *out)
+{
+	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
+	const struct um_super *super = &pool->super;
+
+	snprintf(out->path, sizeof(out->path), "%s", pool->path);
+	memcpy(out->label, super->label, sizeof(super->label));
+	uuid_unparse_lower(super->hdr.uuid, out->uuid);
+	snprintf(out->kind, sizeof(out->kind), "%s", kinds[pool->kind]);
+	out->size = pool->size;
+	out->version = super->version;
+	out->copies = super->copies;
+	out->compat = super->compat;
+	out->ro_compat = super->ro_compat;
+	out->incompat = super->incompat;
+	out->journal_bytes = super->journal_blocks * UM_BLOCK_SIZE;
+	out->made_sec = (int64_t)super->made_sec;
+}
+
+int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
+{
+	const struct um_pool_root *root;
+	struct um_space_stat space;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	info_super(fs->pool, out);
+	um_space_stat(fs->space, &space);
+	out->total_blocks = space.total;
+	out->free_blocks = space.free;
+	out->replayed = um_log_replayed(fs->log);
+	out->readonly = fs->opt.readonly;
+	um_log_read_lock(fs->log);
+	ret = um_root_get(um_fs_src(fs), &root);
+	if (!ret) {
+		out->inodes = root->ninodes;
+		out->mounts = root->mounts;
+		out->mount_sec = (int64_t)root->mount_sec;
+		out->clean = root->clean == 1;
+		out->errors = root->errors;
+	}
+	um_log_read_unlock(fs->log);
+	return ret;
+}
+
+void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg)
+{
+	struct um_space_stat space;
+	struct um_log_stats log;
+
+	um_log_stats(fs->log, &log);
+	um_space_stat(fs->space, &space);
+	fn(arg, "reads", atomic_load(&fs->stat_reads));
+	fn(arg, "read_bytes", atomic_load(&fs->stat_read_bytes));
+	fn(arg, "writes", atomic_load(&fs->stat_writes));
+	fn(arg, "write_bytes", atomic_load(&fs->stat_write_bytes));
+	fn(arg, "clones", atomic_load(&fs->stat_clones));
+	fn(arg, "cow_blocks", atomic_load(&fs->stat_cow_blocks));
+	fn(arg, "orphans_freed", atomic_load(&fs->stat_orphans_freed));
+	fn(arg, "orphans_pending", um_reaper_backlog(fs));
+	fn(arg, "inodes_in_memory", um_mem_count(fs));
+	fn(arg, "commits", log.commits);
+	fn(arg, "aborts", log.aborts);
+	fn(arg, "block_edits", log.edits);
+	fn(arg, "journal_bytes", log.record_bytes);
+	fn(arg, "syncs", log.syncs);
+	fn(arg, "checkpoints", log.checkpoints);
+	fn(arg, "blocks_total", space.total);
+	fn(arg, "blocks_free", space.free);
+	fn(arg, "blocks_avail", space.avail);
+	fn(arg, "blocks_reserved", space.reserved);
+	fn(arg, "blocks_quarantined", space.quarantined);
+	fn(arg, "checksum_errors", atomic_load(&fs->pool->csum_errors));
+	fn(arg, "mirror_repairs", atomic_load(&fs->pool->mirror_repairs));
+}

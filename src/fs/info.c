@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What can be said about a pool without mounting it. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <uuid/uuid.h>
+
+#include "pool/pool.h"
+#include "umbra/umbra.h"
+
+static void fill_from_super(const struct um_pool *pool, struct umbra_info *out)
+{
+	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
+	const struct um_super *super = &pool->super;
+
+	memcpy(out->label, super->label, sizeof(super->label));
+	out->label[64] = 0;
+	uuid_unparse_lower(super->hdr.uuid, out->uuid);
+	snprintf(out->kind, sizeof(out->kind), "%s", kinds[pool->kind]);
+	out->size = pool->size;
+	out->version = super->version;
+	out->copies = super->copies;
+	out->compat = super->compat;
+	out->ro_compat = super->ro_compat;
+	out->incompat = super->incompat;
+	out->journal_bytes = super->journal_blocks * UM_BLOCK_SIZE;
+	out->made_sec = (int64_t)super->made_sec;
+}
+
+static int fill_from_root(struct um_pool *pool, struct umbra_info *out)
+{
+	const struct um_pool_root *root;
+	const void *block;
+	int ret = um_block_get(pool, pool->super.root, UM_KIND_ROOT, &block);
+
+	if (ret)
+		return ret;
+	root = block;
+	out->inodes = root->ninodes;
+	out->mounts = root->mounts;
+	out->mount_sec = (int64_t)root->mount_sec;
+	out->clean = root->clean == 1;
+	out->errors = root->errors;
+	return um_guard_check();
+}
+
+/* Counts as the groups' words tell them. */
+static int fill_from_groups(struct um_pool *pool, struct umbra_info *out)
+{
+	uint64_t fixed = pool->super.journal_blocks * (pool->super.journal_mirror ? 2 : 1);
+	const void *block;
+	uint32_t ag, i;
+	int ret;
+
+	for (ag = 0; ag < pool->nags; ag++) {
+		uint32_t n = um_ag_chunks(pool, ag);
+
+		ret = um_block_get(pool, um_ag_ptr(pool, ag), UM_KIND_AG, &block);
+		if (ret)
+			return ret;
+		for (i = 0; i < n && i < UM_AG_CHUNKS; i++) {
+			uint64_t word = ((const struct um_ag *)block)->word[i];
+
+			if (UM_WORD_STATE(word) == UM_CHUNK_STATIC)
+				continue;
+			out->total_blocks += UM_CHUNK_BLOCKS;
+			if (UM_WORD_STATE(word) == UM_CHUNK_MIXED)
+				out->free_blocks += UM_WORD_NFREE(word);
+			else if (!UM_WORD_COUNT(word))
+				out->free_blocks += UM_CHUNK_BLOCKS;
+		}
+	}
+	out->total_blocks -= fixed < out->total_blocks ? fixed : out->total_blocks;
+	return um_guard_check();
+}
+
+int umbra_info_pool(const char *path, struct umbra_info *out)
+{
+	struct um_pool *pool;
+	int ret;
+
+	memset(out, 0, sizeof(*out));
+	snprintf(out->path, sizeof(out->path), "%s", path);
+	ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_NOLOCK, 0, &pool);
+	if (ret)
+		return ret;
+	fill_from_super(pool, out);
+	ret = fill_from_root(pool, out);
+	if (!ret)
+		ret = fill_from_groups(pool, out);
+	um_pool_close(pool);
+	return ret;
+}

@@ -1,0 +1,372 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What exists of an inode in memory only: lookups, opens, and the lock of its data. A struct lives
+ * as long as somebody holds it by one of the three.
+ *
+ * The table is cut into shards, each a hash table of its own that doubles as it fills, so that a
+ * million inodes known to the kernel cost what a thousand do.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "fs/fs.h"
+
+#define SHARD_BITS 8
+#define SLOTS_FIRST 64u
+
+struct shard {
+	pthread_mutex_t lock; /* the chains, and the counts of the structs in them */
+	struct um_mem **slot;
+	uint32_t nslots; /* power of 2 */
+	uint32_t count;
+} __attribute__((aligned(64)));
+
+struct um_mem_table {
+	struct shard shard[1u << SHARD_BITS];
+};
+
+static uint64_t mix(um_ino_t ino)
+{
+	return ino * 0x9e3779b97f4a7c15ull;
+}
+
+static struct shard *shard_of(struct umbra_fs *fs, um_ino_t ino)
+{
+	return &fs->mems->shard[mix(ino) >> (64 - SHARD_BITS)];
+}
+
+static struct um_mem **slot_of(const struct shard *shard, um_ino_t ino)
+{
+	return &shard->slot[(mix(ino) >> 16) & (shard->nslots - 1)];
+}
+
+int um_mem_table_open(struct um_mem_table **out)
+{
+	struct um_mem_table *table = aligned_alloc(64, sizeof(*table));
+	unsigned i;
+
+	if (!table)
+		return -ENOMEM;
+	for (i = 0; i < 1u << SHARD_BITS; i++) {
+		struct shard *shard = &table->shard[i];
+
+		pthread_mutex_init(&shard->lock, NULL);
+		shard->count = 0;
+		shard->nslots = SLOTS_FIRST;
+		shard->slot = calloc(SLOTS_FIRST, sizeof(struct um_mem *));
+		if (!shard->slot)
+			goto fail;
+	}
+	*out = table;
+	return 0;
+fail:
+	do {
+		free(table->shard[i].slot);
+		pthread_mutex_destroy(&table->shard[i].lock);
+	} while (i--);
+	free(table);
+	return -ENOMEM;
+}
+
+static void mem_free(struct um_mem *mem)
+{
+	pthread_rwlock_destroy(&mem->lock);
+	free(mem);
+}
+
+void um_mem_table_close(struct um_mem_table *table)
+{
+	unsigned i, s;
+
+	if (!table)
+		return;
+	for (i = 0; i < 1u << SHARD_BITS; i++) {
+		struct shard *shard = &table->shard[i];
+
+		for (s = 0; s < shard->nslots; s++) {
+			struct um_mem *mem = shard->slot[s], *next;
+
+			for (; mem; mem = next) {
+				next = mem->next;
+				mem_free(mem);
+			}
+		}
+		free(shard->slot);
+		pthread_mutex_destroy(&shard->lock);
+	}
+	free(table);
+}
+
+/* Doubles the slots; without memory for that the chains only get longer. */
+static void shard_grow(struct shard *shard)
+{
+	uint32_t old_n = shard->nslots, s;
+	struct um_mem **old = shard->slot, **slot = calloc(2 * (size_t)old_n, sizeof(*slot));
+
+	if (!slot)
+		return;
+	shard->slot = slot;
+	shard->nslots = 2 * old_n;
+	for (s = 0; s < old_n; s++) {
+		struct um_mem *mem = old[s], *next;
+
+		for (; mem; mem = next) {
+			struct um_mem **to = slot_of(shard, mem->ino);
+
+			next = mem->next;
+			mem->next = *to;
+			*to = mem;
+		}
+	}
+	free(old);
+}
+
+static struct um_mem *find(const struct shard *shard, um_ino_t ino)
+{
+	struct um_mem *mem = *slot_of(shard, ino);
+
+	while (mem && mem->ino != ino)
+		mem = mem->next;
+	return mem;
+}
+
+/* A waiting truncate must not starve behind a stream of overwrites. */
+static int lock_init(pthread_rwlock_t *lock)
+{
+	pthread_rwlockattr_t attr;
+	int ret = pthread_rwlockattr_init(&attr);
+
+	if (ret)
+		return -ret;
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	ret = pthread_rwlock_init(lock, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -ret;
+}
+
+static struct um_mem *find_or_make(struct shard *shard, um_ino_t ino)
+{
+	struct um_mem *mem = find(shard, ino), **slot;
+
+	if (mem)
+		return mem;
+	mem = calloc(1, sizeof(*mem));
+	if (!mem)
+		return NULL;
+	if (lock_init(&mem->lock)) {
+		free(mem);
+		return NULL;
+	}
+	mem->ino = ino;
+	if (shard->count >= shard->nslots)
+		shard_grow(shard);
+	slot = slot_of(shard, ino);
+	mem->next = *slot;
+	*slot = mem;
+	shard->count++;
+	return mem;
+}
+
+static bool held(const struct um_mem *mem)
+{
+	return mem->nlookup || mem->nopen || mem->pins;
+}
+
+/* Takes a struct that nobody holds out of its chain and frees it; true when its inode is unlinked:
+ * the caller tells the reaper, after giving up the shard's lock. */
+static bool drop_unheld(struct shard *shard, struct um_mem *mem)
+{
+	struct um_mem **at = slot_of(shard, mem->ino);
+	bool unlinked = atomic_load(&mem->unlinked);
+
+	while (*at != mem)
+		at = &(*at)->next;
+	*at = mem->next;
+	shard->count--;
+	mem_free(mem);
+	return unlinked;
+}
+
+/* ---- holding ------------------------------------------------------------------------------------------ */
+
+int um_mem_get(struct umbra_fs *fs, um_ino_t ino, struct um_mem **out)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find_or_make(shard, ino);
+	if (mem)
+		mem->pins++;
+	pthread_mutex_unlock(&shard->lock);
+	*out = mem;
+	return mem ? 0 : -ENOMEM;
+}
+
+void um_mem_put(struct umbra_fs *fs, struct um_mem *mem)
+{
+	um_ino_t ino = mem->ino;
+	struct shard *shard = shard_of(fs, ino);
+	bool kick = false;
+
+	pthread_mutex_lock(&shard->lock);
+	mem->pins--;
+	if (!held(mem))
+		kick = drop_unheld(shard, mem);
+	pthread_mutex_unlock(&shard->lock);
+	if (kick)
+		um_reaper_kick(fs, ino);
+}
+
+static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, bool write)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+	int ret = 0;
+
+	pthread_mutex_lock(&shard->lock);
+	if (unlinked) {
+		/* The reaper may have begun with an unlinked inode that nobody holds. */
+		mem = find(shard, ino);
+		if (!mem || !held(mem))
+			ret = -ESTALE;
+	} else {
+		mem = find_or_make(shard, ino);
+		if (!mem)
+			ret = -ENOMEM;
+	}
+	if (!ret && open) {
+		mem->nopen++;
+		mem->nopen_write += write;
+	} else if (!ret) {
+		mem->nlookup++;
+	}
+	pthread_mutex_unlock(&shard->lock);
+	return ret;
+}
+
+int um_mem_ref(struct umbra_fs *fs, const struct um_inode *inode)
+{
+	return hold(fs, inode->ino, !inode->core.nlink, false, false);
+}
+
+int um_mem_ref_new(struct umbra_fs *fs, um_ino_t ino)
+{
+	return hold(fs, ino, false, false, false);
+}
+
+void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+	bool kick = false;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem) {
+		mem->nlookup -= n < mem->nlookup ? n : mem->nlookup;
+		if (!held(mem))
+			kick = drop_unheld(shard, mem);
+	}
+	pthread_mutex_unlock(&shard->lock);
+	if (kick)
+		um_reaper_kick(fs, ino);
+}
+
+int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, bool write)
+{
+	return hold(fs, inode->ino, !inode->core.nlink, true, write);
+}
+
+void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+	bool kick = false;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem && mem->nopen) {
+		mem->nopen--;
+		if (write && mem->nopen_write)
+			mem->nopen_write--;
+		if (!held(mem))
+			kick = drop_unheld(shard, mem);
+	}
+	pthread_mutex_unlock(&shard->lock);
+	if (kick)
+		um_reaper_kick(fs, ino);
+}
+
+/* ---- unlinked inodes ------------------------------------------------------------------------------- */
+
+static uint64_t now_nsec(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+void um_mem_set_unlinked(struct umbra_fs *fs, um_ino_t ino, bool unlinked)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem) {
+		atomic_store(&mem->unlinked, unlinked);
+		mem->unlinked_nsec = now_nsec();
+	}
+	pthread_mutex_unlock(&shard->lock);
+	if (!unlinked)
+		return;
+	if (mem)
+		um_reaper_note(fs, ino);
+	else
+		um_reaper_kick(fs, ino);
+}
+
+bool um_mem_idle(struct umbra_fs *fs, um_ino_t ino)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+	bool idle;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	idle = !mem || !held(mem);
+	pthread_mutex_unlock(&shard->lock);
+	return idle;
+}
+
+bool um_mem_leaving(struct umbra_fs *fs, um_ino_t ino, uint64_t max_age_nsec)
+{
+	struct shard *shard = shard_of(fs, ino);
+	const struct um_mem *mem;
+	bool leaving;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	leaving = mem && atomic_load(&mem->unlinked) && !mem->nopen &&
+		  now_nsec() - mem->unlinked_nsec < max_age_nsec;
+	pthread_mutex_unlock(&shard->lock);
+	return leaving;
+}
+
+uint64_t um_mem_count(struct umbra_fs *fs)
+{
+	uint64_t n = 0;
+	unsigned i;
+
+	for (i = 0; i < 1u << SHARD_BITS; i++) {
+		struct shard *shard = &fs->mems->shard[i];
+
+		pthread_mutex_lock(&shard->lock);
+		n += shard->count;
+		pthread_mutex_unlock(&shard->lock);
+	}
+	return n;
+}

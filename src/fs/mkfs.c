@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Making a pool. The order is what makes an interrupted mkfs harmless: old superblocks are wiped
+ * first, the new ones are written when all they lead to is on the medium.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <uuid/uuid.h>
+
+#include "fs/fs.h"
+#include "fs/mkfs_int.h"
+
+#define JOURNAL_MIN (1ull << 20)
+#define JOURNAL_MAX (64ull << 20)
+
+uint64_t um_mkfs_journal_bytes(uint64_t size)
+{
+	uint64_t len = size / 64;
+
+	if (len < JOURNAL_MIN)
+		len = JOURNAL_MIN;
+	if (len > JOURNAL_MAX)
+		len = JOURNAL_MAX;
+	return len & ~(uint64_t)0xffff;
+}
+
+static void progress(const struct umbra_mkfs_options *opt, uint64_t done, uint64_t total)
+{
+	if (opt->progress)
+		opt->progress(opt->arg, done, total);
+}
+
+static int random_bytes(void *buf, size_t len)
+{
+	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
+}
+
+/* The superblock as it will be, in pool->super only: everything below works from there. */
+static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+{
+	struct um_super *super = &pool->super;
+	int ret = 0;
+
+	memset(super, 0, sizeof(*super));
+	if (opt->uuid)
+		memcpy(super->hdr.uuid, opt->uuid, 16);
+	else
+		uuid_generate_random(super->hdr.uuid);
+	memcpy(super->magic, UM_POOL_MAGIC, sizeof(super->magic));
+	super->version = UM_FORMAT_VERSION;
+	super->block_size = UM_BLOCK_SIZE;
+	pool->nags = um_pool_groups(pool->nchunks, &super->nchunks);
+	pool->nchunks = super->nchunks;
+	pool->nblocks = pool->nchunks * UM_CHUNK_BLOCKS;
+	super->journal_lba = UM_CHUNK_BLOCKS; /* chunk 1 of group 0 */
+	super->journal_blocks =
+		um_mkfs_journal_bytes(pool->nchunks * UM_CHUNK_SIZE) >> UM_BLOCK_SHIFT;
+	super->hash_seed = opt->hash_seed;
+	if (!super->hash_seed)
+		ret = random_bytes(&super->hash_seed, sizeof(super->hash_seed));
+	super->made_sec = (uint64_t)(opt->made_sec ? opt->made_sec : (int64_t)time(NULL));
+	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
+	super->kind_made = (uint8_t)pool->kind;
+	super->root.lba = UM_TABLE_ROOT;
+	if (super->copies == 2)
+		super->root.mirror = um_ag_ptr(pool, 0).mirror - UM_TABLE_AG + UM_TABLE_ROOT;
+	if (opt->label)
+		memcpy(super->label, opt->label, strlen(opt->label));
+	return ret;
+}
+
+/* Blocks that may hold a superblock of this pool, or of one made here before. */
+static int wipe_supers(struct um_pool *pool)
+{
+	uint64_t ag;
+	int ret = um_pool_zero(pool, um_super_mirror(pool->nchunks), 0, UM_BLOCK_SIZE);
+
+	for (ag = 0; ag < pool->nags && !ret; ag++)
+		ret = um_pool_zero(pool, ag * UM_AG_BLOCKS, 0, UM_BLOCK_SIZE);
+	if (ret)
+		return ret;
+	um_pool_drain(pool);
+	return um_pool_barrier(pool);
+}
+
+static int write_both(struct um_pool *pool, struct um_ptr at, const void *block)
+{
+	int ret = um_pool_write(pool, at.lba, 0, block, UM_BLOCK_SIZE);
+
+	if (!ret && at.mirror)
+		ret = um_pool_write(pool, at.mirror, 0, block, UM_BLOCK_SIZE);
+	return ret;
+}
+
+static int write_pool_root(struct um_pool *pool)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
+	struct um_pool_root *root = (struct um_pool_root *)block;
+
+	root->next_ino = UM_FIRST_INO;
+	root->ninodes = 1;
+	root->clean = 1;
+	um_block_init(pool, block, UM_KIND_ROOT, 0, pool->super.root, 0, 0);
+	um_block_seal(block);
+	return write_both(pool, pool->super.root, block);
+}
+
+static void fill_root_inode(
+	struct um_pool *pool, const struct umbra_mkfs_options *opt, struct um_inode *inode)
+{
+	struct um_inode_core *core = &inode->core;
+
+	memset(inode, 0, sizeof(*inode));
+	inode->ino = UM_ROOT_INO;
+	core->mode = S_IFDIR | 0755;
+	core->nlink = 2;
+	core->uid = opt->root_uid;
+	core->gid = opt->root_gid;
+	core->parent = UM_ROOT_INO;
+	core->generation = 1;
+	core->atime.sec = pool->super.made_sec;
+	core->mtime = core->ctime = core->btime = core->atime;
+}
+
+/* The root directory, by the engine's own hands: what mkfs leaves is what a transaction leaves. */
+static int make_root_inode(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+{
+	struct um_space *space = NULL;
+	struct um_log *log = NULL;
+	struct um_txn *txn = NULL;
+	struct um_inode inode;
+	int ret = um_log_open(pool, &log);
+
+	if (ret)
+		return ret;
+	ret = um_space_open(log, &space);
+	if (!ret)
+		um_log_set_space(log, space);
+	if (!ret)
+		ret = um_txn_begin(log, 0, &txn);
+	if (!ret) {
+		fill_root_inode(pool, opt, &inode);
+		ret = um_txn_end(txn, um_inode_store(txn, &inode));
+	}
+	if (ret)
+		um_log_abandon(log);
+	else
+		ret = um_log_close(log);
+	if (space)
+		um_space_close(space);
+	return ret;
+}
+
+/* Backups first, then the second copy, then the first: whoever finds one finds a finished pool. */
+static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
+	struct um_ptr at = {0, um_super_mirror(pool->nchunks)};
+	uint64_t ag;
+	int ret = 0;
+
+	memcpy(block, &pool->super, sizeof(pool->super));
+	um_block_init(pool, block, UM_KIND_SUPER, 0, at, 0, 0);
+	um_block_seal(block);
+	for (ag = 1; ag < pool->nags && !ret; ag++) {
+		ret = um_pool_write(pool, ag * UM_AG_BLOCKS, 0, block, UM_BLOCK_SIZE);
+		progress(opt, pool->nags + ag, 2 * (uint64_t)pool->nags + 2);
+	}
+	if (!ret)
+		ret = um_pool_write(pool, at.mirror, 0, block, UM_BLOCK_SIZE);
+	um_pool_drain(pool);
+	if (!ret)
+		ret = um_pool_barrier(pool);
+	if (!ret)
+		ret = um_pool_write(pool, at.lba, 0, block, UM_BLOCK_SIZE);
+	um_pool_drain(pool);
+	if (!ret)
+		ret = um_pool_barrier(pool);
+	return ret;
+}
+
+int um_mkfs_write(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+{
+	uint64_t total;
+	int ret = fill_super(pool, opt);
+
+	if (ret)
+		return ret;
+	total = 2 * (uint64_t)pool->nags + 2;
+	progress(opt, 0, total);
+	ret = wipe_supers(pool);
+	if (!ret)
+		ret = um_space_format(pool);
+	progress(opt, pool->nags, total);
+	if (!ret)
+		ret = um_log_format(pool);
+	if (!ret)
+		ret = write_pool_root(pool);
+	if (ret)
+		return ret;
+	um_pool_drain(pool);
+	ret = um_pool_barrier(pool);
+	if (!ret)
+		ret = make_root_inode(pool, opt);
+	if (!ret)
+		ret = write_supers(pool, opt);
+	if (!ret)
+		ret = um_pool_load_super(pool);
+	progress(opt, total, total);
+	return ret;
+}
+
+int um_mkfs_check_options(const struct umbra_mkfs_options *opt)
+{
+	if (opt->copies > 2)
+		return -EINVAL;
+	if (opt->label && strlen(opt->label) > sizeof(((struct um_super *)0)->label))
+		return -ENAMETOOLONG;
+	return 0;
+}
+
+int umbra_mkfs_image(void *base, uint64_t size, const struct umbra_mkfs_options *opt)
+{
+	static const struct umbra_mkfs_options defaults;
+	struct um_pool *pool;
+	int ret;
+
+	if (!opt)
+		opt = &defaults;
+	ret = um_mkfs_check_options(opt);
+	if (ret)
+		return ret;
+	size -= size % UM_CHUNK_SIZE;
+	if (size < UM_POOL_MIN_SIZE)
+		return -ENOSPC;
+	ret = um_pool_open_image(base, size, UM_POOL_EXCL | UM_POOL_NOSUPER, &pool);
+	if (ret)
+		return ret;
+	if (!opt->dry_run)
+		ret = um_mkfs_write(pool, opt);
+	um_pool_close(pool);
+	return ret;
+}

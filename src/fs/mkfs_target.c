@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What mkfs does around the pool itself: looks at what the target holds, refuses what it should not
+ * destroy, makes or extends a plain file, wipes foreign signatures.
+ */
+#include <blkid/blkid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fs/mkfs_int.h"
+#include "pool/log.h"
+
+struct target {
+	const char *path;
+	enum umbra_pool_kind kind;
+	bool created;  /* by us: removed again when mkfs fails */
+	bool absent;   /* dry run, and there is no such file */
+	uint64_t have; /* bytes before we began */
+	uint64_t size; /* of the pool, whole chunks */
+};
+
+/* ---- what is there already ------------------------------------------------------------------- */
+
+/* Has the target a umbrafs superblock, in the first place or in a backup? The label comes along. */
+static bool holds_pool(struct um_pool *pool, char label[65])
+{
+	const um_lba_t places[] = {0, um_super_mirror(pool->nchunks), UM_AG_BLOCKS};
+	struct um_super super;
+	unsigned i;
+
+	label[0] = 0;
+	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
+		if (places[i] >= pool->nblocks)
+			continue;
+		memcpy(&super, um_pool_ptr(pool, places[i]), sizeof(super));
+		if (um_guard_check())
+			continue;
+		if (super.hdr.magic != UM_MAGIC(UM_KIND_SUPER) ||
+			memcmp(super.magic, UM_POOL_MAGIC, sizeof(super.magic)))
+			continue;
+		memcpy(label, super.label, sizeof(super.label));
+		label[64] = 0;
+		return true;
+	}
+	return false;
+}
+
+static int open_probe(int fd, blkid_probe *out)
+{
+	blkid_probe probe = blkid_new_probe();
+
+	if (!probe)
+		return -ENOMEM;
+	if (blkid_probe_set_device(probe, fd, 0, 0)) {
+		blkid_free_probe(probe);
+		return -EIO;
+	}
+	blkid_probe_enable_superblocks(probe, 1);
+	blkid_probe_set_superblocks_flags(
+		probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE | BLKID_SUBLKS_MAGIC);
+	blkid_probe_enable_partitions(probe, 1);
+	blkid_probe_set_partitions_flags(probe, BLKID_PARTS_MAGIC);
+	*out = probe;
+	return 0;
+}
+
+/* -EEXIST and a log line when libblkid knows what is on the target. */
+static int refuse_foreign(const char *path, int fd)
+{
+	const char *what = NULL;
+	blkid_probe probe;
+	int found, ret = open_probe(fd, &probe);
+
+	if (ret)
+		return ret;
+	found = blkid_do_fullprobe(probe);
+	if (found == 0 && !blkid_probe_lookup_value(probe, "TYPE", &what, NULL)) {
+		um_err("%s holds a signature of %s; use -f to overwrite it", path, what);
+		ret = -EEXIST;
+	} else if (found == 0 && !blkid_probe_lookup_value(probe, "PTTYPE", &what, NULL)) {
+		um_err("%s holds a partition table (%s); use -f to overwrite it", path, what);
+		ret = -EEXIST;
+	} else if (found == -2) {
+		um_err("%s holds more than one signature; use -f to overwrite them", path);
+		ret = -EEXIST;
+	} else if (found < 0) {
+		um_err("%s: cannot be read for signatures: %s", path,
+			strerror(errno ? errno : EIO));
+		ret = -EIO;
+	}
+	blkid_free_probe(probe);
+	return ret;
+}
+
+/* Signatures that lie where a pool writes nothing would outlive it, and mislead others. */
+static int wipe_foreign(const char *path, int fd)
+{
+	blkid_probe probe;
+	unsigned limit = 64; /* of signatures; more means that wiping does not take */
+	int ret = open_probe(fd, &probe);
+
+	while (!ret && limit-- && blkid_do_probe(probe) == 0)
+		if (blkid_do_wipe(probe, 0))
+			ret = -EIO;
+	if (ret)
+		um_err("%s: cannot wipe old signatures", path);
+	blkid_free_probe(probe);
+	return ret;
+}
+
+static bool can_probe(enum umbra_pool_kind kind)
+{
+	return kind != UMBRA_POOL_DEVDAX && kind != UMBRA_POOL_MEMORY;
+}
+
+static int check_content(
+	const struct target *target, struct um_pool *pool, const struct umbra_mkfs_options *opt)
+{
+	char label[65];
+
+	if (opt->force || target->created)
+		return 0;
+	if (holds_pool(pool, label)) {
+		um_err("%s holds an umbrafs pool (label \"%s\"); use -f to overwrite it",
+			target->path, label);
+		return -EEXIST;
+	}
+	return can_probe(target->kind) ? refuse_foreign(target->path, pool->fd) : 0;
+}
+
+/* ---- size -------------------------------------------------------------------------------------- */
+
+static int choose_size(struct target *target, const struct umbra_mkfs_options *opt)
+{
+	uint64_t want = opt->size ? opt->size : target->have;
+
+	if (!want) {
+		um_err("%s is empty: say how large the pool shall be (-s SIZE)", target->path);
+		return -EINVAL;
+	}
+	if (want > target->have && target->kind != UMBRA_POOL_FILE &&
+		target->kind != UMBRA_POOL_FSDAX) {
+		um_err("%s has %llu bytes, less than the %llu asked for", target->path,
+			(unsigned long long)target->have, (unsigned long long)want);
+		return -ENOSPC;
+	}
+	if (want < UM_POOL_MIN_SIZE) {
+		um_err("%s: a pool needs at least %llu MiB, not %llu bytes", target->path,
+			(unsigned long long)(UM_POOL_MIN_SIZE >> 20), (unsigned long long)want);
+		return -ENOSPC;
+	}
+	if (want > (1ull << UM_LBA_BITS) * UM_BLOCK_SIZE) {
+		um_err("%s: a pool cannot be larger than 1 EiB", target->path);
+		return -EFBIG;
+	}
+	target->size = want - want % UM_CHUNK_SIZE;
+	return 0;
+}
+
+/* Makes or extends a plain file to the pool's size, with its space unless it shall be sparse. */
+static int grow_file(const struct target *target, const struct umbra_mkfs_options *opt)
+{
+	int fd, ret = 0;
+
+	if (target->kind != UMBRA_POOL_FILE && target->kind != UMBRA_POOL_FSDAX)
+		return 0;
+	fd = open(target->path, O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (target->have < target->size && ftruncate(fd, (off_t)target->size))
+		ret = -errno;
+	if (!ret && !opt->sparse && fallocate(fd, 0, 0, (off_t)target->size) &&
+		errno != EOPNOTSUPP && errno != ENOSYS)
+		ret = -errno;
+	close(fd);
+	if (ret)
+		um_err("%s: cannot make it %llu bytes long: %s", target->path,
+			(unsigned long long)target->size, strerror(-ret));
+	return ret;
+}
+
+static int create_file(struct target *target, const struct umbra_mkfs_options *opt)
+{
+	int fd;
+
+	if (!opt->size) {
+		um_err("%s does not exist: say how large a pool to make (-s SIZE)", target->path);
+		return -ENOENT;
+	}
+	target->kind = UMBRA_POOL_FILE;
+	if (opt->dry_run) {
+		target->absent = true;
+		return 0;
+	}
+	fd = open(target->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (fd < 0) {
+		int err = -errno;
+
+		um_err("%s: cannot create it: %s", target->path, strerror(-err));
+		return err;
+	}
+	close(fd);
+	target->created = true;
+	/* Now that it exists its kind can be told: a file on a DAX filesystem is not a plain one. */
+	return um_pool_probe(target->path, &target->have, &target->kind);
+}
+
+static int find_target(struct target *target, const struct umbra_mkfs_options *opt)
+{
+	struct stat st;
+	int ret;
+
+	if (stat(target->path, &st)) {
+		ret = -errno;
+		if (ret == -ENOENT)
+			return create_file(target, opt);
+		um_err("%s: %s", target->path, strerror(-ret));
+		return ret;
+	}
+	ret = um_pool_probe(target->path, &target->have, &target->kind);
+	if (ret)
+		um_err("%s: is neither a file, a block device nor a DAX device", target->path);
+	return ret;
+}
+
+/*
+ * What an existing file holds is looked at, under the pool's lock, before anything about the file
+ * changes, its size included. A file too short to be a pool is in nobody's use as one.
+ */
+static int check_before(const struct target *target, const struct umbra_mkfs_options *opt)
+{
+	uint64_t size = target->have - target->have % UM_CHUNK_SIZE;
+	struct um_pool *pool;
+	int fd, ret;
+
+	if (target->created || target->absent || !target->have)
+		return 0;
+	if (size >= UM_POOL_MIN_SIZE) {
+		ret = um_pool_open(target->path, UM_POOL_EXCL | UM_POOL_NOSUPER, size, &pool);
+		if (ret)
+			return ret;
+		ret = check_content(target, pool, opt);
+		um_pool_close(pool);
+		return ret;
+	}
+	if (opt->force)
+		return 0;
+	fd = open(target->path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	ret = refuse_foreign(target->path, fd);
+	close(fd);
+	return ret;
+}
+
+/* ---- all together --------------------------------------------------------------------------------- */
+
+static void fill_info(
+	const struct target *target, const struct umbra_mkfs_options *opt, struct umbra_info *out)
+{
+	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
+	uint64_t nchunks;
+
+	memset(out, 0, sizeof(*out));
+	um_pool_groups(target->size / UM_CHUNK_SIZE, &nchunks);
+	snprintf(out->path, sizeof(out->path), "%s", target->path);
+	snprintf(out->label, sizeof(out->label), "%s", opt->label ? opt->label : "");
+	snprintf(out->kind, sizeof(out->kind), "%s", kinds[target->kind]);
+	out->size = nchunks * UM_CHUNK_SIZE;
+	out->total_blocks = nchunks * UM_CHUNK_BLOCKS;
+	out->version = UM_FORMAT_VERSION;
+	out->copies = opt->copies ? opt->copies : 2;
+	out->journal_bytes = um_mkfs_journal_bytes(out->size);
+	out->inodes = 1;
+	out->clean = true;
+}
+
+static int make_pool(const struct target *target, const struct umbra_mkfs_options *opt)
+{
+	struct um_pool *pool;
+	int ret = um_pool_open(target->path, UM_POOL_EXCL | UM_POOL_NOSUPER, target->size, &pool);
+
+	if (ret)
+		return ret;
+	/* Again, now that the lock will be held to the end: it was free between the two looks. */
+	ret = check_content(target, pool, opt);
+	if (!ret && can_probe(target->kind) && !target->created)
+		ret = wipe_foreign(target->path, pool->fd);
+	if (!ret)
+		ret = um_mkfs_write(pool, opt);
+	um_pool_close(pool);
+	return ret;
+}
+
+int umbra_mkfs(const char *path, const struct umbra_mkfs_options *opt, struct umbra_info *out)
+{
+	static const struct umbra_mkfs_options defaults;
+	struct target target = {.path = path};
+	int ret;
+
+	if (!opt)
+		opt = &defaults;
+	ret = um_mkfs_check_options(opt);
+	if (!ret)
+		ret = find_target(&target, opt);
+	if (!ret)
+		ret = choose_size(&target, opt);
+	if (!ret)
+		ret = check_before(&target, opt);
+	if (!ret && out)
+		fill_info(&target, opt, out);
+	if (!ret && !opt->dry_run)
+		ret = grow_file(&target, opt);
+	if (!ret && !opt->dry_run)
+		ret = make_pool(&target, opt);
+	if (!ret && out && !opt->dry_run)
+		ret = umbra_info_pool(path, out);
+	if (ret && target.created)
+		unlink(path);
+	return ret;
+}

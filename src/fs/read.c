@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reading file data, and looking for it. No lock of the file is taken: size and mapping are read
+ * together under the log's read lock, and an epoch keeps the blocks until the reader is done.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "fs/data.h"
+
+#define READ_RUNS 64u
+
+void umbra_read_begin(struct umbra_fs *fs)
+{
+	um_epoch_enter(fs->space);
+}
+
+void umbra_read_end(struct umbra_fs *fs)
+{
+	um_epoch_leave(fs->space);
+}
+
+/* ---- filling iovecs ------------------------------------------------------------------------------ */
+
+struct filler {
+	struct iovec *iov;
+	unsigned n, max;
+	size_t len;
+};
+
+/* Bytes that lie at p; how many of them found room. */
+static size_t fill(struct filler *f, const void *p, size_t len)
+{
+	struct iovec *last = f->n ? &f->iov[f->n - 1] : NULL;
+
+	if (last && (const uint8_t *)last->iov_base + last->iov_len == p) {
+		last->iov_len += len;
+	} else {
+		if (f->n == f->max)
+			return 0;
+		f->iov[f->n++] = (struct iovec){(void *)p, len};
+	}
+	f->len += len;
+	return len;
+}
+
+static size_t fill_zeros(struct filler *f, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		size_t n = len - done < UM_CHUNK_SIZE ? len - done : UM_CHUNK_SIZE;
+
+		if (f->n == f->max)
+			break;
+		f->iov[f->n++] = (struct iovec){(void *)um_data_zeros(), n};
+		f->len += n;
+		done += n;
+	}
+	return done;
+}
+
+/* The record may change once the read lock is given up, so its bytes are copied. */
+static void fill_inline(struct filler *f, const struct um_inode *inode, uint64_t off, size_t len)
+{
+	static _Thread_local uint8_t copy[UM_INLINE_MAX];
+	uint16_t have = inode->core.data.len;
+	size_t n = 0;
+
+	if (off < have) {
+		n = have - off < len ? have - off : len;
+		memcpy(copy, inode->data + off, n);
+		if (fill(f, copy, n) < n)
+			return;
+	}
+	fill_zeros(f, len - n);
+}
+
+/* The part of a run that meets [off, end); false when there was no room for all of it. */
+static bool fill_run(const struct um_pool *pool, struct filler *f, const struct um_run *run,
+	uint64_t off, uint64_t end)
+{
+	uint64_t start = run->block << UM_BLOCK_SHIFT;
+	uint64_t stop = (run->block + run->len) << UM_BLOCK_SHIFT;
+	uint64_t from = start > off ? start : off;
+	size_t len = (stop < end ? stop : end) - from;
+
+	if (!um_run_data(run))
+		return fill_zeros(f, len) == len;
+	return fill(f, (const uint8_t *)um_pool_ptr(pool, run->lba) + (from - start), len) == len;
+}
+
+static int fill_blocks(struct umbra_fs *fs, struct filler *f, const struct um_inode *inode,
+	uint64_t off, uint64_t end)
+{
+	uint64_t first = off >> UM_BLOCK_SHIFT, stop = um_blocks_of(end);
+	struct um_run runs[READ_RUNS];
+	struct um_tree tree;
+
+	um_inode_tree(inode, UM_FORK_DATA, &tree);
+	while (first < stop && f->n < f->max) {
+		unsigned n;
+		int err = um_runs_get(
+			um_fs_src(fs), &tree, first, stop - first, 0, runs, READ_RUNS, &n);
+
+		if (err)
+			return err;
+		for (unsigned i = 0; i < n; i++)
+			if (!fill_run(fs->pool, f, &runs[i], off, end))
+				return 0;
+		first = runs[n - 1].block + runs[n - 1].len;
+	}
+	return 0;
+}
+
+static int read_locked(
+	struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, struct filler *f)
+{
+	struct um_inode inode;
+	int err = um_inode_load(um_fs_src(fs), ino, &inode);
+
+	if (!err)
+		err = um_data_regular(&inode);
+	if (err || off >= inode.core.size)
+		return err;
+	if (len > inode.core.size - off)
+		len = inode.core.size - off;
+	if (inode.core.data.format == UM_ROOT_INLINE) {
+		fill_inline(f, &inode, off, len);
+		return 0;
+	}
+	return fill_blocks(fs, f, &inode, off, off + len);
+}
+
+int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
+	unsigned max, unsigned *out_n, size_t *out_len)
+{
+	struct filler f = {.iov = iov, .max = max};
+	int err = 0;
+
+	if (len && max) {
+		um_log_read_lock(fs->log);
+		err = read_locked(fs, ino, off, len, &f);
+		um_log_read_unlock(fs->log);
+	}
+	*out_n = f.n;
+	*out_len = f.len;
+	if (err)
+		return err;
+	atomic_fetch_add_explicit(&fs->stat_reads, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&fs->stat_read_bytes, f.len, memory_order_relaxed);
+	return 0;
+}
+
+ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off)
+{
+	struct iovec iov[READ_RUNS];
+	size_t done = 0, got;
+	unsigned n;
+	int err = 0;
+
+	if (len > SSIZE_MAX)
+		len = SSIZE_MAX;
+	umbra_read_begin(fs);
+	while (!err && done < len) {
+		err = umbra_read_iov(fs, ino, off + done, len - done, iov, READ_RUNS, &n, &got);
+		if (err || !got)
+			break;
+		for (unsigned i = 0; i < n; i++) {
+			memcpy((uint8_t *)buf + done, iov[i].iov_base, iov[i].iov_len);
+			done += iov[i].iov_len;
+		}
+		err = um_guard_check();
+	}
+	umbra_read_end(fs);
+	return err ? err : (ssize_t)done;
+}
+
+/* ---- looking for data ------------------------------------------------------------------------------ */
+
+/* The first block at or behind `first` that has data (or has not), or `stop`. */
+static int seek_block(struct umbra_fs *fs, um_ino_t ino, bool want_data, uint64_t off,
+	uint64_t *out, bool *out_more)
+{
+	struct um_run runs[READ_RUNS];
+	struct um_inode inode;
+	struct um_tree tree;
+	uint64_t first = off >> UM_BLOCK_SHIFT, stop;
+	unsigned n, i;
+	int err = um_inode_load(um_fs_src(fs), ino, &inode);
+
+	*out_more = false;
+	if (!err)
+		err = um_data_regular(&inode);
+	if (err)
+		return err;
+	if (off >= inode.core.size)
+		return -ENXIO;
+	stop = um_blocks_of(inode.core.size);
+	if (inode.core.data.format == UM_ROOT_INLINE && !first) {
+		/* The record's bytes stand for the first block. */
+		*out = want_data ? off : UM_BLOCK_SIZE;
+	} else {
+		um_inode_tree(&inode, UM_FORK_DATA, &tree);
+		err = um_runs_get(
+			um_fs_src(fs), &tree, first, stop - first, 0, runs, READ_RUNS, &n);
+		if (err)
+			return err;
+		for (i = 0; i < n && um_run_data(&runs[i]) != want_data; i++)
+			first = runs[i].block + runs[i].len;
+		*out_more = i == n && first < stop;
+		*out = first << UM_BLOCK_SHIFT > off ? first << UM_BLOCK_SHIFT : off;
+	}
+	if (*out < inode.core.size)
+		return 0;
+	*out = inode.core.size;
+	return want_data ? -ENXIO : 0;
+}
+
+int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *out)
+{
+	bool more = true;
+	int err = 0;
+
+	if (whence != SEEK_DATA && whence != SEEK_HOLE)
+		return -EINVAL;
+	while (!err && more) {
+		um_log_read_lock(fs->log);
+		err = seek_block(fs, ino, whence == SEEK_DATA, off, out, &more);
+		um_log_read_unlock(fs->log);
+		off = *out;
+	}
+	return err;
+}
+
+/* A direct pool has nothing to wait for; a plain file's commits are gathered for all files at once. */
+int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
+{
+	int stopped = atomic_load(&fs->stopped);
+
+	(void)ino;
+	(void)datasync;
+	if (stopped)
+		return stopped < 0 ? stopped : -stopped;
+	return fs->opt.readonly ? 0 : um_log_sync(fs->log);
+}

@@ -1,0 +1,609 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Writing file data. A write goes on in segments; each is planned as a reader, has its new blocks filled
+ * outside of any transaction, and then becomes true in one. What is done per block depends on what the
+ * file has there (src/DESIGN.md, section 5); policy_of() is that table.
+ */
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+
+#include "fs/data.h"
+
+enum policy {
+	FRESH,   /* new blocks, then the transaction points at them */
+	CONVERT, /* in place, then the transaction marks them written */
+	JOURNAL, /* through the transaction's record */
+	INPLACE, /* straight in place */
+};
+
+struct segment {
+	uint64_t off;
+	size_t len;
+	const uint8_t *buf;
+	uint64_t first, nblocks;
+	struct um_inode inode; /* as the plan saw it */
+	bool journal;          /* overwrites are atomic */
+	um_lba_t goal;         /* behind the block before the segment, or 0 */
+	unsigned nruns;
+	struct um_run runs[UM_SEGMENT_BLOCKS];
+	struct um_pieces fresh;
+};
+
+static enum policy policy_of(const struct segment *s, const struct um_run *run)
+{
+	uint64_t end = (run->block + run->len) << UM_BLOCK_SHIFT;
+
+	if (!run->lba || run->refs > 1)
+		return FRESH;
+	if (run->unwritten)
+		return CONVERT;
+	/*
+	 * Bytes behind the end of the file are zero until the size says otherwise, so what goes there
+	 * changes together with the size in either mode.
+	 */
+	if (end > s->off + s->len)
+		end = s->off + s->len;
+	if (s->journal || end > s->inode.core.size)
+		return JOURNAL;
+	return INPLACE;
+}
+
+/* ---- plan --------------------------------------------------------------------------------------- */
+
+static void segment_set_len(struct segment *s, size_t len)
+{
+	uint64_t end = s->off + len;
+
+	s->len = len;
+	s->nblocks = um_blocks_of(end) - s->first;
+}
+
+/* Cuts the segment off before a block of the file, which is not its first. */
+static void segment_trim(struct segment *s, uint64_t block)
+{
+	segment_set_len(s, (block << UM_BLOCK_SHIFT) - s->off);
+	while (s->nruns && s->runs[s->nruns - 1].block >= block)
+		s->nruns--;
+	if (s->nruns) {
+		struct um_run *last = &s->runs[s->nruns - 1];
+
+		if (last->block + last->len > block)
+			last->len = block - last->block;
+	}
+}
+
+/* Where the file's block before the segment lies, so that files grow in one piece. */
+static int find_goal(struct um_src src, const struct um_tree *tree, struct segment *s)
+{
+	struct um_run before;
+	unsigned n;
+	int err;
+
+	s->goal = 0;
+	if (!s->first)
+		return 0;
+	err = um_runs_get(src, tree, s->first - 1, 1, 0, &before, 1, &n);
+	if (!err && before.lba)
+		s->goal = before.lba + 1;
+	return err;
+}
+
+/* Parts the run that holds the end of the file, so that no more than that block is journaled for it. */
+static void split_at_eof(struct segment *s)
+{
+	uint64_t eof = s->inode.core.size >> UM_BLOCK_SHIFT;
+
+	for (unsigned i = 0; i < s->nruns && s->nruns < UM_SEGMENT_BLOCKS; i++) {
+		struct um_run *run = &s->runs[i];
+
+		if (run->block >= eof || run->block + run->len <= eof)
+			continue;
+		memmove(run + 1, run, (s->nruns - i) * sizeof(*run));
+		s->nruns++;
+		run[1].block = eof;
+		run[1].len -= eof - run->block;
+		run[1].lba += run->lba ? eof - run->block : 0;
+		run->len = eof - run->block;
+		return;
+	}
+}
+
+static int plan_locked(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
+{
+	struct um_src src = um_fs_src(fs);
+	struct um_tree tree;
+	int err = um_inode_load(src, ino, &s->inode);
+
+	if (!err)
+		err = um_data_regular(&s->inode);
+	if (err)
+		return err;
+	um_inode_tree(&s->inode, UM_FORK_DATA, &tree);
+	err = um_runs_get(src, &tree, s->first, s->nblocks, UM_RUNS_REFS, s->runs,
+		UM_SEGMENT_BLOCKS, &s->nruns);
+	if (!err && policy_of(s, &s->runs[0]) == FRESH)
+		err = find_goal(src, &tree, s);
+	return err;
+}
+
+/* Keeps what goes through the journal within a sensible record. */
+static void limit_journaled(struct segment *s)
+{
+	uint64_t left = UM_JOURNALED_BLOCKS;
+
+	for (unsigned i = 0; i < s->nruns; i++) {
+		const struct um_run *run = &s->runs[i];
+
+		if (policy_of(s, run) != JOURNAL)
+			continue;
+		if (run->len > left) {
+			segment_trim(s, run->block + left);
+			return;
+		}
+		left -= run->len;
+		if (!left && i + 1 < s->nruns) {
+			segment_trim(s, run->block + run->len);
+			return;
+		}
+	}
+}
+
+static int segment_plan(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
+{
+	int err;
+
+	s->journal = fs->pool->direct && fs->opt.data == UMBRA_DATA_ATOMIC;
+	s->fresh.n = s->fresh.counted = 0;
+	s->goal = 0;
+	s->first = s->off >> UM_BLOCK_SHIFT;
+	segment_set_len(s, s->len);
+	um_log_read_lock(fs->log);
+	err = plan_locked(fs, ino, s);
+	um_log_read_unlock(fs->log);
+	if (err)
+		return err;
+	if (!s->journal && s->off + s->len > s->inode.core.size)
+		split_at_eof(s);
+	limit_journaled(s);
+	return 0;
+}
+
+/* Does the segment change neither the mapping nor the size? Then writers need not exclude each other. */
+static bool segment_overwrites(const struct segment *s)
+{
+	if (s->off + s->len > s->inode.core.size)
+		return false;
+	for (unsigned i = 0; i < s->nruns; i++)
+		if (policy_of(s, &s->runs[i]) < JOURNAL)
+			return false;
+	return true;
+}
+
+/* ---- filling blocks ------------------------------------------------------------------------------- */
+
+/* The part of a file block that the segment covers. */
+static void block_part(
+	const struct segment *s, uint64_t block, uint32_t *out_from, uint32_t *out_to)
+{
+	uint64_t start = block << UM_BLOCK_SHIFT, end = s->off + s->len;
+
+	*out_from = s->off > start ? (uint32_t)(s->off - start) : 0;
+	*out_to = end < start + UM_BLOCK_SIZE ? (uint32_t)(end - start) : UM_BLOCK_SIZE;
+}
+
+static bool block_whole(const struct segment *s, uint64_t block)
+{
+	uint32_t from, to;
+
+	block_part(s, block, &from, &to);
+	return !from && to == UM_BLOCK_SIZE;
+}
+
+static const uint8_t *block_src(const struct segment *s, uint64_t block)
+{
+	return s->buf + ((block << UM_BLOCK_SHIFT) - s->off);
+}
+
+/* One block that the segment covers in part: old content with the new bytes over it, at lba. */
+static int store_merged(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
+	uint64_t block, um_lba_t lba)
+{
+	uint8_t merged[UM_BLOCK_SIZE];
+	uint32_t from, to;
+
+	block_part(s, block, &from, &to);
+	if (um_run_data(run))
+		memcpy(merged, um_pool_ptr(fs->pool, run->lba + (block - run->block)),
+			UM_BLOCK_SIZE);
+	else
+		memset(merged, 0, sizeof(merged));
+	if (um_guard_check())
+		return -EIO;
+	if (!block && s->inode.core.data.format == UM_ROOT_INLINE)
+		memcpy(merged, s->inode.data, s->inode.core.data.len);
+	memcpy(merged + from, s->buf + ((block << UM_BLOCK_SHIFT) + from - s->off), to - from);
+	return um_pool_write(fs->pool, lba, 0, merged, UM_BLOCK_SIZE);
+}
+
+/* Whole blocks [block, block + n) of a run, to lba on. Only its ends can be covered in part. */
+static int store_blocks(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
+	uint64_t block, uint64_t n, um_lba_t lba)
+{
+	int err = 0;
+
+	if (!block_whole(s, block)) {
+		err = store_merged(fs, s, run, block, lba);
+		block++, lba++, n--;
+	}
+	if (!err && n && !block_whole(s, block + n - 1)) {
+		n--;
+		err = store_merged(fs, s, run, block + n, lba + n);
+	}
+	if (!err && n)
+		err = um_pool_write(fs->pool, lba, 0, block_src(s, block), n << UM_BLOCK_SHIFT);
+	return err;
+}
+
+/* New blocks for a run, filled. When space ends the segment is cut off there. */
+static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *s, unsigned i)
+{
+	const struct um_run *run = &s->runs[i];
+	unsigned at = s->fresh.n;
+	um_lba_t goal = at ? 0 : s->goal;
+	uint64_t got;
+	int err = um_pieces_take(fs, mem, goal, run->block, run->len, 0, &s->fresh, &got);
+
+	for (; !err && at < s->fresh.n; at++) {
+		const struct um_piece *p = &s->fresh.v[at];
+
+		err = store_blocks(fs, s, run, p->block, p->len, p->lba);
+	}
+	if (err == -ENOSPC && run->block > s->first) {
+		segment_trim(s, run->block);
+		return 0;
+	}
+	if (!err && got < run->len)
+		segment_trim(s, run->block + got);
+	return err;
+}
+
+/* The bytes that the segment has for a run: where in its first block, how many, from where. */
+static const uint8_t *run_bytes(
+	const struct segment *s, const struct um_run *run, uint32_t *out_from, size_t *out_len)
+{
+	uint64_t start = run->block << UM_BLOCK_SHIFT;
+	uint64_t stop = (run->block + run->len) << UM_BLOCK_SHIFT;
+	uint64_t from = start > s->off ? start : s->off;
+	uint64_t to = stop < s->off + s->len ? stop : s->off + s->len;
+
+	*out_from = (uint32_t)(from - start);
+	*out_len = to - from;
+	return s->buf + (from - s->off);
+}
+
+/* What is stored before the transaction. The trims make nruns fall as it goes. */
+static int segment_store(struct umbra_fs *fs, struct um_mem *mem, struct segment *s)
+{
+	int err = 0;
+
+	for (unsigned i = 0; !err && i < s->nruns; i++) {
+		const struct um_run *run = &s->runs[i];
+		const uint8_t *src;
+		uint32_t from;
+		size_t len;
+
+		switch (policy_of(s, run)) {
+		case FRESH:
+			err = store_fresh(fs, mem, s, i);
+			break;
+		case CONVERT:
+			err = store_blocks(fs, s, run, run->block, run->len, run->lba);
+			break;
+		case INPLACE:
+			src = run_bytes(s, run, &from, &len);
+			err = um_pool_write(fs->pool, run->lba, from, src, len);
+			break;
+		case JOURNAL:
+			break;
+		}
+	}
+	return err;
+}
+
+/* ---- making it true ---------------------------------------------------------------------------------- */
+
+static int apply_run(struct um_txn *txn, struct um_tree *tree, const struct segment *s,
+	const struct um_run *run, uint64_t *out_gone)
+{
+	const uint8_t *src;
+	uint32_t from;
+	size_t len;
+
+	switch (policy_of(s, run)) {
+	case FRESH:
+		return run->lba ? um_extents_punch(txn, tree, run->block, run->len, out_gone) : 0;
+	case CONVERT:
+		return um_extents_mark(txn, tree, run->block, run->len, false);
+	case JOURNAL:
+		src = run_bytes(s, run, &from, &len);
+		return um_txn_data(txn, run->lba, from, src, len);
+	case INPLACE:
+		break;
+	}
+	return 0;
+}
+
+static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct um_inode *inode,
+	uint64_t *out_gone)
+{
+	struct um_tree tree;
+	int err = um_inode_load(um_txn_src(txn), inode->ino, inode);
+
+	if (err)
+		return err;
+	um_inode_tree(inode, UM_FORK_DATA, &tree);
+	for (unsigned i = 0; !err && i < s->nruns; i++)
+		err = apply_run(txn, &tree, s, &s->runs[i], out_gone);
+	if (!err)
+		err = um_pieces_add(txn, &tree, &s->fresh, false);
+	if (err)
+		return err;
+	if (!segment_overwrites(s) && tree.root.format != UM_ROOT_EMPTY)
+		um_inode_set_tree(inode, UM_FORK_DATA, &tree);
+	for (unsigned i = 0; i < s->fresh.n; i++)
+		inode->core.blocks += s->fresh.v[i].len;
+	inode->core.blocks -= *out_gone;
+	if (s->off + s->len > inode->core.size)
+		inode->core.size = s->off + s->len;
+	um_inode_touch(inode, UM_TOUCH_M | UM_TOUCH_C);
+	if (flags & UMBRA_WRITE_KILLPRIV)
+		err = um_inode_killpriv(txn, inode);
+	return err < 0 ? err : um_inode_store(txn, inode);
+}
+
+static int segment_commit(struct umbra_fs *fs, struct segment *s, unsigned flags)
+{
+	struct um_inode inode = {.ino = s->inode.ino};
+	struct um_txn *txn;
+	uint64_t gone = 0;
+	int err = um_txn_begin(fs->log, 0, &txn);
+
+	if (err)
+		return err;
+	err = um_pieces_count(txn, &s->fresh);
+	if (!err)
+		err = apply(txn, s, flags, &inode, &gone);
+	err = um_txn_end(txn, err);
+	if (!err && gone)
+		atomic_fetch_add_explicit(&fs->stat_cow_blocks, gone, memory_order_relaxed);
+	return err;
+}
+
+/* ---- inline data --------------------------------------------------------------------------------------- */
+
+/* Small content at the front of a file lives in its record, as long as there is no block yet. */
+static bool fits_inline(const struct um_inode *inode, uint64_t off, size_t len)
+{
+	uint8_t format = inode->core.data.format;
+
+	return (format == UM_ROOT_EMPTY || format == UM_ROOT_INLINE) && off <= UM_INLINE_MAX &&
+	       len <= UM_INLINE_MAX - off;
+}
+
+static int put_inline(struct umbra_fs *fs, struct segment *s, unsigned flags)
+{
+	struct um_inode *inode = &s->inode;
+	uint64_t end = s->off + s->len;
+	struct um_txn *txn;
+	int err = um_txn_begin(fs->log, 0, &txn);
+
+	if (err)
+		return err;
+	err = um_inode_load(um_txn_src(txn), inode->ino, inode);
+	if (!err) {
+		struct um_root *root = &inode->core.data;
+
+		if (root->len < s->off)
+			memset(inode->data + root->len, 0, s->off - root->len);
+		memcpy(inode->data + s->off, s->buf, s->len);
+		if (root->len < end)
+			root->len = (um_le16_t)end;
+		root->format = UM_ROOT_INLINE;
+		if (inode->core.size < end)
+			inode->core.size = end;
+		um_inode_touch(inode, UM_TOUCH_M | UM_TOUCH_C);
+		if (flags & UMBRA_WRITE_KILLPRIV)
+			err = um_inode_killpriv(txn, inode);
+	}
+	if (err >= 0)
+		err = um_inode_store(txn, inode);
+	return um_txn_end(txn, err);
+}
+
+static int uninline_txn(struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pieces)
+{
+	struct um_inode inode;
+	struct um_tree tree;
+	struct um_txn *txn;
+	int err = um_txn_begin(fs->log, 0, &txn);
+
+	if (err)
+		return err;
+	err = um_pieces_count(txn, pieces);
+	if (!err)
+		err = um_inode_load(um_txn_src(txn), ino, &inode);
+	if (!err) {
+		um_inode_tree(&inode, UM_FORK_DATA, &tree);
+		err = um_pieces_add(txn, &tree, pieces, false);
+	}
+	if (!err) {
+		um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
+		inode.core.blocks = 1;
+		err = um_inode_store(txn, &inode);
+	}
+	return um_txn_end(txn, err);
+}
+
+int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
+{
+	uint8_t block[UM_BLOCK_SIZE] = {0};
+	struct um_pieces pieces;
+	struct um_inode inode;
+	uint64_t got;
+	int err = um_inode_read(fs, mem->ino, &inode);
+
+	if (err || inode.core.data.format != UM_ROOT_INLINE)
+		return err;
+	pieces.n = pieces.counted = 0;
+	err = um_pieces_take(fs, mem, 0, 0, 1, 0, &pieces, &got);
+	if (err)
+		return err;
+	memcpy(block, inode.data, inode.core.data.len);
+	err = um_pool_write(fs->pool, pieces.v[0].lba, 0, block, sizeof(block));
+	if (!err)
+		err = uninline_txn(fs, mem->ino, &pieces);
+	um_pieces_give(fs, &pieces);
+	return err;
+}
+
+/* ---- segments ---------------------------------------------------------------------------------------- */
+
+struct writer {
+	struct umbra_fs *fs;
+	struct um_mem *mem;
+	bool alone; /* mem->lock is held so */
+	unsigned flags;
+};
+
+/* One planned segment. s->len is what was written. */
+static int segment_run(struct writer *w, struct segment *s)
+{
+	int err;
+
+	if (fits_inline(&s->inode, s->off, s->len))
+		return put_inline(w->fs, s, w->flags);
+	if (s->first && s->inode.core.data.format == UM_ROOT_INLINE) {
+		err = um_data_uninline(w->fs, w->mem);
+		if (err)
+			return err;
+	}
+	err = segment_store(w->fs, w->mem, s);
+	if (!err)
+		err = segment_commit(w->fs, s, w->flags);
+	um_pieces_give(w->fs, &s->fresh);
+	return err;
+}
+
+/* Plans, and sees to the lock that the plan needs. */
+static int segment_begin(struct writer *w, struct segment *s)
+{
+	size_t len = s->len;
+	int err = segment_plan(w->fs, w->mem->ino, s);
+
+	if (err || w->alone || segment_overwrites(s))
+		return err;
+	pthread_rwlock_unlock(&w->mem->lock);
+	pthread_rwlock_wrlock(&w->mem->lock);
+	w->alone = true;
+	s->len = len;
+	return segment_plan(w->fs, w->mem->ino, s);
+}
+
+static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, uint64_t off)
+{
+	struct segment s;
+	size_t done = 0;
+	bool waited = false;
+	int err = 0;
+
+	while (done < len) {
+		s.off = off + done;
+		s.buf = buf + done;
+		s.len = UM_SEGMENT_SIZE - (s.off & (UM_SEGMENT_SIZE - 1));
+		if (s.len > len - done)
+			s.len = len - done;
+		err = segment_begin(w, &s);
+		if (!err)
+			err = segment_run(w, &s);
+		if (err == -ENOSPC && !waited) {
+			/* What was removed lately may still be on its way to free space. */
+			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);
+			waited = true;
+			continue;
+		}
+		if (err)
+			break;
+		done += s.len;
+	}
+	atomic_fetch_add_explicit(&w->fs->stat_writes, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&w->fs->stat_write_bytes, done, memory_order_relaxed);
+	if (done && (!err || err == -ENOSPC))
+		return (ssize_t)done;
+	return err;
+}
+
+/* How much of a write fits below the largest file size. -EFBIG when nothing does. */
+static int clip(uint64_t off, size_t *len)
+{
+	if (*len > SSIZE_MAX)
+		*len = SSIZE_MAX;
+	if (off >= UMBRA_SIZE_MAX)
+		return -EFBIG;
+	if (*len > UMBRA_SIZE_MAX - off)
+		*len = UMBRA_SIZE_MAX - off;
+	return 0;
+}
+
+ssize_t um_data_write(struct umbra_fs *fs, struct um_mem *mem, const void *buf, size_t len,
+	uint64_t off, unsigned flags)
+{
+	struct writer w = {fs, mem, true, flags};
+	int err = um_data_may_change(fs);
+
+	if (!err && len)
+		err = clip(off, &len);
+	return err ? err : write_segments(&w, buf, len, off);
+}
+
+static ssize_t write_locked(struct writer *w, const void *buf, size_t len, uint64_t *off)
+{
+	struct um_inode inode;
+	int err = 0;
+
+	if (!len || w->flags & UMBRA_WRITE_APPEND) {
+		err = um_inode_read(w->fs, w->mem->ino, &inode);
+		if (!err)
+			err = um_data_regular(&inode);
+		if (!err && w->flags & UMBRA_WRITE_APPEND)
+			*off = inode.core.size;
+	}
+	if (!err && len)
+		err = clip(*off, &len);
+	return err ? err : write_segments(w, buf, len, *off);
+}
+
+ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
+	unsigned flags, uint64_t *out_off)
+{
+	struct writer w = {.fs = fs, .alone = flags & UMBRA_WRITE_APPEND, .flags = flags};
+	ssize_t done;
+	int err = um_data_may_change(fs);
+
+	if (!err)
+		err = um_mem_get(fs, ino, &w.mem);
+	if (err)
+		return err;
+	if (w.alone)
+		pthread_rwlock_wrlock(&w.mem->lock);
+	else
+		pthread_rwlock_rdlock(&w.mem->lock);
+	done = write_locked(&w, buf, len, &off);
+	pthread_rwlock_unlock(&w.mem->lock);
+	um_mem_put(fs, w.mem);
+	if (out_off)
+		*out_off = off;
+	if (done > 0 && flags & UMBRA_WRITE_SYNC)
+		err = um_log_sync(fs->log);
+	return err ? err : done;
+}

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Tokens, and the clone thread.
+ *
+ * A clone changes a file's content behind the kernel's back, so its pages must go. Invalidating waits
+ * for reads in flight and writes dirty pages of mappings, both of which need a worker: a worker must
+ * never do it. Order: invalidate (older stores through mappings reach us), clone, invalidate again
+ * (pages read in between). A store through a mapping of the destination that races with the clone may
+ * come after it, a page at a time; such a race has no better outcome anywhere.
+ */
+#include "fuse/door.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define TOKENS 512 /* at once; the oldest goes when there are more */
+#define TOKEN_SEC 60
+
+struct token {
+	uint8_t bytes[16];
+	uint64_t ino; /* 0: free */
+	time_t made;  /* CLOCK_MONOTONIC */
+};
+
+struct job {
+	struct job *next;
+	fuse_req_t req;
+	uint64_t src, dst;
+	struct um_ioc_clone want;
+};
+
+struct um_door {
+	struct um_mount *m;
+	pthread_mutex_t lock; /* all below; a leaf */
+	pthread_cond_t more;
+	struct token tokens[TOKENS];
+	struct job *first, **last;
+	bool closing;
+	pthread_t thread;
+};
+
+static time_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec;
+}
+
+/* ---- tokens ----------------------------------------------------------------------------------------- */
+
+/* Frees the slot; the reference that went with it is returned for dropping outside the lock. */
+static uint64_t token_take(struct token *token)
+{
+	uint64_t ino = token->ino;
+
+	memset(token, 0, sizeof(*token));
+	return ino;
+}
+
+int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out)
+{
+	struct token *slot = &door->tokens[0];
+	struct token fresh = {.ino = ino, .made = now()};
+	uint64_t gone;
+	int err;
+
+	if (getrandom(fresh.bytes, sizeof(fresh.bytes), 0) != sizeof(fresh.bytes))
+		return -EIO;
+	err = umbra_ref(door->m->fs, ino);
+	if (err)
+		return err;
+	pthread_mutex_lock(&door->lock);
+	for (size_t i = 0; i < TOKENS; i++) {
+		if (!door->tokens[i].ino || door->tokens[i].made < slot->made)
+			slot = &door->tokens[i];
+		if (!slot->ino)
+			break;
+	}
+	gone = token_take(slot);
+	*slot = fresh;
+	pthread_mutex_unlock(&door->lock);
+	if (gone)
+		umbra_forget(door->m->fs, gone, 1);
+	memcpy(out->token, fresh.bytes, sizeof(out->token));
+	return 0;
+}
+
+/* Tells nothing by the time it takes. */
+static bool token_equals(const struct token *token, const uint8_t bytes[16])
+{
+	unsigned diff = 0;
+
+	for (size_t i = 0; i < 16; i++)
+		diff |= token->bytes[i] ^ bytes[i];
+	return token->ino && !diff;
+}
+
+int um_door_redeem(struct um_door *door, const uint8_t bytes[16], uint64_t *out_ino)
+{
+	uint64_t ino = 0;
+	bool fresh = false;
+
+	pthread_mutex_lock(&door->lock);
+	for (size_t i = 0; i < TOKENS; i++) {
+		struct token *token = &door->tokens[i];
+
+		if (!token_equals(token, bytes))
+			continue;
+		fresh = now() - token->made <= TOKEN_SEC;
+		ino = token_take(token);
+		break;
+	}
+	pthread_mutex_unlock(&door->lock);
+	if (ino && !fresh)
+		umbra_forget(door->m->fs, ino, 1);
+	*out_ino = ino;
+	return fresh ? 0 : -EACCES;
+}
+
+static void tokens_drop(struct um_door *door)
+{
+	for (size_t i = 0; i < TOKENS; i++)
+		if (door->tokens[i].ino)
+			umbra_forget(door->m->fs, token_take(&door->tokens[i]), 1);
+}
+
+/* ---- clones ------------------------------------------------------------------------------------------- */
+
+static int run(struct um_mount *m, const struct job *job)
+{
+	const struct um_ioc_clone *want = &job->want;
+	int err;
+
+	um_inval_data(m, job->dst, want->dst_off, want->len);
+	if (want->src_off || want->dst_off || want->len)
+		err = umbra_clone_range(
+			m->fs, job->src, want->src_off, want->len, job->dst, want->dst_off);
+	else
+		err = umbra_clone(m->fs, job->src, job->dst);
+	if (!err)
+		um_inval_data(m, job->dst, want->dst_off, want->len);
+	return err;
+}
+
+static void job_end(struct um_mount *m, struct job *job, int err)
+{
+	struct um_ioc_clone out = job->want;
+	struct umbra_attr attr;
+
+	out.done = out.len;
+	if (!out.len && umbra_getattr(m->fs, job->src, &attr) == 0 &&
+		(uint64_t)attr.st.st_size > out.src_off)
+		out.done = (uint64_t)attr.st.st_size - out.src_off;
+	umbra_forget(m->fs, job->src, 1);
+	if (err)
+		fuse_reply_err(job->req, -err);
+	else
+		fuse_reply_ioctl(job->req, 0, &out, sizeof(out));
+	free(job);
+}
+
+static struct job *job_next(struct um_door *door)
+{
+	struct job *job;
+
+	pthread_mutex_lock(&door->lock);
+	while (!door->first && !door->closing)
+		pthread_cond_wait(&door->more, &door->lock);
+	job = door->closing ? NULL : door->first;
+	if (job) {
+		door->first = job->next;
+		if (!door->first)
+			door->last = &door->first;
+	}
+	pthread_mutex_unlock(&door->lock);
+	return job;
+}
+
+static void *door_thread(void *arg)
+{
+	struct um_door *door = arg;
+	struct job *job;
+
+	while ((job = job_next(door)))
+		job_end(door->m, job, run(door->m, job));
+	return NULL;
+}
+
+void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
+	const struct um_ioc_clone *want)
+{
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job) {
+		umbra_forget(door->m->fs, src, 1);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*job = (struct job){.req = req, .src = src, .dst = dst, .want = *want};
+	pthread_mutex_lock(&door->lock);
+	*door->last = job;
+	door->last = &job->next;
+	pthread_cond_signal(&door->more);
+	pthread_mutex_unlock(&door->lock);
+}
+
+int um_door_open(struct um_mount *m, struct um_door **out)
+{
+	struct um_door *door = calloc(1, sizeof(*door));
+	int err;
+
+	*out = NULL;
+	if (!door)
+		return -ENOMEM;
+	door->m = m;
+	door->last = &door->first;
+	pthread_mutex_init(&door->lock, NULL);
+	pthread_cond_init(&door->more, NULL);
+	err = pthread_create(&door->thread, NULL, door_thread, door);
+	if (err) {
+		free(door);
+		return -err;
+	}
+	pthread_setname_np(door->thread, "umbrafs-door");
+	*out = door;
+	return 0;
+}
+
+void um_door_close(struct um_door *door)
+{
+	struct job *job;
+
+	if (!door)
+		return;
+	pthread_mutex_lock(&door->lock);
+	door->closing = true;
+	pthread_cond_signal(&door->more);
+	pthread_mutex_unlock(&door->lock);
+	pthread_join(door->thread, NULL);
+	while ((job = door->first)) {
+		door->first = job->next;
+		job_end(door->m, job, -EIO);
+	}
+	tokens_drop(door);
+	pthread_mutex_destroy(&door->lock);
+	pthread_cond_destroy(&door->more);
+	free(door);
+}

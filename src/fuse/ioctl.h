@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Ioctls of a mounted umbrafs, for umbractl. All go to an open file or directory of the mount and are
+ * restricted by the descriptor's modes as said. Sizes fit _IOC (16 KiB).
+ */
+#ifndef UM_FUSE_IOCTL_H
+#define UM_FUSE_IOCTL_H
+
+#include <linux/ioctl.h>
+#include <linux/types.h>
+
+#define UM_IOC 'U'
+
+/* Which pool is this? Any descriptor. Also the test for "is this a umbrafs file". */
+struct um_ioc_info {
+	__u64 abi;       /* out: 1 */
+	__u8 uuid[16];   /* out */
+	__u64 ino;       /* out */
+	__u64 daemon;    /* out: process id in the daemon's namespace */
+	char pool[3072]; /* out: absolute path */
+};
+#define UM_IOC_INFO _IOR(UM_IOC, 1, struct um_ioc_info)
+
+/* Text pages: JSON of live counters (what 0), pool information (1). Read on until len < sizeof text. */
+struct um_ioc_text {
+	__u32 what;  /* in */
+	__u32 off;   /* in: bytes to skip */
+	__u32 len;   /* out: bytes in text */
+	__u32 total; /* out */
+	char text[8192];
+};
+#define UM_IOC_TEXT _IOWR(UM_IOC, 2, struct um_ioc_text)
+
+/* Extents of the open file (readable descriptor). */
+struct um_ioc_extent {
+	__u64 off, lba, len; /* bytes, block number, bytes */
+	__u32 refs;
+	__u32 flags; /* UM_EXT_* */
+};
+#define UM_EXT_SHARED 1u
+#define UM_EXT_UNWRITTEN 2u
+#define UM_EXT_INLINE 4u
+#define UM_EXT_LAST 8u
+struct um_ioc_map {
+	__u64 off, len; /* in: range in bytes */
+	__u32 count;    /* out */
+	__u32 pad;
+	struct um_ioc_extent ext[256];
+};
+#define UM_IOC_MAP _IOWR(UM_IOC, 3, struct um_ioc_map)
+
+/*
+ * Clone or dedupe between two inodes of this mount. The descriptor is the destination. The daemon
+ * cannot see the caller's source descriptor, so the source is proven by a token: UM_IOC_TOKEN on the
+ * readable source descriptor gives a random 128-bit number, good for its inode, until used or 60 s.
+ *
+ * Two things are the caller's. Before UM_IOC_TOKEN: sync_file_range(2) of the source, for what was
+ * stored through mappings and only the kernel has yet. After UM_IOC_CLONE: fstat(2) of the destination,
+ * so that the kernel learns its size before an O_APPEND write of somebody's relies on it.
+ */
+struct um_ioc_token {
+	__u8 token[16]; /* out */
+};
+#define UM_IOC_TOKEN _IOR(UM_IOC, 4, struct um_ioc_token)
+struct um_ioc_clone {
+	__u8 token[16];              /* in: the source */
+	__u64 src_off, len, dst_off; /* in: bytes; len 0: to the source's end */
+	__u32 op;                    /* in: UM_CLONE_* */
+	__s32 status;                /* out, DEDUPE: 0 same, 1 differs (FILE_DEDUPE_RANGE_*) */
+	__u64 done;                  /* out: bytes */
+};
+#define UM_CLONE_RANGE 0u  /* descriptor must be writable */
+#define UM_CLONE_DEDUPE 1u /* writable, or the caller owns the file, could write it, or is root */
+#define UM_IOC_CLONE _IOWR(UM_IOC, 5, struct um_ioc_clone)
+
+#endif

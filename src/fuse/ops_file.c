@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Requests on open files. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mount.h>
+#include <time.h>
+
+#include "fuse/proto.h"
+#include "fuse/seam.h"
+#include "fuse/session.h"
+
+/* Bytes of one request when blocks cannot be shared, so that no request takes long. */
+#define COPY_STEP (64ull << 20)
+#define BLOCK 4096u
+
+/*
+ * A handle carries what later requests need to know and nothing that could not be made again: the
+ * flags of open(2), and UM_FH_KILLCAP. Pages stay in the page cache from one open to the next; files
+ * opened with O_DIRECT, and all of them with cache=none, bypass it, where writers of one file need not
+ * wait for each other. The kernel keeps the two coherent.
+ */
+void um_open_answer(struct um_mount *m, uint64_t ino, struct fuse_file_info *fi)
+{
+	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
+
+	fi->fh = (uint32_t)fi->flags;
+	fi->direct_io = m->opt->cache_none || (fi->flags & O_DIRECT);
+	fi->keep_cache = !fi->direct_io;
+	fi->noflush = 1; /* nothing of ours waits for close(2) */
+	if (!fi->direct_io)
+		return;
+	um_facts.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
+	/* Buffered writes make the kernel remove it, direct ones do not. */
+	if (writes && umbra_getxattr(m->fs, ino, "security.capability", NULL, 0) > 0)
+		fi->fh |= UM_FH_KILLCAP;
+}
+
+uint32_t um_open_bits(const struct fuse_file_info *fi)
+{
+	return (fi->direct_io ? FOPEN_DIRECT_IO : 0u) | (fi->keep_cache ? FOPEN_KEEP_CACHE : 0u) |
+	       (fi->noflush ? FOPEN_NOFLUSH : 0u);
+}
+
+/* Opening may have set the access time, of which the kernel does not think. */
+static void note_atime(struct um_mount *m, uint64_t ino, int flags, const struct timespec *before)
+{
+	struct umbra_attr attr;
+
+	if ((flags & O_ACCMODE) == O_WRONLY || m->opt->fs.atime == UMBRA_NOATIME ||
+		m->opt->fs.readonly || umbra_getattr(m->fs, ino, &attr))
+		return;
+	if (attr.st.st_atim.tv_sec > before->tv_sec ||
+		(attr.st.st_atim.tv_sec == before->tv_sec &&
+			attr.st.st_atim.tv_nsec >= before->tv_nsec))
+		um_inval_attr(m, ino);
+}
+
+void um_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct um_mount *m = um_of(req);
+	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
+	struct timespec before;
+	int err;
+
+	clock_gettime(CLOCK_REALTIME_COARSE, &before);
+	err = umbra_file_open(m->fs, ino, fi->flags, um_facts.kill_setid);
+	if (err) {
+		fuse_reply_err(req, -err);
+		return;
+	}
+	if (kill)
+		um_inval_attr(m, ino);
+	else
+		note_atime(m, ino, fi->flags, &before);
+	um_open_answer(m, ino, fi);
+	if (fuse_reply_open(req, fi))
+		umbra_file_release(m->fs, ino, fi->flags);
+}
+
+void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	struct um_mount *m = um_of(req);
+
+	/* The flags it was opened with: those in the request may have been changed with fcntl(2). */
+	atomic_fetch_add(&m->forgetting, 1);
+	umbra_file_release(m->fs, ino, (int)(uint32_t)fi->fh);
+	atomic_fetch_sub(&m->forgetting, 1);
+	fuse_reply_err(req, 0);
+}
+
+/*
+ * The answer points into the pool. Blocks it points at are not reused before umbra_read_end(), and no
+ * lock is held while the kernel copies.
+ */
+void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
+{
+	struct iovec few[UM_MAX_IO / BLOCK + 2], *iov = few;
+	unsigned max = sizeof(few) / sizeof(few[0]), n = 0;
+	struct um_mount *m = um_of(req);
+	size_t len = 0;
+	int err;
+
+	(void)fi;
+	if (size > UM_MAX_IO) {
+		max = (unsigned)(size / BLOCK) + 2;
+		iov = calloc(max, sizeof(*iov));
+	}
+	umbra_read_begin(m->fs);
+	err = iov ? umbra_read_iov(m->fs, ino, (uint64_t)off, size, iov, max, &n, &len) : -ENOMEM;
+	if (err)
+		fuse_reply_err(req, -err);
+	else
+		fuse_reply_iov(req, iov, (int)n);
+	umbra_read_end(m->fs);
+	if (iov != few)
+		free(iov);
+}
+
+void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	struct fuse_file_info *fi)
+{
+	struct um_mount *m = um_of(req);
+	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
+	unsigned flags = 0;
+	ssize_t n;
+
+	if (fi->flags & O_DSYNC)
+		flags |= UMBRA_WRITE_SYNC;
+	if (um_facts.kill_setid)
+		flags |= UMBRA_WRITE_KILLPRIV;
+	else if (fi->fh & UM_FH_KILLCAP)
+		umbra_removexattr(m->fs, ino, "security.capability");
+	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
+	n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
+	if (n >= 0 && kill)
+		um_inval_attr(m, ino);
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}
+
+void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)fi;
+	fuse_reply_err(req, -umbra_fsync(um_of(req)->fs, ino, datasync));
+}
+
+void um_op_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
+{
+	struct um_mount *m = um_of(req);
+	int err = um_killpriv(m, ino, fuse_req_ctx(req)->uid);
+
+	(void)fi;
+	if (!err)
+		err = umbra_fallocate(m->fs, ino, mode, (uint64_t)off, (uint64_t)len);
+	fuse_reply_err(req, -err);
+}
+
+void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	uint64_t out;
+	int err = umbra_lseek(um_of(req)->fs, ino, (uint64_t)off, whence, &out);
+
+	(void)fi;
+	if (err)
+		fuse_reply_err(req, -err);
+	else
+		fuse_reply_lseek(req, (off_t)out);
+}
+
+ssize_t um_copy(struct um_mount *m, uid_t uid, uint64_t src, uint64_t src_off, uint64_t dst,
+	uint64_t dst_off, uint64_t len)
+{
+	int err = um_killpriv(m, dst, uid);
+
+	if (err)
+		return err;
+	if ((src_off ^ dst_off) % BLOCK && len > COPY_STEP)
+		len = COPY_STEP;
+	if (len > INT64_MAX / 2)
+		len = INT64_MAX / 2;
+	return umbra_copy_range(m->fs, src, src_off, dst, dst_off, len);
+}
+
+void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
+	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
+{
+	ssize_t n = um_copy(um_of(req), fuse_req_ctx(req)->uid, src, (uint64_t)src_off, dst,
+		(uint64_t)dst_off, len);
+
+	(void)src_fi, (void)dst_fi, (void)flags;
+	if (n < 0)
+		fuse_reply_err(req, (int)-n);
+	else
+		fuse_reply_write(req, (size_t)n);
+}

@@ -1,0 +1,457 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Ioctls: inode flags, the filesystem's own of ioctl.h, shutdown. */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "fuse/door.h"
+#include "fuse/ioctl.h"
+#include "fuse/message.h"
+#include "fuse/session.h"
+#include "fuse/text.h"
+
+/* FS_IOC_SHUTDOWN, also known as XFS_IOC_GOINGDOWN. It says "read" of an argument that it takes in. */
+#define UM_IOC_GOINGDOWN _IOR('X', 125, __u32)
+#define DEDUPE_STEP (64ull << 20) /* bytes compared by one request at most */
+
+struct ioctl_in {
+	fuse_req_t req;
+	struct um_mount *m;
+	uint64_t ino;
+	uint64_t fh; /* low 32 bits: open flags */
+	unsigned cmd;
+	const void *arg; /* the caller's pointer */
+	const void *in;  /* what the kernel copied from it */
+	size_t in_size, out_size;
+};
+
+static bool readable(const struct ioctl_in *io)
+{
+	return ((int)io->fh & O_ACCMODE) != O_WRONLY;
+}
+
+static bool writable(const struct ioctl_in *io)
+{
+	return ((int)io->fh & O_ACCMODE) != O_RDONLY;
+}
+
+static int answer(const struct ioctl_in *io, const void *data, size_t len)
+{
+	if (len > io->out_size)
+		return -EINVAL;
+	fuse_reply_ioctl(io->req, 0, data, len);
+	return 0;
+}
+
+/* ---- inode flags. The kernel has checked who may change them. ------------------------------------- */
+
+static int do_getflags(const struct ioctl_in *io)
+{
+	struct umbra_attr attr;
+	int err = umbra_getattr(io->m->fs, io->ino, &attr);
+	uint32_t flags = attr.flags;
+
+	return err ? err : answer(io, &flags, sizeof(flags));
+}
+
+static int set_flags(const struct ioctl_in *io, uint32_t flags)
+{
+	int err = umbra_set_flags(io->m->fs, io->ino, flags);
+
+	if (err)
+		return err;
+	um_inval_attr(io->m, io->ino); /* the change time */
+	return answer(io, NULL, 0);
+}
+
+static int do_setflags(const struct ioctl_in *io)
+{
+	uint32_t flags;
+
+	if (io->in_size < sizeof(flags))
+		return -EINVAL;
+	memcpy(&flags, io->in, sizeof(flags));
+	return set_flags(io, flags);
+}
+
+static const struct {
+	uint32_t fl, xflag;
+} flag_pairs[] = {
+	{FS_IMMUTABLE_FL, FS_XFLAG_IMMUTABLE},
+	{FS_APPEND_FL, FS_XFLAG_APPEND},
+	{FS_SYNC_FL, FS_XFLAG_SYNC},
+	{FS_NOATIME_FL, FS_XFLAG_NOATIME},
+	{FS_NODUMP_FL, FS_XFLAG_NODUMP},
+};
+#define FLAG_PAIRS (sizeof(flag_pairs) / sizeof(flag_pairs[0]))
+
+static int do_fsgetxattr(const struct ioctl_in *io)
+{
+	struct fsxattr out = {0};
+	struct umbra_attr attr;
+	int err = umbra_getattr(io->m->fs, io->ino, &attr);
+
+	if (err)
+		return err;
+	for (size_t i = 0; i < FLAG_PAIRS; i++)
+		if (attr.flags & flag_pairs[i].fl)
+			out.fsx_xflags |= flag_pairs[i].xflag;
+	return answer(io, &out, sizeof(out));
+}
+
+static int do_fssetxattr(const struct ioctl_in *io)
+{
+	struct umbra_attr attr;
+	struct fsxattr want;
+	uint32_t flags, known = 0;
+	int err;
+
+	if (io->in_size < sizeof(want))
+		return -EINVAL;
+	memcpy(&want, io->in, sizeof(want));
+	err = umbra_getattr(io->m->fs, io->ino, &attr);
+	if (err)
+		return err;
+	flags = attr.flags;
+	for (size_t i = 0; i < FLAG_PAIRS; i++) {
+		known |= flag_pairs[i].xflag;
+		flags &= ~flag_pairs[i].fl;
+		if (want.fsx_xflags & flag_pairs[i].xflag)
+			flags |= flag_pairs[i].fl;
+	}
+	if ((want.fsx_xflags & ~known) || want.fsx_projid || want.fsx_extsize ||
+		want.fsx_cowextsize)
+		return -EOPNOTSUPP;
+	return set_flags(io, flags);
+}
+
+static int do_getversion(const struct ioctl_in *io)
+{
+	struct umbra_attr attr;
+	int err = umbra_getattr(io->m->fs, io->ino, &attr);
+
+	return err ? err : answer(io, &attr.generation, sizeof(attr.generation));
+}
+
+static int do_getfslabel(const struct ioctl_in *io)
+{
+	char label[FSLABEL_MAX] = "";
+	struct umbra_info info;
+	int err = umbra_info(io->m->fs, &info);
+
+	if (err)
+		return err;
+	strncpy(label, info.label, sizeof(label) - 1);
+	return answer(io, label, sizeof(label));
+}
+
+/* ---- shutdown ---------------------------------------------------------------------------------------- */
+
+static int do_goingdown(const struct ioctl_in *io)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(io->req);
+	uint32_t mode = 0;
+	struct iovec here = {&mode, sizeof(mode)}, there = {(void *)io->arg, sizeof(mode)};
+	int err;
+
+	if (ctx->uid != 0)
+		return -EPERM;
+	/* The kernel copies nothing in for a command that says "read": fetch it from the caller. */
+	if (process_vm_readv(ctx->pid, &here, 1, &there, 1, 0) != sizeof(mode))
+		return -EFAULT;
+	if (mode > 2)
+		return -EINVAL;
+	um_message(UMBRA_LOG_WARN, "shut down on request (mode %u)", mode);
+	err = umbra_shutdown(io->m->fs, mode);
+	return err ? err : answer(io, NULL, 0);
+}
+
+/* ---- the filesystem's own ------------------------------------------------------------------------------ */
+
+static int do_info(const struct ioctl_in *io)
+{
+	struct um_ioc_info *out = calloc(1, sizeof(*out));
+	struct umbra_info info;
+	int err = umbra_info(io->m->fs, &info);
+
+	if (!out)
+		return -ENOMEM;
+	if (!err) {
+		out->abi = 1;
+		out->ino = io->ino;
+		out->daemon = (uint64_t)getpid();
+		for (size_t i = 0, at = 0; i < 16 && info.uuid[at]; at += 2) {
+			if (info.uuid[at] == '-')
+				at++;
+			sscanf(info.uuid + at, "%2hhx", &out->uuid[i++]);
+		}
+		strncpy(out->pool, io->m->pool, sizeof(out->pool) - 1);
+		err = answer(io, out, sizeof(*out));
+	}
+	free(out);
+	return err;
+}
+
+static int do_text(const struct ioctl_in *io)
+{
+	struct um_ioc_text *out;
+	char *text;
+	int err;
+
+	if (io->in_size < sizeof(*out))
+		return -EINVAL;
+	out = malloc(sizeof(*out));
+	if (!out)
+		return -ENOMEM;
+	memcpy(out, io->in, sizeof(*out));
+	err = um_text_make(io->m, out->what, &text);
+	if (!err) {
+		size_t total = strlen(text);
+		size_t off = out->off < total ? out->off : total;
+
+		out->total = (uint32_t)total;
+		out->len = (uint32_t)(total - off < sizeof(out->text) ? total - off
+								      : sizeof(out->text));
+		memset(out->text, 0, sizeof(out->text));
+		memcpy(out->text, text + off, out->len);
+		err = answer(io, out, sizeof(*out));
+		free(text);
+	}
+	free(out);
+	return err;
+}
+
+struct mapping {
+	struct um_ioc_map *out;
+	bool more;
+};
+
+static int map_one(void *arg, const struct umbra_extent *extent)
+{
+	const unsigned max = sizeof(((struct um_ioc_map *)0)->ext) / sizeof(struct um_ioc_extent);
+	struct mapping *map = arg;
+
+	if (map->out->count == max) {
+		map->more = true;
+		return 1;
+	}
+	map->out->ext[map->out->count++] = (struct um_ioc_extent){
+		.off = extent->off,
+		.lba = extent->lba,
+		.len = extent->len,
+		.refs = extent->refs,
+		.flags = (extent->shared ? UM_EXT_SHARED : 0u) |
+			 (extent->unwritten ? UM_EXT_UNWRITTEN : 0u) |
+			 (extent->inline_data ? UM_EXT_INLINE : 0u),
+	};
+	return 0;
+}
+
+static int do_map(const struct ioctl_in *io)
+{
+	struct um_ioc_map *out;
+	struct umbra_attr attr;
+	struct mapping map = {0};
+	int err;
+
+	if (!readable(io))
+		return -EBADF;
+	if (io->in_size < sizeof(*out))
+		return -EINVAL;
+	out = map.out = calloc(1, sizeof(*out));
+	if (!out)
+		return -ENOMEM;
+	memcpy(out, io->in, offsetof(struct um_ioc_map, count));
+	err = umbra_getattr(io->m->fs, io->ino, &attr);
+	if (!err)
+		err = umbra_map(io->m->fs, io->ino, out->off, out->len, map_one, &map);
+	if (err >= 0) {
+		uint64_t size = (uint64_t)attr.st.st_size;
+
+		/* The range reached the end of the file, so the last one is the file's last. */
+		if (!map.more && out->count && (out->off >= size || out->len >= size - out->off))
+			out->ext[out->count - 1].flags |= UM_EXT_LAST;
+		err = answer(io, out, sizeof(*out));
+	}
+	free(out);
+	return err;
+}
+
+static int do_token(const struct ioctl_in *io)
+{
+	struct um_ioc_token out;
+	struct umbra_attr attr;
+	int err;
+
+	if (!readable(io))
+		return -EBADF;
+	err = umbra_getattr(io->m->fs, io->ino, &attr);
+	if (err)
+		return err;
+	if (!S_ISREG(attr.st.st_mode))
+		return S_ISDIR(attr.st.st_mode) ? -EISDIR : -EINVAL;
+	err = um_door_token(io->m->door, io->ino, &out);
+	return err ? err : answer(io, &out, sizeof(out));
+}
+
+/* ---- clone and dedupe ------------------------------------------------------------------------------------ */
+
+static bool in_group(fuse_req_t req, gid_t gid)
+{
+	gid_t groups[256];
+	int n;
+
+	if (fuse_req_ctx(req)->gid == gid)
+		return true;
+	n = fuse_req_getgroups(req, 256, groups);
+	if (n > 256)
+		n = 256;
+	for (int i = 0; i < n; i++)
+		if (groups[i] == gid)
+			return true;
+	return false;
+}
+
+/*
+ * The kernel's rule for a dedupe's destination: open for writing, or the caller is root, owns it, or
+ * could open it for writing. An ACL is taken to forbid what the mode alone would allow.
+ */
+static int may_dedupe(const struct ioctl_in *io)
+{
+	uid_t uid = fuse_req_ctx(io->req)->uid;
+	struct umbra_attr attr;
+	int err;
+
+	if (writable(io) || uid == 0)
+		return 0;
+	err = umbra_getattr(io->m->fs, io->ino, &attr);
+	if (err)
+		return err;
+	if (attr.st.st_uid == uid)
+		return 0;
+	if (umbra_getxattr(io->m->fs, io->ino, "system.posix_acl_access", NULL, 0) != -ENODATA)
+		return -EPERM;
+	if (in_group(io->req, attr.st.st_gid))
+		return attr.st.st_mode & S_IWGRP ? 0 : -EPERM;
+	return attr.st.st_mode & S_IWOTH ? 0 : -EPERM;
+}
+
+static int dedupe(const struct ioctl_in *io, uint64_t src, struct um_ioc_clone *want)
+{
+	uint64_t len = want->len, done = 0;
+	struct umbra_attr attr;
+	bool same = false;
+	int err = umbra_getattr(io->m->fs, src, &attr);
+
+	if (err)
+		return err;
+	if (want->src_off > (uint64_t)attr.st.st_size)
+		return -EINVAL;
+	if (!len)
+		len = (uint64_t)attr.st.st_size - want->src_off;
+	if (len > DEDUPE_STEP)
+		len = DEDUPE_STEP;
+	err = umbra_dedupe_range(
+		io->m->fs, src, want->src_off, len, io->ino, want->dst_off, &same, &done);
+	if (err)
+		return err;
+	want->done = done;
+	want->status = same ? FILE_DEDUPE_RANGE_SAME : FILE_DEDUPE_RANGE_DIFFERS;
+	/* The bytes are what they were; only block counts may differ. */
+	um_inval_attr(io->m, io->ino);
+	return answer(io, want, sizeof(*want));
+}
+
+static int check_clone(const struct ioctl_in *io, const struct um_ioc_clone *want)
+{
+	int err;
+
+	if (want->op != UM_CLONE_RANGE && want->op != UM_CLONE_DEDUPE)
+		return -EINVAL;
+	if (io->m->opt->fs.readonly)
+		return -EROFS;
+	if (want->op == UM_CLONE_DEDUPE)
+		return may_dedupe(io);
+	if (!writable(io) || ((int)io->fh & O_APPEND))
+		return -EBADF;
+	err = um_killpriv(io->m, io->ino, fuse_req_ctx(io->req)->uid);
+	return err;
+}
+
+static int do_clone(const struct ioctl_in *io)
+{
+	struct um_ioc_clone want;
+	uint64_t src;
+	int err;
+
+	if (io->in_size < sizeof(want) || io->out_size < sizeof(want))
+		return -EINVAL;
+	memcpy(&want, io->in, sizeof(want));
+	err = check_clone(io, &want);
+	if (!err)
+		err = um_door_redeem(io->m->door, want.token, &src);
+	if (err)
+		return err;
+	want.status = 0;
+	want.done = 0;
+	if (want.op == UM_CLONE_RANGE) {
+		um_door_clone(io->m->door, io->req, src, io->ino, &want);
+		return 0;
+	}
+	err = dedupe(io, src, &want);
+	umbra_forget(io->m->fs, src, 1);
+	return err;
+}
+
+/* ---- all of them -------------------------------------------------------------------------------------------- */
+
+/* Each answers and returns 0, or leaves the answer to the caller with a negative errno. */
+static const struct {
+	unsigned cmd;
+	int (*run)(const struct ioctl_in *io);
+} commands[] = {
+	{FS_IOC_GETFLAGS, do_getflags},
+	{FS_IOC_SETFLAGS, do_setflags},
+	{FS_IOC_FSGETXATTR, do_fsgetxattr},
+	{FS_IOC_FSSETXATTR, do_fssetxattr},
+	{FS_IOC_GETVERSION, do_getversion},
+	{FS_IOC_GETFSLABEL, do_getfslabel},
+	{UM_IOC_GOINGDOWN, do_goingdown},
+	{UM_IOC_INFO, do_info},
+	{UM_IOC_TEXT, do_text},
+	{UM_IOC_MAP, do_map},
+	{UM_IOC_TOKEN, do_token},
+	{UM_IOC_CLONE, do_clone},
+};
+
+void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	unsigned flags, const void *in, size_t in_size, size_t out_size)
+{
+	struct ioctl_in io = {
+		.req = req,
+		.m = um_of(req),
+		.ino = ino,
+		.fh = fi->fh,
+		.cmd = cmd,
+		.arg = arg,
+		.in = in,
+		.in_size = in_size,
+		.out_size = out_size,
+	};
+	int err = -ENOTTY;
+
+	(void)flags;
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (commands[i].cmd == cmd) {
+			err = commands[i].run(&io);
+			break;
+		}
+	}
+	if (err)
+		fuse_reply_err(req, -err);
+}

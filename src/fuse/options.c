@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Mount options: the words, their meaning, and the generic ones that mount(8) hands to every helper. */
+#include "fuse/options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+enum kind {
+	FLAG,    /* sets MS_* flags */
+	UNFLAG,  /* clears them */
+	IGNORE,  /* means something to mount(8) or systemd only, or is our default */
+	ATIME,   /* value: enum umbra_atime */
+	DATA,    /* value: enum umbra_data_mode */
+	CACHE,   /* value: none or not */
+	NUMBER,  /* after '=', within limits */
+	OTHER,   /* allow_other */
+	REMOUNT, /* remount */
+	CONTEXT, /* SELinux, to the kernel as it is */
+	REFUSE,  /* with a sentence of its own */
+};
+
+struct word {
+	const char *text; /* ends in '=': a value follows; in '*': a prefix */
+	enum kind kind;
+	unsigned long value;
+	const char *why; /* REFUSE */
+};
+
+#define NO_DEVICES (MS_NOSUID | MS_NODEV)
+static const char dax_why[] = "is not a choice here: a pool on persistent memory is always mapped";
+
+static const struct word words[] = {
+	{"ro", FLAG, MS_RDONLY, NULL},
+	{"rw", UNFLAG, MS_RDONLY, NULL},
+	{"nosuid", FLAG, MS_NOSUID, NULL},
+	{"suid", UNFLAG, MS_NOSUID, NULL},
+	{"nodev", FLAG, MS_NODEV, NULL},
+	{"dev", UNFLAG, MS_NODEV, NULL},
+	{"noexec", FLAG, MS_NOEXEC, NULL},
+	{"exec", UNFLAG, MS_NOEXEC, NULL},
+	{"sync", FLAG, MS_SYNCHRONOUS, NULL},
+	{"async", UNFLAG, MS_SYNCHRONOUS, NULL},
+	{"dirsync", FLAG, MS_DIRSYNC, NULL},
+	{"user", FLAG, NO_DEVICES | MS_NOEXEC, NULL},
+	{"users", FLAG, NO_DEVICES | MS_NOEXEC, NULL},
+	{"owner", FLAG, NO_DEVICES, NULL},
+	{"group", FLAG, NO_DEVICES, NULL},
+	{"relatime", ATIME, UMBRA_RELATIME, NULL},
+	{"atime", ATIME, UMBRA_RELATIME, NULL},
+	{"nostrictatime", ATIME, UMBRA_RELATIME, NULL},
+	{"noatime", ATIME, UMBRA_NOATIME, NULL},
+	{"strictatime", ATIME, UMBRA_STRICTATIME, NULL},
+	{"data=atomic", DATA, UMBRA_DATA_ATOMIC, NULL},
+	{"data=inplace", DATA, UMBRA_DATA_INPLACE, NULL},
+	{"cache=auto", CACHE, 0, NULL},
+	{"cache=none", CACHE, 1, NULL},
+	{"commit=", NUMBER, 0, NULL},
+	{"threads=", NUMBER, 1, NULL},
+	{"allow_other", OTHER, 0, NULL},
+	{"remount", REMOUNT, 0, NULL},
+	{"context=", CONTEXT, 0, NULL},
+	{"fscontext=", CONTEXT, 0, NULL},
+	{"defcontext=", CONTEXT, 0, NULL},
+	{"rootcontext=", CONTEXT, 0, NULL},
+	{"default_permissions", IGNORE, 0, NULL},
+	{"defaults", IGNORE, 0, NULL},
+	{"auto", IGNORE, 0, NULL},
+	{"noauto", IGNORE, 0, NULL},
+	{"nofail", IGNORE, 0, NULL},
+	{"_netdev", IGNORE, 0, NULL},
+	{"_rnetdev", IGNORE, 0, NULL},
+	{"nouser", IGNORE, 0, NULL},
+	{"nousers", IGNORE, 0, NULL},
+	{"noowner", IGNORE, 0, NULL},
+	{"nogroup", IGNORE, 0, NULL},
+	{"diratime", IGNORE, 0, NULL},
+	{"silent", IGNORE, 0, NULL},
+	{"loud", IGNORE, 0, NULL},
+	{"user=", IGNORE, 0, NULL},
+	{"comment=", IGNORE, 0, NULL},
+	{"helper=", IGNORE, 0, NULL},
+	{"uhelper=", IGNORE, 0, NULL},
+	{"x-*", IGNORE, 0, NULL},
+	{"X-*", IGNORE, 0, NULL},
+	{"dax", REFUSE, 0, dax_why},
+	{"dax=", REFUSE, 0, dax_why},
+	{"inlinecrypt", REFUSE, 0, "is not supported: a pool does not encrypt"},
+	{"fsname=", REFUSE, 0, "cannot be set: it is always the pool"},
+	{"subtype=", REFUSE, 0, "cannot be set: it is always umbrafs"},
+};
+/* Shown among a FUSE mount's options, so handed to us again on a remount, where they say nothing new. */
+static const char *const remount_words[] = {
+	"user_id=", "group_id=", "max_read=", "blksize=", "seclabel", "fd=", "rootmode=", NULL};
+
+void um_options_init(struct um_options *opt, bool privileged)
+{
+	*opt = (struct um_options){
+		.allow_other = privileged,
+		.ms_flags = privileged ? 0 : NO_DEVICES,
+	};
+}
+
+static bool word_matches(const char *pattern, const char *word)
+{
+	size_t len = strlen(pattern);
+
+	if (pattern[len - 1] == '*')
+		return strncmp(pattern, word, len - 1) == 0;
+	if (pattern[len - 1] == '=')
+		return strncmp(pattern, word, len) == 0;
+	return strcmp(pattern, word) == 0;
+}
+
+static const struct word *word_find(const char *text)
+{
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (word_matches(words[i].text, text))
+			return &words[i];
+	return NULL;
+}
+
+static int take_number(
+	struct um_options *opt, const struct word *word, const char *text, char *msg, size_t len)
+{
+	const char *digits = strchr(text, '=') + 1;
+	unsigned long max = word->value ? 256 : 3600;
+	unsigned long n;
+	char *end;
+
+	errno = 0;
+	n = strtoul(digits, &end, 10);
+	if (errno || *end || end == digits || *digits == '-' || n < 1 || n > max) {
+		snprintf(msg, len, "option %s wants a number from 1 to %lu", text, max);
+		return -EINVAL;
+	}
+	if (word->value)
+		opt->threads = (unsigned)n;
+	else
+		opt->fs.commit_seconds = (unsigned)n;
+	return 0;
+}
+
+static int take_context(struct um_options *opt, const char *text, char *msg, size_t len)
+{
+	size_t used = strlen(opt->context);
+	int n = snprintf(
+		opt->context + used, sizeof(opt->context) - used, "%s%s", used ? "," : "", text);
+
+	if (n < 0 || (size_t)n >= sizeof(opt->context) - used) {
+		opt->context[used] = 0;
+		snprintf(msg, len, "option %.40s... is too long", text);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static void take_atime(struct um_options *opt, enum umbra_atime atime)
+{
+	opt->fs.atime = atime;
+	opt->ms_named |= MS_NOATIME | MS_RELATIME | MS_STRICTATIME;
+	opt->ms_flags &= ~(unsigned long)(MS_NOATIME | MS_RELATIME | MS_STRICTATIME);
+	if (atime == UMBRA_NOATIME)
+		opt->ms_flags |= MS_NOATIME;
+}
+
+static int take_word(
+	struct um_options *opt, const struct word *word, const char *text, char *msg, size_t len)
+{
+	switch (word->kind) {
+	case FLAG:
+		opt->ms_flags |= word->value;
+		opt->ms_named |= word->value;
+		break;
+	case UNFLAG:
+		opt->ms_flags &= ~word->value;
+		opt->ms_named |= word->value;
+		break;
+	case ATIME:
+		take_atime(opt, (enum umbra_atime)word->value);
+		break;
+	case DATA:
+		opt->fs.data = (enum umbra_data_mode)word->value;
+		break;
+	case CACHE:
+		opt->cache_none = word->value;
+		break;
+	case NUMBER:
+		return take_number(opt, word, text, msg, len);
+	case OTHER:
+		opt->allow_other = true;
+		break;
+	case REMOUNT:
+		opt->remount = true;
+		break;
+	case CONTEXT:
+		return take_context(opt, text, msg, len);
+	case IGNORE:
+		break;
+	case REFUSE:
+		snprintf(msg, len, "option %s %s", text, word->why);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static bool known_on_remount(const char *text)
+{
+	for (size_t i = 0; remount_words[i]; i++)
+		if (word_matches(remount_words[i], text))
+			return true;
+	return false;
+}
+
+/* Cuts the next word off the list at *at, commas within double quotes not counting. */
+static char *next_word(char **at)
+{
+	char *start = *at;
+	bool quoted = false;
+	char *p;
+
+	if (!start)
+		return NULL;
+	for (p = start; *p && (quoted || *p != ','); p++)
+		if (*p == '"')
+			quoted = !quoted;
+	*at = *p ? p + 1 : NULL;
+	*p = 0;
+	return start;
+}
+
+int um_options_parse(
+	struct um_options *opt, const char *list, bool sloppy, char *msg, size_t msg_len)
+{
+	char *copy = strdup(list);
+	char *at = copy, *text;
+	char unknown[128] = "", late[128] = "";
+	int err = 0;
+
+	if (!copy)
+		return -ENOMEM;
+	while (!err && (text = next_word(&at))) {
+		const struct word *word = *text ? word_find(text) : NULL;
+
+		if (word && !(sloppy && word->kind == REFUSE))
+			err = take_word(opt, word, text, msg, msg_len);
+		else if (word)
+			continue;
+		else if (*text && known_on_remount(text) && !*late)
+			snprintf(late, sizeof(late), "%s", text);
+		else if (*text && !known_on_remount(text) && !*unknown)
+			snprintf(unknown, sizeof(unknown), "%s", text);
+	}
+	/* Judged at the end: "remount" may come last. */
+	if (!opt->remount && !*unknown)
+		memcpy(unknown, late, sizeof(unknown));
+	if (!err && !sloppy && *unknown) {
+		snprintf(msg, msg_len, "unknown option %s", unknown);
+		err = -EINVAL;
+	}
+	opt->fs.readonly = opt->ms_flags & MS_RDONLY;
+	free(copy);
+	return err;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Mount options: what `-o` understands, for the daemon and for the mount helper. */
+#ifndef UM_FUSE_OPTIONS_H
+#define UM_FUSE_OPTIONS_H
+
+#include "umbra/umbra.h"
+
+struct um_options {
+	struct umbra_options fs; /* wait_lock is the daemon's own business */
+	unsigned long ms_flags; /* MS_* of mount(2): ro, nosuid, nodev, noexec, sync, dirsync ... */
+	unsigned long ms_named; /* which of them an option spoke of, for or against */
+	bool cache_none;        /* no file page stays in the kernel's page cache */
+	bool allow_other;
+	bool remount;       /* the helper's business */
+	unsigned threads;   /* 0: chosen from the number of processors */
+	char context[1024]; /* SELinux context options, as given */
+};
+
+/* The defaults; privileged: as root. */
+void um_options_init(struct um_options *opt, bool privileged);
+/*
+ * Takes a list as given to -o, later words overriding earlier ones. -EINVAL with a sentence in msg for
+ * an option that is unknown or whose value is unsound; sloppy: unknown ones are passed over.
+ */
+int um_options_parse(
+	struct um_options *opt, const char *list, bool sloppy, char *msg, size_t msg_len);
+
+#endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The seam between the kernel's FUSE interface and libfuse: everything that the oldest libfuse we
+ * build on (3.14) does not know is added here and nowhere else. A request passes um_seam_request()
+ * before libfuse sees it, a reply um_seam_io's writev before the kernel does.
+ */
+#ifndef UM_FUSE_SEAM_H
+#define UM_FUSE_SEAM_H
+
+#include "fuse/session.h"
+
+/* What the request that this thread works on says and libfuse does not hand on. */
+struct um_facts {
+	uint64_t unique;
+	uint32_t opcode;
+	bool kill_setid;     /* WRITE, OPEN: the kernel asks to drop set-id bits */
+	uint32_t open_flags; /* OPEN, CREATE: FOPEN_* bits for the answer that libfuse lacks */
+};
+extern _Thread_local struct um_facts um_facts;
+
+/*
+ * Looks at a raw request. True: carried out and answered, or in need of no answer; else libfuse is to
+ * process it.
+ */
+bool um_seam_request(struct um_mount *m, void *buf, size_t len);
+
+/* Reads and writes /dev/fuse for libfuse; given to fuse_session_custom_io(). */
+extern const struct fuse_custom_io um_seam_io;
+
+#endif

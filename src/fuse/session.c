@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* A mount's life: mounting, INIT, workers, signals, the end. */
+#include "fuse/session.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "fuse/door.h"
+#include "fuse/message.h"
+#include "fuse/mounts.h"
+#include "fuse/proto.h"
+#include "fuse/seam.h"
+
+#define DRAIN_SEC 10 /* after a signal: how long users of the mount may take to leave it */
+#define READ_AHEAD_KB 1024
+
+const struct fuse_lowlevel_ops um_ops;
+
+/* ---- INIT ------------------------------------------------------------------------------------------ */
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct um_mount *m = userdata;
+	const unsigned want = FUSE_CAP_ASYNC_READ | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_DONT_MASK |
+			      FUSE_CAP_POSIX_ACL | FUSE_CAP_EXPORT_SUPPORT | FUSE_CAP_READDIRPLUS |
+			      FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_ATOMIC_O_TRUNC |
+			      FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
+			      FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_IOCTL_DIR;
+
+	/* Locks stay in the kernel, where they are exact, can be waited for and be interrupted. */
+	conn->want = want & conn->capable;
+	conn->max_write = UM_MAX_IO;
+	conn->max_background = 64;
+	conn->congestion_threshold = 48;
+	conn->time_gran = 1;
+	m->inited = true;
+}
+
+const struct fuse_lowlevel_ops um_ops = {
+	.init = op_init,
+	.lookup = um_op_lookup,
+	.forget = um_op_forget,
+	.forget_multi = um_op_forget_multi,
+	.getattr = um_op_getattr,
+	.setattr = um_op_setattr,
+	.readlink = um_op_readlink,
+	.mknod = um_op_mknod,
+	.mkdir = um_op_mkdir,
+	.unlink = um_op_unlink,
+	.rmdir = um_op_rmdir,
+	.symlink = um_op_symlink,
+	.rename = um_op_rename,
+	.link = um_op_link,
+	.open = um_op_open,
+	.read = um_op_read,
+	.write = um_op_write,
+	.release = um_op_release,
+	.fsync = um_op_fsync,
+	.opendir = um_op_opendir,
+	.readdir = um_op_readdir,
+	.fsyncdir = um_op_fsyncdir,
+	.statfs = um_op_statfs,
+	.getxattr = um_op_getxattr,
+	.listxattr = um_op_listxattr,
+	.removexattr = um_op_removexattr,
+	.create = um_op_create,
+	.ioctl = um_op_ioctl,
+	.fallocate = um_op_fallocate,
+	.readdirplus = um_op_readdirplus,
+	.copy_file_range = um_op_copy,
+	.lseek = um_op_lseek,
+};
+
+/* ---- requests --------------------------------------------------------------------------------------- */
+
+/*
+ * A worker's buffer: a write request is 80 bytes of headers and then data; it is placed so that the
+ * data begins on a page.
+ */
+#define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+#define BUFFER_BYTES (UM_MAX_IO + 3 * 4096)
+
+static void *buffer_new(struct fuse_buf *out)
+{
+	char *map = mmap(
+		NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (map == MAP_FAILED)
+		return NULL;
+	*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
+	return map;
+}
+
+/* One request. 0 at the end of the session. */
+static int serve_one(struct um_mount *m, struct fuse_buf *buf)
+{
+	int n = fuse_session_receive_buf(m->se, buf);
+
+	if (n == -EINTR || n == -EAGAIN)
+		return 1;
+	if (n <= 0) {
+		if (n < 0)
+			um_message(UMBRA_LOG_ERROR, "reading /dev/fuse failed: %s", strerror(-n));
+		return 0;
+	}
+	atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+	if (!um_seam_request(m, buf->mem, buf->size))
+		fuse_session_process_buf(m->se, buf);
+	return 1;
+}
+
+static void *worker(void *arg)
+{
+	struct um_mount *m = arg;
+	struct fuse_buf buf;
+	void *map = buffer_new(&buf);
+
+	if (map) {
+		while (!fuse_session_exited(m->se) && serve_one(m, &buf))
+			;
+		munmap(map, BUFFER_BYTES);
+	} else {
+		um_message(UMBRA_LOG_ERROR, "no memory for a worker's buffer");
+	}
+	fuse_session_exit(m->se);
+	eventfd_write(m->ended, 1);
+	return NULL;
+}
+
+static int answer_init(struct um_mount *m)
+{
+	struct fuse_buf buf;
+	void *map = buffer_new(&buf);
+
+	if (!map)
+		return -ENOMEM;
+	while (!m->inited && !fuse_session_exited(m->se) && serve_one(m, &buf))
+		;
+	munmap(map, BUFFER_BYTES);
+	return m->inited ? 0 : -EIO;
+}
+
+static int start_workers(struct um_mount *m)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = m->opt->threads;
+
+	if (!n)
+		n = cpus > 2 ? 2 * (unsigned)cpus : 4;
+	m->workers = calloc(n, sizeof(*m->workers));
+	if (!m->workers)
+		return -ENOMEM;
+	while (m->nworkers < n) {
+		int err = pthread_create(&m->workers[m->nworkers], NULL, worker, m);
+
+		if (err && m->nworkers == 0)
+			return -err;
+		if (err) {
+			um_message(UMBRA_LOG_WARN, "only %u of %u threads could be started: %s",
+				m->nworkers, n, strerror(err));
+			break;
+		}
+		pthread_setname_np(m->workers[m->nworkers++], "umbrafs-work");
+	}
+	return 0;
+}
+
+/* ---- mounting ---------------------------------------------------------------------------------------- */
+
+/* Appends a word to an option list, as libfuse reads it: commas and backslashes escaped. */
+static int list_add(char **list, const char *word, const char *value)
+{
+	size_t have = *list ? strlen(*list) : 0;
+	char *grown = realloc(*list, have + strlen(word) + 2 * (value ? strlen(value) : 0) + 2);
+	char *p;
+
+	if (!grown)
+		return -ENOMEM;
+	*list = grown;
+	p = grown + have;
+	if (have)
+		*p++ = ',';
+	p = stpcpy(p, word);
+	for (; value && *value; value++) {
+		if (*value == ',' || *value == '\\')
+			*p++ = '\\';
+		*p++ = *value;
+	}
+	*p = 0;
+	return 0;
+}
+
+static int mount_list(const struct um_options *opt, const char *source, char **out)
+{
+	static const struct {
+		unsigned long flag;
+		const char *on, *off;
+	} flags[] = {
+		{MS_RDONLY, "ro", "rw"},
+		{MS_NOSUID, "nosuid", "suid"},
+		{MS_NODEV, "nodev", "dev"},
+		{MS_NOEXEC, "noexec", NULL},
+		{MS_SYNCHRONOUS, "sync", NULL},
+		{MS_DIRSYNC, "dirsync", NULL},
+		{MS_NOATIME, "noatime", NULL},
+	};
+	int err = list_add(out, "fsname=", source);
+
+	if (!err)
+		err = list_add(out, "subtype=umbrafs,default_permissions", NULL);
+	if (!err && opt->allow_other)
+		err = list_add(out, "allow_other", NULL);
+	for (size_t i = 0; !err && i < sizeof(flags) / sizeof(flags[0]); i++) {
+		const char *word = opt->ms_flags & flags[i].flag ? flags[i].on : flags[i].off;
+
+		if (word)
+			err = list_add(out, word, NULL);
+	}
+	if (!err && *opt->context)
+		err = list_add(out, opt->context, NULL);
+	return err;
+}
+
+static struct fuse_session *session_new(struct um_mount *m, const char *source)
+{
+	char name[] = "umbrafs", dash_o[] = "-o", dash_d[] = "-d";
+	char *argv[] = {name, dash_o, NULL, dash_d, NULL};
+	struct fuse_args args = FUSE_ARGS_INIT(um_message_debug() ? 4 : 3, argv);
+	struct fuse_session *se = NULL;
+
+	if (mount_list(m->opt, source, &argv[2]) == 0)
+		se = fuse_session_new(&args, &um_ops, sizeof(um_ops), m);
+	fuse_opt_free_args(&args);
+	free(argv[2]);
+	return se;
+}
+
+/*
+ * What the kernel lets privileged servers tune; without it reads are as right, only smaller. The
+ * number of the mount's device is known to mountinfo, so nothing is asked of ourselves here.
+ */
+static void tune(const struct um_mount *m)
+{
+	struct um_where where;
+	char path[64];
+	FILE *f;
+
+	if (um_mounts_at(m->dir, &where))
+		return;
+	snprintf(
+		path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", where.major, where.minor);
+	um_where_clear(&where);
+	f = fopen(path, "we");
+	if (f) {
+		fprintf(f, "%d\n", READ_AHEAD_KB);
+		fclose(f);
+	}
+}
+
+int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *pool,
+	const char *source, const char *dir, struct um_mount **out)
+{
+	struct um_mount *m = calloc(1, sizeof(*m));
+	int err;
+
+	*out = NULL;
+	if (!m)
+		return -ENOMEM;
+	*m = (struct um_mount){.fs = fs, .opt = opt, .pool = pool, .dir = dir, .ended = -1};
+	err = -EIO; /* libfuse logs why */
+	m->se = session_new(m, source);
+	if (!m->se || fuse_session_mount(m->se, dir))
+		goto fail;
+	m->dev = fuse_session_fd(m->se);
+	*out = m;
+	err = fuse_session_custom_io(m->se, &um_seam_io, m->dev);
+	if (!err)
+		err = answer_init(m);
+	if (!err)
+		err = um_door_open(m, &m->door);
+	if (!err) {
+		m->ended = eventfd(0, EFD_CLOEXEC);
+		err = m->ended < 0 ? -errno : 0;
+	}
+	if (!err)
+		return 0;
+	um_message(UMBRA_LOG_ERROR, "cannot serve %s: %s", dir, strerror(-err));
+fail:
+	*out = NULL;
+	um_mount_free(m);
+	return err;
+}
+
+/* ---- the end ------------------------------------------------------------------------------------------ */
+
+/* Takes the mount out of the namespace; whoever has files open keeps them. */
+static void detach(const struct um_mount *m)
+{
+	struct um_where where;
+	struct pollfd gone = {.fd = m->dev};
+
+	/* POLLERR: unmounted already; the directory may be another filesystem's by now. */
+	if (poll(&gone, 1, 0) == 1 && (gone.revents & POLLERR))
+		return;
+	if (um_mounts_at(m->dir, &where))
+		return;
+	if (um_where_is_ours(&where))
+		um_mounts_detach(m->dir);
+	um_where_clear(&where);
+}
+
+static void no_action(int sig)
+{
+	(void)sig;
+}
+
+/* Workers may sit in read(2): a signal wakes them, again until they have seen that it is over. */
+static void stop_workers(struct um_mount *m)
+{
+	struct sigaction sa = {.sa_handler = no_action};
+
+	sigaction(SIGUSR1, &sa, NULL);
+	fuse_session_exit(m->se);
+	for (unsigned i = 0; i < m->nworkers; i++) {
+		struct timespec until;
+
+		do {
+			pthread_kill(m->workers[i], SIGUSR1);
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += 20000000;
+			if (until.tv_nsec >= 1000000000) {
+				until.tv_nsec -= 1000000000;
+				until.tv_sec++;
+			}
+		} while (pthread_timedjoin_np(m->workers[i], NULL, &until) == ETIMEDOUT);
+	}
+	m->nworkers = 0;
+}
+
+/* Waits for the end of the session or for a signal; msec -1: without limit. True: it is the end. */
+static bool await_end(const struct um_mount *m, int signals, int msec, int *out_sig)
+{
+	struct pollfd fds[2] = {
+		{.fd = m->ended, .events = POLLIN}, {.fd = signals, .events = POLLIN}};
+	struct signalfd_siginfo info;
+	int n;
+
+	*out_sig = 0;
+	do
+		n = poll(fds, 2, msec);
+	while (n < 0 && errno == EINTR);
+	if (n > 0 && (fds[0].revents & POLLIN))
+		return true;
+	if (n > 0 && read(signals, &info, sizeof(info)) == sizeof(info))
+		*out_sig = (int)info.ssi_signo;
+	return false;
+}
+
+static void serve_until_end(struct um_mount *m, int signals)
+{
+	int sig;
+
+	if (await_end(m, signals, -1, &sig))
+		return;
+	um_message(UMBRA_LOG_INFO, "signal %d: unmounting %s", sig, m->dir);
+	detach(m);
+	if (!await_end(m, signals, DRAIN_SEC * 1000, &sig))
+		um_message(UMBRA_LOG_WARN, "%s is still used; its users will get errors", m->dir);
+}
+
+int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
+{
+	sigset_t set;
+	int signals, err;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	signals = signalfd(-1, &set, SFD_CLOEXEC);
+	if (signals < 0)
+		return -errno;
+	if (geteuid() == 0) {
+		/* Our own memory must not be reclaimed by writing to ourselves. */
+		prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+		tune(m);
+	}
+	err = start_workers(m);
+	if (!err) {
+		if (ready)
+			ready(arg);
+		serve_until_end(m, signals);
+	}
+	stop_workers(m);
+	close(signals);
+	return err;
+}
+
+void um_mount_free(struct um_mount *m)
+{
+	if (!m)
+		return;
+	um_door_close(m->door);
+	if (m->se) {
+		if (m->dev)
+			detach(m);
+		fuse_session_destroy(m->se);
+	}
+	if (m->ended >= 0)
+		close(m->ended);
+	free(m->workers);
+	free(m);
+}

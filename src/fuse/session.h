@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The FUSE room: one mounted pool. Requests come in through seam.c, are decoded by libfuse or by the
+ * seam itself, and are carried out by the ops_*.c files, which call umbra_* and nothing else of the
+ * engine. No filesystem logic lives here.
+ *
+ * Caching. The kernel asks each thing once: names (also the absence of one) and attributes are handed
+ * out for ever and file pages stay from one open to the next. That is right because every change comes
+ * through this mount, and the kernel drops what its own requests change. What it cannot know of, we
+ * tell it: um_inval_attr().
+ */
+#ifndef UM_FUSE_SESSION_H
+#define UM_FUSE_SESSION_H
+
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "fuse/options.h"
+#include "umbra/umbra.h"
+
+#define UM_MAX_IO (1u << 20)       /* bytes of a read or write request */
+#define UM_FOREVER_SEC 1.0e9       /* of cached names and attributes */
+#define UM_ROOT_NODE 1u            /* FUSE_ROOT_ID; the pool's root inode has the same number */
+#define UM_FH_KILLCAP (1ull << 32) /* handle: file had security.capability, see ops_file.c */
+
+struct um_door;
+
+/* A mount. Made by um_mount_new, served by um_mount_serve. */
+struct um_mount {
+	struct umbra_fs *fs;
+	const struct um_options *opt;
+	const char *pool; /* absolute path */
+	const char *dir;  /* absolute path of the mount point */
+	struct fuse_session *se;
+	int dev; /* /dev/fuse; owned by se */
+	bool inited;
+	uint64_t offered;       /* INIT flags of the kernel */
+	struct um_door *door;   /* clones, tokens: door.c */
+	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
+	atomic_uint_fast64_t requests;
+	pthread_t *workers;
+	unsigned nworkers;
+	int ended; /* eventfd: a worker saw the end of the session */
+};
+
+extern const struct fuse_lowlevel_ops um_ops;
+
+/* ---- session.c ------------------------------------------------------------------------------------ */
+
+/*
+ * Mounts fs at dir and answers INIT. source: shown as the mount's source. Errors are logged in a
+ * sentence. The caller keeps fs.
+ */
+int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *pool,
+	const char *source, const char *dir, struct um_mount **out);
+/*
+ * Serves until the filesystem is unmounted or a signal asks for it. ready(arg) is called when requests
+ * are being answered. SIGTERM, SIGINT and SIGHUP must be blocked in every thread.
+ */
+int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg);
+/* Takes the mount away if it is still there, and frees m. */
+void um_mount_free(struct um_mount *m);
+
+/* ---- shared by the ops ----------------------------------------------------------------------------- */
+
+/* Who asks; the part of fuse_ctx that requests decoded by the seam have too. */
+struct um_caller {
+	uid_t uid;
+	gid_t gid;
+	pid_t pid;
+	mode_t umask;
+};
+
+static inline struct um_mount *um_of(fuse_req_t req)
+{
+	return fuse_req_userdata(req);
+}
+struct umbra_cred um_cred(const struct um_caller *caller);
+struct um_caller um_caller_of(fuse_req_t req);
+void um_fill_entry(const struct umbra_attr *attr, struct fuse_entry_param *out);
+/* After a change in directory dir: durable now, if the mount says so (sync, dirsync). */
+int um_dir_changed(const struct um_mount *m, uint64_t dir);
+/*
+ * The kernel's copy of ino's attributes and ACLs is out of date. Safe inside any request: only the
+ * inode's marks are set, no page and no inode lock is waited for.
+ */
+void um_inval_attr(const struct um_mount *m, uint64_t ino);
+/* The file's content in [off, off+len) too (len 0: to the end); waits for pages in flight, so it is
+ * for the door's thread only. Dirty pages of mappings are written first. */
+void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_t len);
+/* Would a write by an unprivileged caller drop set-id bits of this file? */
+bool um_has_setid(const struct um_mount *m, uint64_t ino);
+/* Content changed by caller in a way that the kernel sends no kill flag for: drops set-id bits. */
+int um_killpriv(const struct um_mount *m, uint64_t ino, uid_t uid);
+
+/* ---- ops_*.c ------------------------------------------------------------------------------------------ */
+
+void um_op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name);
+void um_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n);
+void um_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets);
+void um_op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev);
+void um_op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode);
+void um_op_symlink(fuse_req_t req, const char *target, fuse_ino_t parent, const char *name);
+void um_op_readlink(fuse_req_t req, fuse_ino_t ino);
+void um_op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name);
+void um_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name);
+void um_op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name);
+void um_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	const char *newname, unsigned flags);
+void um_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	struct fuse_file_info *fi);
+/* The unnamed file of O_TMPFILE, opened; *out_fh as in open. Handed out with a lookup reference. */
+int um_tmpfile(struct um_mount *m, uint64_t parent, mode_t mode, int flags,
+	const struct um_caller *caller, struct umbra_attr *out, uint64_t *out_fh);
+
+void um_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void um_op_setattr(
+	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi);
+void um_op_statfs(fuse_req_t req, fuse_ino_t ino);
+
+void um_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void um_op_readdir(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void um_op_readdirplus(
+	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void um_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+
+void um_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
+void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi);
+void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	struct fuse_file_info *fi);
+void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi);
+void um_op_fallocate(
+	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi);
+void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
+void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
+	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
+ssize_t um_copy(struct um_mount *m, uid_t uid, uint64_t src, uint64_t src_off, uint64_t dst,
+	uint64_t dst_off, uint64_t len);
+/* The answer's flags for a file opened with open(2) flags; also sets fi->fh. */
+void um_open_answer(struct um_mount *m, uint64_t ino, struct fuse_file_info *fi);
+/* FOPEN_* bits of the same, for answers that the seam writes. */
+uint32_t um_open_bits(const struct fuse_file_info *fi);
+
+void um_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);
+void um_op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size);
+void um_op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name);
+
+void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
+	unsigned flags, const void *in, size_t in_size, size_t out_size);
+
+#endif

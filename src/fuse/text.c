@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Live counters and pool information as JSON. */
+#include "fuse/text.h"
+
+#include <errno.h>
+#include <json-c/json.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void add_number(void *arg, const char *name, uint64_t value)
+{
+	json_object_object_add(arg, name, json_object_new_uint64(value));
+}
+
+static void add_string(struct json_object *obj, const char *name, const char *value)
+{
+	json_object_object_add(obj, name, json_object_new_string(value));
+}
+
+static void add_bool(struct json_object *obj, const char *name, bool value)
+{
+	json_object_object_add(obj, name, json_object_new_boolean(value));
+}
+
+static void fill_stat(struct um_mount *m, struct json_object *obj)
+{
+	umbra_stat(m->fs, add_number, obj);
+	add_number(obj, "fuse_requests", atomic_load_explicit(&m->requests, memory_order_relaxed));
+	add_number(obj, "fuse_threads", m->nworkers);
+}
+
+static int fill_info(struct um_mount *m, struct json_object *obj)
+{
+	struct umbra_info info;
+	int err = umbra_info(m->fs, &info);
+
+	if (err)
+		return err;
+	add_string(obj, "path", info.path);
+	add_string(obj, "label", info.label);
+	add_string(obj, "uuid", info.uuid);
+	add_string(obj, "kind", info.kind);
+	add_number(obj, "size", info.size);
+	add_number(obj, "total_blocks", info.total_blocks);
+	add_number(obj, "free_blocks", info.free_blocks);
+	add_number(obj, "inodes", info.inodes);
+	add_number(obj, "mounts", info.mounts);
+	add_number(obj, "version", info.version);
+	add_number(obj, "copies", info.copies);
+	add_number(obj, "compat", info.compat);
+	add_number(obj, "ro_compat", info.ro_compat);
+	add_number(obj, "incompat", info.incompat);
+	add_number(obj, "journal_bytes", info.journal_bytes);
+	add_number(obj, "replayed", info.replayed);
+	json_object_object_add(obj, "made_sec", json_object_new_int64(info.made_sec));
+	json_object_object_add(obj, "mount_sec", json_object_new_int64(info.mount_sec));
+	add_bool(obj, "readonly", info.readonly);
+	add_bool(obj, "clean", info.clean);
+	add_number(obj, "errors", info.errors);
+	return 0;
+}
+
+int um_text_make(struct um_mount *m, unsigned what, char **out)
+{
+	struct json_object *obj;
+	int err = 0;
+
+	*out = NULL;
+	if (what != UM_TEXT_STAT && what != UM_TEXT_INFO)
+		return -EINVAL;
+	obj = json_object_new_object();
+	if (!obj)
+		return -ENOMEM;
+	if (what == UM_TEXT_STAT)
+		fill_stat(m, obj);
+	else
+		err = fill_info(m, obj);
+	if (!err) {
+		*out = strdup(json_object_to_json_string_ext(obj, JSON_C_TO_STRING_PLAIN));
+		err = *out ? 0 : -ENOMEM;
+	}
+	json_object_put(obj);
+	return err;
+}

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What UM_IOC_TEXT shows. */
+#ifndef UM_FUSE_TEXT_H
+#define UM_FUSE_TEXT_H
+
+#include "fuse/session.h"
+
+#define UM_TEXT_STAT 0u
+#define UM_TEXT_INFO 1u
+
+/* A JSON object as text, to be freed: live counters as name and number, or the pool's information with
+ * the names of struct umbra_info. */
+int um_text_make(struct um_mount *m, unsigned what, char **out);
+
+#endif

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Metadata blocks for the checker: both copies read and compared, written back. */
+#include <errno.h>
+#include <string.h>
+
+#include "heal/check_int.h"
+
+static bool overlaps(um_lba_t a, uint64_t na, um_lba_t b, uint64_t nb)
+{
+	return nb && a < b + nb && b < a + na;
+}
+
+bool um_lba_usable(const struct um_check *c, um_lba_t lba, uint64_t n)
+{
+	const struct um_pool *pool = c->pool;
+	const struct um_super *super = &pool->super;
+	um_lba_t first, last;
+
+	if (!n || !um_lba_ok(pool, lba, n))
+		return false;
+	for (uint64_t chunk = um_chunk_of(lba); chunk <= um_chunk_of(lba + n - 1); chunk++) {
+		uint32_t ag = (uint32_t)(chunk / UM_AG_CHUNKS);
+
+		first = chunk % UM_AG_CHUNKS;
+		last = um_ag_chunks(pool, ag);
+		if (!first || first + 1 >= last)
+			return false;
+	}
+	return !overlaps(lba, n, super->journal_lba, super->journal_blocks) &&
+	       !(super->journal_mirror &&
+		       overlaps(lba, n, super->journal_mirror, super->journal_blocks));
+}
+
+bool um_read_raw(struct um_check *c, um_lba_t lba, void *block)
+{
+	if (lba >= c->pool->nblocks || um_pool_lost(c->pool, lba, 1))
+		return false;
+	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	memcpy(block, um_pool_ptr(c->pool, lba), UM_BLOCK_SIZE);
+	return !um_guard_check();
+}
+
+void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
+{
+	struct um_pool *pool = c->pool;
+	int ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);
+
+	/* The mapping of an indirect pool shows the file where it has no private page. */
+	if (!ret && !pool->direct && pool->ops->giveback)
+		pool->ops->giveback(pool, lba, 1);
+	um_pool_drain(pool);
+	if (!ret)
+		return;
+	c->fix = false; /* what cannot be written is not repaired: the last pass says so */
+	um_err("%s: block %llu cannot be written: %s", pool->path, (unsigned long long)lba,
+		strerror(-ret));
+}
+
+void um_write_block(struct um_check *c, struct um_ptr at, void *block)
+{
+	um_block_seal(block);
+	um_write_raw(c, at.lba, block);
+	if (at.mirror)
+		um_write_raw(c, at.mirror, block);
+}
+
+/* ---- nodes ------------------------------------------------------------------------------------- */
+
+static bool read_copy(struct um_check *c, um_lba_t lba, enum um_kind kind, uint8_t level,
+	void *block, const char **why)
+{
+	const struct um_block_hdr *hdr = block;
+
+	if (!um_lba_usable(c, lba, 1)) {
+		*why = "address is none of a node";
+		return false;
+	}
+	if (!um_read_raw(c, lba, block)) {
+		*why = "cannot be read";
+		return false;
+	}
+	if (um_block_verify(c->pool, block, lba, kind, why))
+		return false;
+	if (hdr->level != level) {
+		*why = "wrong level";
+		return false;
+	}
+	if (!um_lba_usable(c, hdr->lba, 1) || hdr->mirror == hdr->lba ||
+		(hdr->mirror && !um_lba_usable(c, hdr->mirror, 1))) {
+		*why = "its header has impossible addresses";
+		return false;
+	}
+	return true;
+}
+
+/* Is this block some other node's own? Then it must not be overwritten as our mirror. */
+static bool is_primary(struct um_check *c, um_lba_t lba)
+{
+	um_block_t block;
+	const struct um_block_hdr *hdr = um_hdr(block);
+
+	if (um_counts_use(&c->counts, lba) != UM_USE_NONE &&
+		um_counts_use(&c->counts, lba) != UM_USE_DATA)
+		return true;
+	return um_read_raw(c, lba, block) && hdr->lba == lba && hdr->kind < UM_KIND_MAX &&
+	       !um_block_verify(c->pool, block, lba, hdr->kind, NULL);
+}
+
+/* Brings the other copy in line with the one chosen, which was read at `from`. */
+static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void *block,
+	um_lba_t from, struct um_ptr *ptr, bool *moved)
+{
+	um_lba_t at = from == ptr->lba ? ptr->mirror : ptr->lba;
+	const char *why = "differs from the other copy";
+	um_block_t other;
+
+	if (!at)
+		return;
+	if (read_copy(c, at, kind, level, other, &why) && !memcmp(block, other, UM_BLOCK_SIZE))
+		return;
+	if (at == ptr->lba && um_counts_use(&c->counts, at) > UM_USE_DATA)
+		return;
+	if (at == ptr->mirror && is_primary(c, at)) {
+		if (!um_problem(c, "pointer", UM_CURE_FULL,
+			    "%s node at block %llu: its mirror %llu belongs to another",
+			    um_kind_name(kind), (unsigned long long)ptr->lba,
+			    (unsigned long long)at))
+			return;
+		um_hdr(block)->mirror = ptr->mirror = 0;
+		um_write_block(c, *ptr, block);
+		*moved = true;
+		return;
+	}
+	if (um_problem(c, "mirror", UM_CURE_SAFE, "%s node at block %llu: copy at %llu: %s",
+		    um_kind_name(kind), (unsigned long long)ptr->lba, (unsigned long long)at, why))
+		um_write_raw(c, at, block);
+}
+
+int um_load_node(struct um_check *c, struct um_ptr *ptr, enum um_kind kind, uint8_t level,
+	bool quiet, void *block, bool *out_moved, const char **out_why)
+{
+	struct um_ptr own;
+	um_lba_t from = ptr->lba;
+	const char *why;
+	uint64_t image;
+
+	*out_moved = false;
+	if (um_map_get(&c->rebuilt, ptr->lba, &image)) {
+		memcpy(block, (const void *)(uintptr_t)image, UM_BLOCK_SIZE);
+		if (um_hdr(block)->kind == kind && um_hdr(block)->level == level)
+			return 0;
+	}
+	if (!read_copy(c, ptr->lba, kind, level, block, out_why)) {
+		from = ptr->mirror;
+		if (!from || !read_copy(c, from, kind, level, block, &why))
+			return -EUCLEAN;
+	}
+	own = (struct um_ptr){um_hdr(block)->lba, um_hdr(block)->mirror};
+	if (own.lba != ptr->lba || own.mirror != ptr->mirror) {
+		if (!quiet)
+			um_problem(c, "pointer", UM_CURE_FULL,
+				"%s node at block %llu is pointed at as %llu and %llu",
+				um_kind_name(kind), (unsigned long long)own.lba,
+				(unsigned long long)ptr->lba, (unsigned long long)ptr->mirror);
+		*ptr = own;
+		*out_moved = true;
+	}
+	if (!quiet)
+		mend_copy(c, kind, level, block, from, ptr, out_moved);
+	return 0;
+}
+
+/* ---- fixed places --------------------------------------------------------------------------------- */
+
+static bool read_fixed(struct um_check *c, um_lba_t lba, struct um_ptr at, enum um_kind kind,
+	void *block, const char **why)
+{
+	*why = "cannot be read";
+	if (!um_read_raw(c, lba, block) || um_block_verify(c->pool, block, lba, kind, why))
+		return false;
+	if (um_hdr(block)->lba == at.lba && um_hdr(block)->mirror == at.mirror)
+		return true;
+	*why = "wrong address";
+	return false;
+}
+
+int um_load_fixed(
+	struct um_check *c, struct um_ptr at, enum um_kind kind, void *block, const char **out_why)
+{
+	const char *why2 = "differs from the other copy";
+	um_block_t other;
+	bool first = read_fixed(c, at.lba, at, kind, block, out_why), second;
+
+	if (!at.mirror)
+		return first ? 0 : -EUCLEAN;
+	second = read_fixed(c, at.mirror, at, kind, other, &why2);
+	if (!first && !second)
+		return -EUCLEAN;
+	if (!first) {
+		memcpy(block, other, UM_BLOCK_SIZE);
+		if (um_problem(c, "mirror", UM_CURE_SAFE, "%s at block %llu: %s",
+			    um_kind_name(kind), (unsigned long long)at.lba, *out_why))
+			um_write_raw(c, at.lba, block);
+		return 0;
+	}
+	if (second && !memcmp(block, other, UM_BLOCK_SIZE))
+		return 0;
+	if (second)
+		why2 = "differs from the first copy";
+	if (um_problem(c, "mirror", UM_CURE_SAFE, "%s at block %llu: copy at %llu: %s",
+		    um_kind_name(kind), (unsigned long long)at.lba, (unsigned long long)at.mirror,
+		    why2))
+		um_write_raw(c, at.mirror, block);
+	return 0;
+}

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The check as a whole: opening, replay, passes, the report. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "heal/check_int.h"
+#include "pool/log.h"
+
+/* Repairs bring up what they hid; each pass takes something away, so this many are never needed. */
+#define PASSES_MAX 12u
+
+/* ---- reporting ---------------------------------------------------------------------------------------- */
+
+bool um_problem(struct um_check *c, const char *code, enum um_cure cure, const char *fmt, ...)
+{
+	bool now = c->fix && (cure == UM_CURE_SAFE || c->mode == UMBRA_CHECK_REPAIR);
+	char text[512];
+	va_list args;
+
+	c->found++;
+	if (now)
+		c->fixed++;
+	else if (c->mute)
+		return false;
+	c->report->problems++;
+	if (now)
+		c->report->repaired++;
+	else
+		c->report->unrepaired++;
+	if (!c->fn)
+		return now;
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
+	c->fn(c->arg, code, now, text);
+	return now;
+}
+
+/* ---- arrays ---------------------------------------------------------------------------------------------- */
+
+bool um_grow(struct um_check *c, void *array, size_t n, size_t *cap, size_t size)
+{
+	void **at = array, *bigger;
+
+	if (n < *cap)
+		return true;
+	bigger = realloc(*at, (*cap ? 2 * *cap : 64) * size);
+	if (!bigger) {
+		c->err = -ENOMEM;
+		return false;
+	}
+	*at = bigger;
+	*cap = *cap ? 2 * *cap : 64;
+	return true;
+}
+
+static int compare_ino(const void *key, const void *member)
+{
+	um_ino_t a = *(const um_ino_t *)key, b = *(const um_ino_t *)member;
+
+	return a < b ? -1 : a > b;
+}
+
+static_assert(offsetof(struct um_ino_info, ino) == 0, "compare_ino");
+static_assert(offsetof(struct um_orphan_info, ino) == 0, "compare_ino");
+
+struct um_ino_info *um_ino_find(struct um_check *c, um_ino_t ino)
+{
+	if (!c->nino)
+		return NULL;
+	return bsearch(&ino, c->ino, c->nino, sizeof(*c->ino), compare_ino);
+}
+
+struct um_orphan_info *um_orphan_find(struct um_check *c, um_ino_t ino)
+{
+	if (!c->norphan)
+		return NULL;
+	return bsearch(&ino, c->orphan, c->norphan, sizeof(*c->orphan), compare_ino);
+}
+
+/* ---- a pass ------------------------------------------------------------------------------------------------- */
+
+static void end_pass(struct um_check *c)
+{
+	uint64_t i;
+
+	for (i = 0; i < c->rebuilt.cap; i++)
+		if (c->rebuilt.slot[2 * i])
+			free((void *)(uintptr_t)c->rebuilt.slot[2 * i + 1]);
+	um_map_clear(&c->rebuilt);
+	um_map_clear(&c->bad);
+	um_map_clear(&c->seen);
+	um_map_clear(&c->sums);
+	um_counts_close(&c->counts);
+}
+
+static int begin_pass(struct um_check *c)
+{
+	const struct um_super *super = &c->pool->super;
+	uint64_t i;
+	int ret = um_counts_open(&c->counts, c->pool);
+
+	c->found = c->fixed = c->nrelink = c->max_ino = 0;
+	c->nsum = c->nino = c->ndir = c->norphan = c->nscan = 0;
+	c->scanned = c->need_root_dir = c->root_dirty = false;
+	c->report->inodes = c->report->directories = c->report->files = 0;
+	c->report->extents = c->report->nodes = 0;
+	c->report->blocks_used = c->report->blocks_free = 0;
+	for (i = 0; i < super->journal_blocks && !ret; i++)
+		ret = um_counts_add(&c->counts, super->journal_lba + i, UM_USE_FIXED);
+	for (i = 0; super->journal_mirror && i < super->journal_blocks && !ret; i++)
+		ret = um_counts_add(&c->counts, super->journal_mirror + i, UM_USE_FIXED);
+	return ret;
+}
+
+static enum um_verdict keep_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
+{
+	(void)w;
+	(void)key;
+	(void)val;
+	(void)len;
+	return UM_KEEP;
+}
+
+/* Trees that nothing fills yet: their nodes are checked and counted. */
+static void check_reserved(struct um_check *c, enum um_kind kind, struct um_root *root)
+{
+	struct um_walk w = {.c = c, .kind = kind, .count = true, .record = keep_record};
+
+	if (um_walk_tree(&w, root, NULL) != UM_KEEP)
+		c->root_dirty = true;
+}
+
+static int run_pass(struct um_check *c)
+{
+	int ret = begin_pass(c);
+
+	if (ret)
+		return ret;
+	um_check_supers(c);
+	um_check_root_load(c);
+	um_check_orphans_load(c);
+	um_check_inodes(c);
+	check_reserved(c, UM_KIND_REMAP, &c->root.remap);
+	check_reserved(c, UM_KIND_EVENTS, &c->root.events);
+	if (!c->err)
+		um_check_entries(c);
+	if (!c->err)
+		um_check_links(c);
+	if (!c->err)
+		um_check_root_store(c);
+	if (!c->err)
+		um_check_space(c);
+	ret = um_pool_barrier(c->pool);
+	return c->err ? c->err : c->mode == UMBRA_CHECK_ONLY ? 0 : ret;
+}
+
+static int pass_and_relink(struct um_check *c)
+{
+	int ret = run_pass(c);
+
+	if (!ret && um_may_fix(c) && (c->nrelink || c->need_root_dir)) {
+		ret = um_relink(c);
+		if (ret)
+			um_err("%s: lost+found: %s", c->pool->path, strerror(-ret));
+		if (ret == -ENOSPC || ret == -EUCLEAN)
+			ret = 0; /* the last pass tells what is left */
+	}
+	return ret;
+}
+
+static int repair(struct um_check *c)
+{
+	unsigned pass;
+	int ret = 0;
+
+	for (pass = 0; pass < PASSES_MAX && !ret; pass++) {
+		c->fix = c->mute = true;
+		ret = pass_and_relink(c);
+		end_pass(c);
+		if (ret || !c->found)
+			return ret;
+		if (!c->fixed)
+			break;
+	}
+	if (ret)
+		return ret;
+	c->fix = c->mute = false;
+	ret = run_pass(c);
+	end_pass(c);
+	return ret;
+}
+
+/* ---- around the passes ------------------------------------------------------------------------------------------ */
+
+static void report_supers(struct um_check *c, bool restored)
+{
+	unsigned i;
+
+	if (c->mode == UMBRA_CHECK_ONLY)
+		return; /* the pass reads them itself */
+	c->fix = true;  /* opening the pool has rewritten them */
+	for (i = 0; i < 2; i++)
+		if (c->pool->super_repaired >> i & 1)
+			um_problem(c, "super", UM_CURE_SAFE, "%s superblock was bad; rewritten",
+				i ? "second" : "first");
+	if (restored)
+		um_problem(c, "super", UM_CURE_FULL,
+			"both superblocks were bad; a backup has taken their place");
+	c->fix = false;
+}
+
+/* -EUCLEAN when the journal cannot be read and must not be made anew. */
+static int replay(struct um_check *c)
+{
+	struct um_log *log;
+	int ret = um_log_open(c->pool, &log);
+
+	if (!ret) {
+		c->report->replayed = um_log_replayed(log);
+		if (c->mode != UMBRA_CHECK_ONLY)
+			return um_log_close(log);
+		um_log_abandon(log);
+		return 0;
+	}
+	if (ret != -EUCLEAN && ret != -EIO)
+		return ret;
+	c->fix = c->mode == UMBRA_CHECK_REPAIR;
+	if (um_problem(c, "journal", UM_CURE_FULL,
+		    "the journal cannot be read; what it had not brought home is lost"))
+		return um_log_format(c->pool);
+	c->fix = false;
+	return c->mode == UMBRA_CHECK_PREEN ? -EUCLEAN : 0;
+}
+
+static void read_state(struct um_check *c)
+{
+	const struct um_pool_root *root;
+	const char *why;
+	um_block_t block;
+	bool mute = c->mute, fix = c->fix;
+	umbra_check_fn *fn = c->fn;
+	struct umbra_check_report report = *c->report;
+
+	/* A look only: what is wrong with the block the pass will say. */
+	c->mute = true;
+	c->fix = false;
+	c->fn = NULL;
+	if (!um_load_fixed(c, c->pool->super.root, UM_KIND_ROOT, block, &why)) {
+		root = (const struct um_pool_root *)block;
+		report.was_clean = root->clean == 1 && !root->errors;
+	}
+	*c->report = report;
+	c->mute = mute;
+	c->fix = fix;
+	c->fn = fn;
+}
+
+/* All is well now: the next mount, and fsck -p, may believe so. */
+static void mark_clean(struct um_check *c)
+{
+	struct um_pool_root *root;
+	const char *why;
+	um_block_t block;
+
+	c->fix = false;
+	c->mute = true;
+	if (um_load_fixed(c, c->pool->super.root, UM_KIND_ROOT, block, &why))
+		return;
+	root = (struct um_pool_root *)block;
+	if (root->clean == 1 && !root->errors)
+		return;
+	root->clean = 1;
+	root->errors = 0;
+	um_write_block(c, c->pool->super.root, block);
+	um_pool_barrier(c->pool);
+}
+
+static void free_check(struct um_check *c)
+{
+	end_pass(c);
+	um_map_clear(&c->claims);
+	free(c->sum);
+	free(c->ino);
+	free(c->dir);
+	free(c->orphan);
+	free(c->scan);
+}
+
+static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool restored,
+	umbra_check_fn *fn, void *arg, struct umbra_check_report *out)
+{
+	struct umbra_check_report none;
+	struct um_check c = {
+		.pool = pool, .mode = mode, .fn = fn, .arg = arg, .report = out ? out : &none};
+	int ret;
+
+	memset(c.report, 0, sizeof(*c.report));
+	report_supers(&c, restored);
+	read_state(&c);
+	ret = replay(&c);
+	if (c.report->replayed)
+		c.report->was_clean = false;
+	if (ret == -EUCLEAN && mode == UMBRA_CHECK_PREEN) {
+		ret = 0; /* said; nothing may be repaired around it */
+	} else if (!ret && mode == UMBRA_CHECK_REPAIR) {
+		ret = repair(&c);
+	} else if (!ret) {
+		c.fix = mode == UMBRA_CHECK_PREEN;
+		ret = run_pass(&c);
+	}
+	if (!ret && mode != UMBRA_CHECK_ONLY && !c.report->unrepaired)
+		mark_clean(&c);
+	free_check(&c);
+	return ret;
+}
+
+static unsigned open_flags(enum umbra_check_mode mode)
+{
+	return mode == UMBRA_CHECK_ONLY ? UM_POOL_RDONLY | UM_POOL_PRIVATE : UM_POOL_EXCL;
+}
+
+static bool may_restore(enum umbra_check_mode mode, int err)
+{
+	return mode == UMBRA_CHECK_REPAIR && (err == -EUCLEAN || err == -EMEDIUMTYPE);
+}
+
+int umbra_check_image(void *base, uint64_t size, enum umbra_check_mode mode, umbra_check_fn *fn,
+	void *arg, struct umbra_check_report *out)
+{
+	struct um_pool *pool;
+	bool restored = false;
+	int ret = um_pool_open_image(base, size, open_flags(mode), &pool);
+
+	if (may_restore(mode, ret) && !um_restore_super_image(base, size)) {
+		restored = true;
+		ret = um_pool_open_image(base, size, open_flags(mode), &pool);
+	}
+	if (ret)
+		return ret;
+	ret = check_pool(pool, mode, restored, fn, arg, out);
+	um_pool_close(pool);
+	return ret;
+}
+
+int umbra_check(const char *path, enum umbra_check_mode mode, umbra_check_fn *fn, void *arg,
+	struct umbra_check_report *out)
+{
+	struct um_pool *pool;
+	bool restored = false;
+	int ret = um_pool_open(path, open_flags(mode), 0, &pool);
+
+	if (may_restore(mode, ret) && !um_restore_super(path)) {
+		restored = true;
+		ret = um_pool_open(path, open_flags(mode), 0, &pool);
+	}
+	if (ret)
+		return ret;
+	ret = check_pool(pool, mode, restored, fn, arg, out);
+	um_pool_close(pool);
+	return ret;
+}

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Plain files and block devices. The mapping is private: metadata stores stay in this process until
+ * a checkpoint writes their images home. Data and journal are written with pwrite(2), into the page
+ * cache that the untouched pages of the mapping show, so loads see them at once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+#define ZERO_FALLOCATE_MIN (1u << 20) /* from here on a range is zeroed by the filesystem below */
+
+static int file_map(struct um_pool *pool)
+{
+	/* NORESERVE: private pages are bounded by the journal, not by the size of the pool. */
+	void *map = mmap(NULL, pool->map_len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+		pool->fd, 0);
+
+	if (map == MAP_FAILED)
+		return -errno;
+	pool->base = map;
+	return 0;
+}
+
+static void file_unmap(struct um_pool *pool)
+{
+	munmap(pool->base, pool->map_len);
+}
+
+static int write_all(int fd, const void *src, size_t len, uint64_t off)
+{
+	const uint8_t *at = src;
+
+	while (len) {
+		ssize_t n = pwrite(fd, at, len, (off_t)off);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n ? -errno : -EIO;
+		at += n;
+		off += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int write_zeros(int fd, size_t len, uint64_t off)
+{
+	static const uint8_t zeros[64 << 10];
+	int ret = 0;
+
+	if (len >= ZERO_FALLOCATE_MIN &&
+		!fallocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len))
+		return 0;
+	while (len && !ret) {
+		size_t n = len < sizeof(zeros) ? len : sizeof(zeros);
+
+		ret = write_all(fd, zeros, n, off);
+		off += n;
+		len -= n;
+	}
+	return ret;
+}
+
+static int file_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	return src ? write_all(pool->fd, src, len, off) : write_zeros(pool->fd, len, off);
+}
+
+static int file_apply(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	memcpy(pool->base + off, src, len);
+	return 0;
+}
+
+static void file_drain(struct um_pool *pool)
+{
+	(void)pool; /* pwrite has handed it to the kernel */
+}
+
+static int file_barrier(struct um_pool *pool)
+{
+	while (fdatasync(pool->fd))
+		if (errno != EINTR)
+			return -errno;
+	return 0;
+}
+
+static int file_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n)
+{
+	return write_all(
+		pool->fd, images, (size_t)n << UM_BLOCK_SHIFT, (uint64_t)lba << UM_BLOCK_SHIFT);
+}
+
+static void file_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
+{
+	/* Failing only costs memory: the private page has the same bytes as the file. */
+	if (madvise(pool->base + (lba << UM_BLOCK_SHIFT), (size_t)n << UM_BLOCK_SHIFT,
+		    MADV_DONTNEED))
+		um_warn("%s: cannot give private pages back: %s", pool->path, strerror(errno));
+}
+
+const struct um_pool_ops um_ops_file = {
+	.name = "file",
+	.map = file_map,
+	.unmap = file_unmap,
+	.write = file_write,
+	.apply = file_apply,
+	.drain = file_drain,
+	.barrier = file_barrier,
+	.writeback = file_writeback,
+	.giveback = file_giveback,
+};

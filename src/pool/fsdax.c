@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Files on a DAX filesystem: mapped by libpmem with MAP_SYNC, so that flushes from user space are
+ * enough and the filesystem's own metadata is never behind ours. PMEM_IS_PMEM_FORCE=1 makes libpmem
+ * say the same of a file on tmpfs: the emulation.
+ */
+#include <errno.h>
+#include <libpmem.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+int um_pmem_map(struct um_pool *pool)
+{
+	char name[32];
+	size_t len = 0;
+	int is_pmem = 0;
+	void *map;
+
+	/* By descriptor, so that what is mapped is what was locked; by name where /proc is missing. */
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", pool->fd);
+	map = pmem_map_file(access(name, F_OK) ? pool->path : name, 0, 0, 0, &len, &is_pmem);
+	if (!map)
+		return errno ? -errno : -EIO;
+	if (!is_pmem || len < pool->map_len) {
+		pmem_unmap(map, len);
+		return is_pmem ? -ENODATA : -EOPNOTSUPP;
+	}
+	/* All of it is mapped; only map_len bytes are used, and all are unmapped together. */
+	pool->base = map;
+	pool->priv = (void *)len;
+	return 0;
+}
+
+void um_pmem_unmap(struct um_pool *pool)
+{
+	pmem_unmap(pool->base, (size_t)pool->priv);
+}
+
+/*
+ * One aligned word: as one store, which libpmem's memcpy does not promise. Everything else: data and
+ * records are not read back soon, so past the cache.
+ */
+int um_pmem_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	if (len == sizeof(uint64_t) && !(off & 7) && src) {
+		volatile uint64_t *word = (volatile uint64_t *)(pool->base + off);
+
+		*word = *(const uint64_t *)src;
+		pmem_flush(pool->base + off, len);
+	} else if (src) {
+		pmem_memcpy(
+			pool->base + off, src, len, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL);
+	} else {
+		pmem_memset(pool->base + off, 0, len, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL);
+	}
+	return 0;
+}
+
+/* Metadata is read again at once: through the cache, then flushed. */
+int um_pmem_apply(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	pmem_memcpy(pool->base + off, src, len, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_TEMPORAL);
+	return 0;
+}
+
+void um_pmem_drain(struct um_pool *pool)
+{
+	(void)pool;
+	pmem_drain();
+}
+
+bool um_fsdax_detect(int fd)
+{
+	/* MAP_SYNC is granted by DAX mappings only. */
+	void *map = mmap(NULL, UM_BLOCK_SIZE, PROT_READ, MAP_SHARED_VALIDATE | MAP_SYNC, fd, 0);
+	bool is_pmem;
+
+	if (map != MAP_FAILED) {
+		munmap(map, UM_BLOCK_SIZE);
+		return true;
+	}
+	map = mmap(NULL, UM_BLOCK_SIZE, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		return false;
+	is_pmem = pmem_is_pmem(map, UM_BLOCK_SIZE); /* PMEM_IS_PMEM_FORCE */
+	munmap(map, UM_BLOCK_SIZE);
+	return is_pmem;
+}
+
+const struct um_pool_ops um_ops_fsdax = {
+	.name = "fsdax",
+	.map = um_pmem_map,
+	.unmap = um_pmem_unmap,
+	.write = um_pmem_write,
+	.apply = um_pmem_apply,
+	.drain = um_pmem_drain,
+	.barrier = um_barrier_none,
+};

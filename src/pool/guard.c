@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Guarded loads. The handler runs in the thread whose load failed; it only reads the registry,
+ * makes one system call and touches atomics.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+#define MAX_POOLS 64
+
+/*
+ * Lock-free to read: a slot is in use when its pool is set, and that is set last and cleared first.
+ * Unregistering needs no wait: nobody loads from a pool that is being closed.
+ */
+static struct guard_slot {
+	_Atomic(uintptr_t) base;
+	_Atomic(uintptr_t) len;
+	_Atomic(struct um_pool *) pool;
+} slots[MAX_POOLS];
+static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER; /* among those who change slots */
+
+static struct sigaction old_action;
+static bool installed;
+
+_Thread_local volatile um_lba_t um_guard_bad;
+
+static struct um_pool *find_pool(uintptr_t addr)
+{
+	int i;
+
+	for (i = 0; i < MAX_POOLS; i++) {
+		struct um_pool *pool = atomic_load(&slots[i].pool);
+		uintptr_t base = atomic_load(&slots[i].base);
+
+		if (pool && addr >= base && addr - base < atomic_load(&slots[i].len))
+			return pool;
+	}
+	return NULL;
+}
+
+/* Not a load from a pool: what would have happened without us. */
+static void chain(int sig, siginfo_t *info, void *context)
+{
+	if (old_action.sa_flags & SA_SIGINFO) {
+		old_action.sa_sigaction(sig, info, context);
+	} else if (old_action.sa_handler != SIG_DFL && old_action.sa_handler != SIG_IGN) {
+		old_action.sa_handler(sig);
+	} else {
+		/* The instruction runs again, faults again and ends the process; a sent signal too. */
+		signal(sig, SIG_DFL);
+		if (info->si_code <= 0)
+			raise(sig);
+	}
+}
+
+static void on_sigbus(int sig, siginfo_t *info, void *context)
+{
+	uintptr_t addr = (uintptr_t)info->si_addr, base, unit;
+	struct um_pool *pool = info->si_code > 0 ? find_pool(addr) : NULL;
+	int saved = errno;
+	um_lba_t lba;
+	long ret;
+
+	if (!pool) {
+		chain(sig, info, context);
+		return;
+	}
+	base = (uintptr_t)pool->base;
+	unit = (addr - base) & ~(uintptr_t)(pool->guard_unit - 1);
+	lba = unit >> UM_BLOCK_SHIFT;
+#ifdef BUS_MCEERR_AO
+	if (info->si_code == BUS_MCEERR_AO) {
+		/* Found bad by the hardware, loaded by nobody: remember it, disturb nobody. */
+		um_pool_set_lost(pool, (addr - base) >> UM_BLOCK_SHIFT, 1);
+		errno = saved;
+		return;
+	}
+#endif
+	um_pool_set_lost(pool, lba, pool->guard_unit >> UM_BLOCK_SHIFT);
+	/* The bare call: the library's wrapper may be somebody's interceptor, with locks. */
+	ret = syscall(SYS_mmap, base + unit, pool->guard_unit, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0L);
+	if (ret < 0 || (uintptr_t)ret != base + unit)
+		signal(sig, SIG_DFL);
+	um_guard_bad = (addr - base) >> UM_BLOCK_SHIFT;
+	/* Block 0 is no valid mark; any other number says the same. */
+	if (!um_guard_bad)
+		um_guard_bad = ~(um_lba_t)0;
+	errno = saved;
+}
+
+int um_guard_install(void)
+{
+	struct sigaction action;
+	int ret = 0;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_sigaction = on_sigbus;
+	action.sa_flags = SA_SIGINFO | SA_RESTART;
+	sigemptyset(&action.sa_mask);
+	pthread_mutex_lock(&slots_lock);
+	if (!installed && sigaction(SIGBUS, &action, &old_action))
+		ret = -errno;
+	if (!ret)
+		installed = true;
+	pthread_mutex_unlock(&slots_lock);
+	return ret;
+}
+
+void um_guard_register(struct um_pool *pool)
+{
+	int i;
+
+	pthread_mutex_lock(&slots_lock);
+	for (i = 0; i < MAX_POOLS; i++)
+		if (!atomic_load(&slots[i].pool))
+			break;
+	if (i < MAX_POOLS) {
+		atomic_store(&slots[i].base, (uintptr_t)pool->base);
+		atomic_store(&slots[i].len, pool->map_len);
+		atomic_store(&slots[i].pool, pool);
+	} else {
+		um_warn("%s: too many pools in one process: loads from this one are not guarded",
+			pool->path);
+	}
+	pthread_mutex_unlock(&slots_lock);
+}
+
+void um_guard_unregister(struct um_pool *pool)
+{
+	int i;
+
+	pthread_mutex_lock(&slots_lock);
+	for (i = 0; i < MAX_POOLS; i++)
+		if (atomic_load(&slots[i].pool) == pool)
+			atomic_store(&slots[i].pool, NULL);
+	pthread_mutex_unlock(&slots_lock);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The pool in use: stores, marks of verified and lost blocks, life of struct um_pool. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+/* ---- bitmaps: one bit a block, zero pages until used ------------------------------------------- */
+
+static size_t bitmap_bytes(uint64_t nblocks)
+{
+	return ((size_t)(nblocks + 63) / 64 + 1) * sizeof(uint64_t);
+}
+
+int um_pool_alloc_verified(struct um_pool *pool)
+{
+	/* For all that is mapped, so that a pool can be looked at before its size is known. */
+	void *map = mmap(NULL, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE),
+		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	pool->verified = map;
+	pool->lost = (void *)((uint8_t *)map + bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
+	return 0;
+}
+
+void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified)
+{
+	while (n) {
+		_Atomic(uint64_t) *word = &pool->verified[lba / 64];
+		unsigned bit = lba % 64, len = n < 64 - bit ? (unsigned)n : 64 - bit;
+		uint64_t mask = (len == 64 ? ~0ull : (1ull << len) - 1) << bit;
+		uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
+
+		/* Data goes through here too: no locked instruction where nothing changes. */
+		if (verified && (now & mask) != mask)
+			atomic_fetch_or_explicit(word, mask, memory_order_release);
+		else if (!verified && (now & mask))
+			atomic_fetch_and_explicit(word, ~mask, memory_order_release);
+		lba += len;
+		n -= len;
+	}
+}
+
+void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	um_pool_mark(pool, lba, n, false);
+	for (; n; lba++, n--) {
+		uint64_t mask = 1ull << (lba % 64);
+
+		if (!(atomic_fetch_or(&pool->lost[lba / 64], mask) & mask))
+			atomic_fetch_add(&pool->nlost, 1);
+	}
+}
+
+bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	if (__builtin_expect(!atomic_load_explicit(&pool->nlost, memory_order_acquire), 1))
+		return false;
+	for (; n; lba++, n--)
+		if (atomic_load(&pool->lost[lba / 64]) >> (lba % 64) & 1)
+			return true;
+	return false;
+}
+
+/* ---- stores --------------------------------------------------------------------------------------- */
+
+/* Address of a store, checked: what is above computes them from what the pool says. */
+static int store_at(
+	const struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len, uint64_t *out_off)
+{
+	uint64_t at = (lba << UM_BLOCK_SHIFT) + off;
+
+	if (lba > pool->map_len >> UM_BLOCK_SHIFT || at > pool->map_len ||
+		len > pool->map_len - at) {
+		um_err("%s: store of %zu bytes to block %llu: outside of the pool", pool->path, len,
+			(unsigned long long)lba);
+		return -EUCLEAN;
+	}
+	if (pool->readonly)
+		return -EROFS;
+	if (um_pool_lost(pool, at >> UM_BLOCK_SHIFT,
+		    len ? ((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1 : 0))
+		return -EIO;
+	*out_off = at;
+	return 0;
+}
+
+int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+{
+	uint64_t at;
+	int ret = store_at(pool, lba, off, len, &at);
+
+	if (ret || !len)
+		return ret;
+	um_pool_mark(pool, at >> UM_BLOCK_SHIFT,
+		((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1, false);
+	return pool->ops->write(pool, at, src, len);
+}
+
+int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len)
+{
+	return um_pool_write(pool, lba, off, NULL, len);
+}
+
+int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+{
+	uint64_t at;
+	int ret = store_at(pool, lba, off, len, &at);
+
+	if (ret || !len)
+		return ret;
+	ret = pool->ops->apply(pool, at, src, len);
+	/* A part of a block that nobody verified yet leaves it unverified. */
+	if (!ret && len == UM_BLOCK_SIZE && !(at & (UM_BLOCK_SIZE - 1)))
+		um_pool_mark(pool, at >> UM_BLOCK_SHIFT, 1, true);
+	return ret;
+}
+
+void um_pool_drain(struct um_pool *pool)
+{
+	pool->ops->drain(pool);
+}
+
+int um_pool_barrier(struct um_pool *pool)
+{
+	return pool->ops->barrier(pool);
+}
+
+int um_barrier_none(struct um_pool *pool)
+{
+	(void)pool;
+	return 0;
+}
+
+/* ---- life -------------------------------------------------------------------------------------------- */
+
+int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool **out)
+{
+	struct um_pool *pool = calloc(1, sizeof(*pool));
+
+	if (!pool)
+		return -ENOMEM;
+	pool->path = strdup(name);
+	if (!pool->path) {
+		free(pool);
+		return -ENOMEM;
+	}
+	pool->ops = ops;
+	pool->fd = -1;
+	pool->guard_unit = UM_BLOCK_SIZE;
+	pthread_mutex_init(&pool->repair_lock, NULL);
+	*out = pool;
+	return 0;
+}
+
+int um_pool_set_size(struct um_pool *pool, uint64_t size)
+{
+	pool->size = size;
+	pool->nblocks = size >> UM_BLOCK_SHIFT;
+	pool->nchunks = size / UM_CHUNK_SIZE;
+	pool->nags = um_pool_groups(pool->nchunks, NULL);
+	return 0;
+}
+
+void um_pool_free(struct um_pool *pool)
+{
+	um_guard_unregister(pool);
+	if (pool->base)
+		pool->ops->unmap(pool);
+	if (pool->verified)
+		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
+	if (pool->fd >= 0)
+		close(pool->fd);
+	pthread_mutex_destroy(&pool->repair_lock);
+	free(pool->path);
+	free(pool);
+}
+
+void um_pool_close(struct um_pool *pool)
+{
+	if (pool)
+		um_pool_free(pool);
+}
+
+int um_pool_load_super(struct um_pool *pool)
+{
+	return um_super_load(pool);
+}

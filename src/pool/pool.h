@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The pool: a file or device mapped into memory, seen as blocks. Back ends (file, fsdax, devdax,
+ * memory) differ in how it is mapped, how a store becomes durable and how bad blocks are found; what
+ * is above sees only this interface. Every store to the pool goes through the functions below.
+ *
+ * Two ways to durability, told apart by pool->direct:
+ *  - direct (fsdax, devdax, memory): the mapping is the medium. A store is durable after
+ *    um_pool_drain().
+ *  - indirect (file, block): the mapping is private. Metadata stores stay in private pages until a
+ *    checkpoint hands them to the file (um_pool_writeback); data stores are pwrite(2), so the kernel
+ *    keeps them if the daemon dies; both reach the medium with um_pool_barrier().
+ */
+#ifndef UM_POOL_POOL_H
+#define UM_POOL_POOL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/uio.h>
+
+#include "pool/format.h"
+#include "umbra/types.h"
+
+struct um_pool;
+
+struct um_pool_ops {
+	const char *name;
+	/* Maps [0, size) of fd at pool->base. */
+	int (*map)(struct um_pool *pool);
+	void (*unmap)(struct um_pool *pool);
+	/*
+	 * Stores that nothing committed refers to yet, or data in place. src NULL: zeros. An aligned
+	 * store of 8 bytes never tears.
+	 */
+	int (*write)(struct um_pool *pool, uint64_t off, const void *src, size_t len);
+	/* Stores committed metadata to its home in the mapping. */
+	int (*apply)(struct um_pool *pool, uint64_t off, const void *src, size_t len);
+	void (*drain)(struct um_pool *pool);
+	int (*barrier)(struct um_pool *pool);
+	/*
+	 * Indirect only: writes images of n blocks home from lba on; gives the mapping's private pages
+	 * back, so that loads see the file again.
+	 */
+	int (*writeback)(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);
+	void (*giveback)(struct um_pool *pool, um_lba_t lba, uint32_t n);
+};
+
+#define UM_REPAIRS_MAX 32u /* bad copies remembered for repair; more are found again later */
+struct um_repair {
+	struct um_ptr ptr;
+	enum um_kind kind;
+};
+
+struct um_pool {
+	const struct um_pool_ops *ops;
+	enum umbra_pool_kind kind;
+	bool direct;   /* see above */
+	bool readonly; /* opened so: no function below that stores may be called */
+	int fd;
+	char *path;
+	uint8_t *base;    /* of the mapping */
+	uint64_t map_len; /* bytes mapped */
+	uint64_t size;    /* bytes used of them: nchunks * UM_CHUNK_SIZE */
+	uint64_t nblocks; /* size in blocks */
+	uint64_t nchunks;
+	uint32_t nags;
+	struct um_super super; /* copy of the valid superblock */
+	uint32_t
+		super_repaired; /* bit 0/1: that copy was bad at open; rewritten when not readonly */
+	/* One bit a block: its checksum was verified, or we wrote it, since open. */
+	_Atomic(uint64_t) *verified;
+	/* One bit a block: a load from it failed, see um_pool_lost(). NULL until the first. */
+	_Atomic(uint64_t) *lost;
+	atomic_uint_fast64_t nlost;
+	atomic_uint_fast64_t csum_errors, mirror_repairs;
+	/* Metadata blocks with one bad copy, waiting for the log's next commit. */
+	pthread_mutex_t repair_lock;
+	struct um_repair repair[UM_REPAIRS_MAX];
+	_Atomic(uint32_t) nrepair;
+	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
+	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
+	void *priv; /* of the back end */
+};
+
+#define UM_POOL_RDONLY 1u   /* shared lock, never a store */
+#define UM_POOL_EXCL 2u     /* exclusive lock: any use that may store */
+#define UM_POOL_NOLOCK 4u   /* with RDONLY: look at a pool that may be in use (umbractl info) */
+#define UM_POOL_WAIT 8u     /* wait up to 30 s for the lock (a daemon that is just leaving) */
+#define UM_POOL_NOSUPER 16u /* do not read a superblock (mkfs): `size` says how much to map */
+#define UM_POOL_PRIVATE 32u /* with RDONLY: stores allowed, to private pages only (fsck -n) */
+/*
+ * Opens and maps the pool at path and verifies its superblock, taking the second copy when the first
+ * is bad. size: bytes to map with NOSUPER, else 0.
+ * Errors: -EBUSY in use elsewhere; -EMEDIUMTYPE no umbrafs pool; -EUCLEAN both superblocks bad;
+ * -EPROTONOSUPPORT version or incompat bit unknown; -ENODATA shorter than its superblock says;
+ * -EROFS ro_compat bit unknown and not RDONLY; others of open(2). Each with one log line.
+ */
+int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool **out);
+/* A pool of zeros in memory; for unit tests. Superblock fields are for the caller to fill. */
+int um_pool_open_memory(uint64_t size, struct um_pool **out);
+/* The same over memory the caller owns (a crash image). Verifies the superblock unless NOSUPER. */
+int um_pool_open_image(void *base, uint64_t size, unsigned flags, struct um_pool **out);
+void um_pool_close(struct um_pool *pool);
+/* Re-reads pool->super from the pool after mkfs wrote it and sets the geometry fields. */
+int um_pool_load_super(struct um_pool *pool);
+/* Size in bytes and kind of what path names (regular file, block device, devdax). */
+int um_pool_probe(const char *path, uint64_t *out_size, enum umbra_pool_kind *out_kind);
+
+static inline const void *um_pool_ptr(const struct um_pool *pool, um_lba_t lba)
+{
+	return pool->base + (lba << UM_BLOCK_SHIFT);
+}
+static inline bool um_lba_ok(const struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	return lba && lba < pool->nblocks && n <= pool->nblocks - lba;
+}
+
+/* Stores of file data, journal records, fresh blocks; durable after the next drain and barrier. */
+int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
+int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len);
+/* Stores of committed metadata to its home. Marks the block verified. */
+int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
+/* Orders: all stores before are durable (direct) or handed to the kernel (indirect). */
+void um_pool_drain(struct um_pool *pool);
+/* All stores before, except applied metadata of an indirect pool, are on the medium. -EIO. */
+int um_pool_barrier(struct um_pool *pool);
+
+/*
+ * Did a load from one of n blocks from lba on fail since open? Their place in the mapping holds zeros
+ * that are not the pool's; stores to them fail with -EIO.
+ */
+bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n);
+/* Sets or clears the mark "verified" of n blocks; for txn/ and for the functions above. */
+void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified);
+
+/* ---- geometry ------------------------------------------------------------------------------- */
+
+static inline uint64_t um_chunk_of(um_lba_t lba)
+{
+	return lba / UM_CHUNK_BLOCKS;
+}
+/* Chunks in group ag (the last may be shorter). */
+uint32_t um_ag_chunks(const struct um_pool *pool, uint32_t ag);
+/* Pointer (with mirror when copies == 2) of the group's word table, of a chunk's counts. */
+struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag);
+struct um_ptr um_refs_ptr(const struct um_pool *pool, uint64_t chunk);
+/* Address of the superblock's second copy, from the number of chunks. */
+um_lba_t um_super_mirror(uint64_t nchunks);
+/* Groups of a pool of nchunks; a tail shorter than UM_AG_MIN_CHUNKS is cut off: *out_used. */
+uint32_t um_pool_groups(uint64_t nchunks, uint64_t *out_used);
+
+/* ---- blocks that describe themselves ---------------------------------------------------------- */
+
+/* XXH3-64 of a block with the checksum field as zero. */
+uint64_t um_block_csum(const void *block);
+/* Fills in the header of a new block; the body stays as it is. */
+void um_block_init(const struct um_pool *pool, void *block, enum um_kind kind, uint8_t level,
+	struct um_ptr at, uint64_t birth, uint64_t owner);
+void um_block_seal(void *block); /* sets the checksum */
+/* 0, or -EUCLEAN with *why (static text) when block, read at lba, is not a sound block of kind. */
+int um_block_verify(const struct um_pool *pool, const void *block, um_lba_t lba, enum um_kind kind,
+	const char **why);
+/*
+ * The metadata block at ptr, in the mapping: verified the first time, the mirror taken (and noted
+ * for repair) when the primary is bad. -EUCLEAN and one log line naming the block when no copy is
+ * good; -EIO when it cannot be read.
+ */
+int um_block_get(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, const void **out);
+
+/*
+ * Copies the good copy of a metadata block over its bad one; *out_fixed is the block rewritten, or 0
+ * when both were good. -EUCLEAN: neither is. The caller keeps readers away (the log's apply lock).
+ */
+int um_block_repair(
+	struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, um_lba_t *out_fixed);
+
+/* ---- guard ------------------------------------------------------------------------------------ */
+
+/*
+ * A load from the pool that fails raises SIGBUS. The handler notes the block, puts a page of zeros
+ * in its place for this process and sets the thread's mark; whoever loads from the pool asks for the
+ * mark before believing what it read: um_guard_check() is 0, or -EIO once after a failure.
+ */
+int um_guard_install(void);
+void um_guard_register(struct um_pool *pool);
+void um_guard_unregister(struct um_pool *pool);
+extern _Thread_local volatile um_lba_t
+	um_guard_bad; /* 0: no failure in this thread since the last check */
+static inline int um_guard_check(void)
+{
+	if (__builtin_expect(!um_guard_bad, 1))
+		return 0;
+	um_guard_bad = 0;
+	return -5; /* -EIO */
+}
+
+#endif

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The superblock: found, checked, chosen among its copies, repaired. */
+#include <errno.h>
+#include <string.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+#define JOURNAL_MIN_BLOCKS 3u
+
+enum super_state {
+	SUPER_NONE = 0, /* no magic */
+	SUPER_BAD,      /* magic, but unsound or unreadable */
+	SUPER_NEWER,    /* sound, of a version or with features unknown here */
+	SUPER_GOOD,
+};
+
+static bool range_ok(uint64_t nblocks, um_lba_t lba, uint64_t n)
+{
+	return lba && lba < nblocks && n <= nblocks - lba;
+}
+
+static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
+{
+	uint64_t len = super->journal_blocks;
+	um_lba_t a = super->journal_lba, b = super->journal_mirror;
+
+	if (len < JOURNAL_MIN_BLOCKS || !range_ok(nblocks, a, len))
+		return "journal lies outside of the pool";
+	if (b && (!range_ok(nblocks, b, len) || (b < a + len && a < b + len)))
+		return "second copy of the journal is misplaced";
+	return NULL;
+}
+
+/* Fields of a superblock whose checksum is right, but which may have been forged. */
+static const char *super_fault(const struct um_super *super)
+{
+	uint64_t nblocks = super->nchunks * UM_CHUNK_BLOCKS;
+
+	if (super->block_size != UM_BLOCK_SIZE)
+		return "block size is not 4096";
+	if (super->nchunks < UM_AG_MIN_CHUNKS || super->nchunks > UM_LBA_MASK / UM_CHUNK_BLOCKS)
+		return "impossible size";
+	if (super->copies != 1 && super->copies != 2)
+		return "impossible number of metadata copies";
+	if (!range_ok(nblocks, super->root.lba, 1) ||
+		(super->root.mirror && !range_ok(nblocks, super->root.mirror, 1)))
+		return "pool root lies outside of the pool";
+	return journal_fault(super, nblocks);
+}
+
+/* Judges the block at lba as a superblock and copies it out. */
+static enum super_state read_super(
+	struct um_pool *pool, um_lba_t lba, struct um_super *out, const char **why)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE];
+	const struct um_super *super = (const struct um_super *)block;
+	enum super_state state = SUPER_GOOD;
+
+	*why = NULL;
+	if (lba >= pool->map_len / UM_BLOCK_SIZE)
+		return SUPER_NONE;
+	um_guard_check();
+	memcpy(block, um_pool_ptr(pool, lba), sizeof(block));
+	memcpy(out, super, sizeof(*out));
+	if (um_guard_check()) {
+		*why = "cannot be read";
+		return SUPER_BAD;
+	}
+	if (memcmp(super->magic, UM_POOL_MAGIC, sizeof(super->magic)))
+		return SUPER_NONE;
+	if (super->hdr.magic != UM_MAGIC(UM_KIND_SUPER) || super->hdr.kind != UM_KIND_SUPER ||
+		super->hdr.lba != 0)
+		*why = "wrong header";
+	else if (um_block_csum(block) != super->hdr.csum)
+		*why = "wrong checksum";
+	else if (super->version != UM_FORMAT_VERSION || (super->incompat & ~UM_INCOMPAT_KNOWN))
+		state = SUPER_NEWER;
+	else
+		*why = super_fault(super);
+	return *why ? SUPER_BAD : state;
+}
+
+/*
+ * The second copy is where the number of chunks says; that number is in the superblock we cannot
+ * read, so it is guessed from the size of the file, then sought at all chunk starts of group 0.
+ */
+static enum super_state find_second(struct um_pool *pool, struct um_super *out, const char **why)
+{
+	uint64_t chunks = pool->map_len / UM_CHUNK_SIZE, i;
+	enum super_state state, best = SUPER_NONE;
+	struct um_super found;
+	const char *fault;
+
+	best = read_super(pool, um_super_mirror(chunks), out, why);
+	if (chunks > UM_AG_CHUNKS)
+		chunks = UM_AG_CHUNKS;
+	for (i = UM_AG_MIN_CHUNKS - 1; best < SUPER_NEWER && i < chunks; i++) {
+		state = read_super(pool, i * UM_CHUNK_BLOCKS, &found, &fault);
+		if (state <= best)
+			continue;
+		best = state;
+		*out = found;
+		*why = fault;
+	}
+	return best;
+}
+
+static int refuse(struct um_pool *pool, const struct um_super *super, enum super_state state,
+	const char *why, const char *why2)
+{
+	switch (state) {
+	case SUPER_NONE:
+		um_err("%s: is not an umbrafs pool", pool->path);
+		return -EMEDIUMTYPE;
+	case SUPER_NEWER:
+		if (super->version != UM_FORMAT_VERSION)
+			um_err("%s: has format version %u; this program knows version %u",
+				pool->path, super->version, UM_FORMAT_VERSION);
+		else
+			um_err("%s: has unknown features (incompat 0x%llx)", pool->path,
+				(unsigned long long)(super->incompat & ~UM_INCOMPAT_KNOWN));
+		return -EPROTONOSUPPORT;
+	default:
+		um_err("%s: both superblocks are bad (%s; %s)", pool->path, why ? why : "no magic",
+			why2 ? why2 : "no magic");
+		return -EUCLEAN;
+	}
+}
+
+static int check_features(struct um_pool *pool, const struct um_super *super)
+{
+	if (pool->readonly || !(super->ro_compat & ~UM_RO_COMPAT_KNOWN))
+		return 0;
+	um_err("%s: has features that only allow reading it here (ro_compat 0x%llx); mount "
+	       "read-only",
+		pool->path, (unsigned long long)(super->ro_compat & ~UM_RO_COMPAT_KNOWN));
+	return -EROFS;
+}
+
+static int take_super(struct um_pool *pool, const struct um_super *super)
+{
+	uint64_t used, bytes;
+
+	um_pool_groups(super->nchunks, &used);
+	bytes = used * UM_CHUNK_SIZE;
+	if (bytes > pool->map_len) {
+		um_err("%s: is truncated: the superblock says %llu bytes, there are %llu",
+			pool->path, (unsigned long long)bytes, (unsigned long long)pool->map_len);
+		return -ENODATA;
+	}
+	pool->super = *super;
+	return um_pool_set_size(pool, bytes);
+}
+
+int um_super_load(struct um_pool *pool)
+{
+	struct um_super first, second;
+	enum super_state one, two;
+	const char *why, *why2 = NULL;
+	int ret;
+
+	pool->super_repaired = 0;
+	one = read_super(pool, 0, &first, &why);
+	if (one == SUPER_NEWER)
+		return refuse(pool, &first, one, why, NULL);
+	if (one == SUPER_GOOD) {
+		two = read_super(pool, um_super_mirror(first.nchunks), &second, &why2);
+		if (two != SUPER_GOOD || memcmp(&first, &second, sizeof(first))) {
+			/* Behind the end of a truncated pool there is no copy to be bad. */
+			if (um_super_mirror(first.nchunks) < pool->map_len / UM_BLOCK_SIZE) {
+				um_warn("%s: second superblock is bad (%s)", pool->path,
+					two == SUPER_GOOD ? "differs from the first"
+					: why2            ? why2
+							  : "no magic");
+				pool->super_repaired = 2;
+			}
+		}
+	} else {
+		two = find_second(pool, &second, &why2);
+		if (two != SUPER_GOOD) {
+			if (two == SUPER_NONE)
+				two = one;
+			return refuse(pool, &second, two, why, why2);
+		}
+		first = second;
+		um_warn("%s: first superblock is bad (%s); using the second", pool->path,
+			why ? why : "no magic");
+		pool->super_repaired = 1;
+	}
+	ret = check_features(pool, &first);
+	return ret ? ret : take_super(pool, &first);
+}
+
+int um_super_rewrite(struct um_pool *pool)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
+	um_lba_t bad = pool->super_repaired & 1 ? 0 : um_super_mirror(pool->super.nchunks);
+	um_lba_t good = bad ? 0 : um_super_mirror(pool->super.nchunks);
+	int ret;
+
+	if (!pool->super_repaired)
+		return 0;
+	/* All 4096 bytes: what a later version keeps behind our fields is covered by the checksum. */
+	memcpy(block, um_pool_ptr(pool, good), sizeof(block));
+	if (memcmp(block, &pool->super, sizeof(pool->super)))
+		memset(block + sizeof(pool->super), 0, sizeof(block) - sizeof(pool->super));
+	memcpy(block, &pool->super, sizeof(pool->super));
+	um_block_seal(block);
+	ret = um_pool_write(pool, bad, 0, block, sizeof(block));
+	um_pool_drain(pool);
+	if (!ret)
+		ret = um_pool_barrier(pool);
+	if (ret)
+		um_warn("%s: cannot rewrite the bad superblock: %s", pool->path, strerror(-ret));
+	else
+		um_info("%s: %s superblock rewritten", pool->path, bad ? "second" : "first");
+	return ret;
+}

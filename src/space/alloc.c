@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which blocks to take. Data goes where its file ends, else to a run of the wanted length nearby;
+ * metadata into chunks of its own, so that it does not cut data apart, its mirror into a chunk at
+ * least a quarter of the pool away.
+ */
+#include <errno.h>
+
+#include "space/space_int.h"
+
+/* A search may look into this many chunks that turn out to have no run of the wanted length. */
+#define SEARCH_MAX 64u
+/* From this length on a chunk that is free as a whole is preferred. */
+#define WANT_WHOLE 256u
+
+struct run {
+	um_lba_t lba;
+	unsigned n;
+};
+
+static void set_run(struct run *run, uint64_t chunk, unsigned first, unsigned n)
+{
+	run->lba = chunk * UM_CHUNK_BLOCKS + first;
+	run->n = n;
+}
+
+/* Looks into one chunk; true when it has a run of `want`. A shorter one is kept if it is the best. */
+static bool look(
+	struct um_space *space, uint64_t chunk, unsigned from, unsigned want, struct run *best)
+{
+	unsigned first, n;
+
+	if (um_chunk_load(space, chunk))
+		return false;
+	n = um_chunk_find(space, chunk, from, want, &first);
+	if (!from && n < want)
+		um_chunk_bound(space, chunk, n);
+	if (n > best->n)
+		set_run(best, chunk, first, n);
+	return n >= want;
+}
+
+/* Chunks [from, to) in order, for a run of `want`; *tries bounds how many are looked into. */
+static bool search_range(struct um_space *space, uint64_t from, uint64_t to, unsigned want,
+	bool skip_meta, unsigned *tries, struct run *best)
+{
+	while (*tries && (from = um_chunk_next(space, from, to, want, skip_meta)) < to) {
+		--*tries;
+		if (look(space, from++, 0, want, best))
+			return true;
+	}
+	return false;
+}
+
+/* The whole pool once, beginning at `start`; lengths are halved until a run is found. */
+static bool search_from(
+	struct um_space *space, uint64_t start, unsigned want, bool skip_meta, struct run *best)
+{
+	for (; want; want /= 2) {
+		unsigned tries = SEARCH_MAX;
+
+		if (search_range(space, start, space->nchunks, want, skip_meta, &tries, best) ||
+			search_range(space, 0, start, want, skip_meta, &tries, best))
+			return true;
+		if (best->n && best->n >= want / 2)
+			return true;
+	}
+	return best->n > 0;
+}
+
+/* Free blocks exactly at goal. */
+static bool data_at_goal(struct um_space *space, um_lba_t goal, unsigned want, struct run *out)
+{
+	uint64_t chunk = um_chunk_of(goal);
+	unsigned at = goal % UM_CHUNK_BLOCKS, first, n;
+
+	if (um_chunk_load(space, chunk))
+		return false;
+	n = um_chunk_find(space, chunk, at, 1, &first);
+	if (!n || first != at)
+		return false;
+	set_run(out, chunk, at, n < want ? n : want);
+	return true;
+}
+
+static bool find_data(struct um_space *space, um_lba_t goal, unsigned want, struct run *out)
+{
+	uint64_t start, whole;
+
+	if (goal && data_at_goal(space, goal, want, out))
+		return true;
+	if (!goal)
+		goal = space->data_cursor;
+	start = um_chunk_of(goal);
+	if (want < WANT_WHOLE) {
+		/* Behind the goal in its chunk, if that is long enough; then all of it. */
+		if (!space->chunk[start].meta &&
+			(look(space, start, goal % UM_CHUNK_BLOCKS, want, out) ||
+				look(space, start, 0, want, out)))
+			return true;
+	} else {
+		whole = um_chunk_next(space, start, space->nchunks, UM_CHUNK_BLOCKS, true);
+		if (whole == space->nchunks)
+			whole = um_chunk_next(space, 0, start, UM_CHUNK_BLOCKS, true);
+		if (look(space, whole, 0, want, out))
+			return true;
+	}
+	out->n = 0;
+	return search_from(space, start, want, true, out) ||
+	       search_from(space, start, want, false, out);
+}
+
+/* ---- metadata ------------------------------------------------------------------------------------- */
+
+/* First chunk in [from, to) that holds metadata and has room. */
+static uint64_t meta_next(const struct um_space *space, uint64_t from, uint64_t to)
+{
+	while (from < to) {
+		uint64_t word = space->meta_free[from / 64] >> (from % 64);
+
+		if (word) {
+			from += (unsigned)__builtin_ctzll(word);
+			return from < to ? from : to;
+		}
+		from = (from / 64 + 1) * 64;
+	}
+	return to;
+}
+
+/* In [from, to): a chunk of metadata with room, else a free chunk, else one with some room. */
+static bool meta_range(
+	struct um_space *space, uint64_t from, uint64_t to, unsigned want, struct run *out)
+{
+	uint64_t chunk = meta_next(space, from, to);
+
+	if (chunk < to && look(space, chunk, 0, want, out))
+		return true;
+	for (unsigned least = UM_CHUNK_BLOCKS; least; least /= 8) {
+		unsigned tries = SEARCH_MAX;
+
+		out->n = 0;
+		if (search_range(space, from, to, least > want ? least : want, false, &tries, out))
+			return true;
+	}
+	return false;
+}
+
+/* At `near` or behind it in its chunk, or before. */
+static bool meta_near(struct um_space *space, um_lba_t near, unsigned want, struct run *out)
+{
+	uint64_t chunk = um_chunk_of(near);
+
+	if (look(space, chunk, near % UM_CHUNK_BLOCKS, want, out))
+		return true;
+	out->n = 0;
+	return look(space, chunk, 0, want, out);
+}
+
+static bool find_meta(struct um_space *space, um_lba_t goal, unsigned want, struct run *out)
+{
+	uint64_t start;
+
+	/*
+	 * The goal is followed into a chunk known for metadata. After a mount none is: the first
+	 * goal, a node's neighbour as a rule, then shows one.
+	 */
+	if (goal && (space->chunk[um_chunk_of(goal)].meta || !space->meta_cursor) &&
+		meta_near(space, goal, want, out))
+		return true;
+	out->n = 0;
+	if (space->meta_cursor && meta_near(space, space->meta_cursor, want, out))
+		return true;
+	out->n = 0;
+	start = um_chunk_of(space->meta_cursor ? space->meta_cursor : goal);
+	return meta_range(space, start, space->nchunks, want, out) ||
+	       meta_range(space, 0, start, want, out) ||
+	       search_from(space, start, want, false, out);
+}
+
+static bool far_apart(const struct um_space *space, uint64_t a, uint64_t b)
+{
+	uint64_t quarter = space->nchunks / 4;
+
+	return a != b && (a > b ? a - b : b - a) >= quarter;
+}
+
+/* A block for the mirror of one in chunk p; the primary itself is already marked busy. */
+static bool find_mirror(struct um_space *space, uint64_t p, struct run *out)
+{
+	uint64_t n = space->nchunks, quarter = n / 4, target = (p + n / 2) % n;
+	uint64_t low_end = p >= quarter ? p - quarter + 1 : 0; /* far chunks below p */
+	uint64_t high = p + (quarter ? quarter : 1);           /* and above */
+
+	if (space->mirror_cursor && far_apart(space, p, um_chunk_of(space->mirror_cursor)) &&
+		meta_near(space, space->mirror_cursor, 1, out))
+		return true;
+	if (low_end > p)
+		low_end = p;
+	if (high > n)
+		high = n;
+	out->n = 0;
+	if (target > p ? meta_range(space, target, n, 1, out) ||
+				 meta_range(space, high, target, 1, out) ||
+				 meta_range(space, 0, low_end, 1, out)
+		       : meta_range(space, target, low_end, 1, out) ||
+				 meta_range(space, 0, target, 1, out) ||
+				 meta_range(space, high, n, 1, out))
+		return true;
+	return meta_range(space, p + 1, n, 1, out) || meta_range(space, 0, p, 1, out) ||
+	       meta_range(space, p, p + 1, 1, out);
+}
+
+/* ---- taking ------------------------------------------------------------------------------------------- */
+
+/* How many of `want` blocks the reserve lets a caller with these flags have. */
+static unsigned allowed(const struct um_space *space, unsigned flags, unsigned want)
+{
+	uint64_t keep = space->keep;
+
+	if (flags & UM_SPACE_RESERVE)
+		keep = 0;
+	else if (flags & UM_SPACE_META)
+		keep /= 4;
+	if (space->idle <= keep)
+		return 0;
+	return space->idle - keep < want ? (unsigned)(space->idle - keep) : want;
+}
+
+static int mark_taken(struct um_space *space, struct run *run, unsigned want)
+{
+	int err;
+
+	if (run->n > want)
+		run->n = want;
+	err = um_chunk_mark(space, um_chunk_of(run->lba), run->lba % UM_CHUNK_BLOCKS, run->n, true);
+	if (!err)
+		space->taken += run->n;
+	return err;
+}
+
+/* A goal that names no usable block is none. */
+static um_lba_t sane_goal(const struct um_space *space, um_lba_t goal)
+{
+	return um_chunk_of(goal) < space->nchunks ? goal : 0;
+}
+
+static int take_meta_run(struct um_space *space, um_lba_t goal, unsigned want, struct run *out)
+{
+	int err;
+
+	out->n = 0;
+	if (!find_meta(space, goal, want, out))
+		return -ENOSPC;
+	err = mark_taken(space, out, want);
+	if (err)
+		return err;
+	um_chunk_set_meta(space, um_chunk_of(out->lba));
+	space->meta_cursor = out->lba;
+	return 0;
+}
+
+static int take_locked(
+	struct um_space *space, um_lba_t goal, unsigned want, unsigned flags, struct run *out)
+{
+	int err;
+
+	goal = sane_goal(space, goal);
+	want = allowed(space, flags, want);
+	if (!want)
+		return -ENOSPC;
+	if (flags & UM_SPACE_META)
+		return take_meta_run(space, goal, want, out);
+	out->n = 0;
+	if (!find_data(space, goal, want, out))
+		return -ENOSPC;
+	err = mark_taken(space, out, want);
+	if (!err && !goal)
+		space->data_cursor = sane_goal(space, out->lba + out->n);
+	return err;
+}
+
+/* A run may cross chunks here: transactions put adjacent runs together. */
+static void give_locked(struct um_space *space, um_lba_t lba, uint32_t n)
+{
+	space->taken -= n;
+	while (n) {
+		unsigned first = lba % UM_CHUNK_BLOCKS;
+		unsigned part = n < UM_CHUNK_BLOCKS - first ? n : UM_CHUNK_BLOCKS - first;
+
+		/* Without memory for a full chunk's bitmap they stay out of use until the next mount. */
+		(void)um_chunk_mark(space, um_chunk_of(lba), first, part, false);
+		lba += part;
+		n -= part;
+	}
+}
+
+static int take_meta_locked(
+	struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out)
+{
+	unsigned copies = space->pool->super.copies == 2 ? 2 : 1;
+	struct run run, mirror = {0, 0};
+	int err;
+
+	if (allowed(space, flags | UM_SPACE_META, copies) < copies)
+		return -ENOSPC;
+	err = take_meta_run(space, sane_goal(space, goal), 1, &run);
+	if (err)
+		return err;
+	if (copies == 2) {
+		err = find_mirror(space, um_chunk_of(run.lba), &mirror) ? 0 : -ENOSPC;
+		if (!err)
+			err = mark_taken(space, &mirror, 1);
+		if (err) {
+			give_locked(space, run.lba, 1);
+			return err;
+		}
+		um_chunk_set_meta(space, um_chunk_of(mirror.lba));
+		space->mirror_cursor = mirror.lba;
+	}
+	*out = (struct um_ptr){.lba = run.lba, .mirror = mirror.lba};
+	return 0;
+}
+
+/* Waiting blocks are looked at before each search, when there are enough for it to pay. */
+static void reap_some(struct um_space *space)
+{
+	if (space->freed_data.len + space->freed_meta.len >= SEARCH_MAX)
+		um_quarantine_reap(space);
+}
+
+int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
+	um_lba_t *out_lba, uint32_t *out_got)
+{
+	struct run run;
+	int err;
+
+	if (!want)
+		return -EINVAL;
+	if (want > UM_CHUNK_BLOCKS)
+		want = UM_CHUNK_BLOCKS;
+	do {
+		pthread_mutex_lock(&space->lock);
+		reap_some(space);
+		err = take_locked(space, goal, want, flags, &run);
+		pthread_mutex_unlock(&space->lock);
+	} while (err == -ENOSPC && um_quarantine_flush(space));
+	if (err)
+		return err;
+	*out_lba = run.lba;
+	*out_got = run.n;
+	return 0;
+}
+
+int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out)
+{
+	int err;
+
+	do {
+		pthread_mutex_lock(&space->lock);
+		reap_some(space);
+		err = take_meta_locked(space, goal, flags, out);
+		pthread_mutex_unlock(&space->lock);
+	} while (err == -ENOSPC && um_quarantine_flush(space));
+	return err;
+}
+
+void um_space_give(struct um_space *space, um_lba_t lba, uint32_t n)
+{
+	pthread_mutex_lock(&space->lock);
+	give_locked(space, lba, n);
+	pthread_mutex_unlock(&space->lock);
+}
+
+void um_space_allocated(struct um_space *space, um_lba_t lba, uint32_t n)
+{
+	(void)lba;
+	pthread_mutex_lock(&space->lock);
+	space->taken -= n;
+	pthread_mutex_unlock(&space->lock);
+}
+
+void um_space_stat(struct um_space *space, struct um_space_stat *out)
+{
+	uint64_t usable;
+
+	pthread_mutex_lock(&space->lock);
+	out->total = space->total;
+	out->reserved = space->taken;
+	out->quarantined = um_quarantine_blocks(space);
+	out->free = space->idle + space->taken + out->quarantined;
+	usable = space->idle + out->quarantined;
+	pthread_mutex_unlock(&space->lock);
+	out->avail = usable > space->keep ? usable - space->keep : 0;
+}

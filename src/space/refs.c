@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reference counts, in transactions. A chunk whose blocks all have one count is one word in its
+ * group's table; as soon as a part changes, its page of counts is written, and given up again when
+ * the counts become equal.
+ */
+#include <errno.h>
+
+#include "pool/log.h"
+#include "space/space_int.h"
+
+/* A run of blocks inside one chunk. */
+struct piece {
+	uint64_t chunk;
+	unsigned first, n;
+};
+
+bool um_chunk_ok(const struct um_pool *pool, uint64_t chunk)
+{
+	uint32_t n = um_ag_chunks(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+	uint64_t i = chunk % UM_AG_CHUNKS;
+
+	return chunk < pool->nchunks && i && i + 1 < n;
+}
+
+static int bad(um_lba_t lba, const char *why)
+{
+	um_err("reference count of block %llu: %s", (unsigned long long)lba, why);
+	return -EUCLEAN;
+}
+
+/* The part of [lba, lba + n) in its first chunk. */
+static int next_piece(const struct um_pool *pool, um_lba_t lba, uint64_t n, struct piece *out)
+{
+	if (!um_lba_ok(pool, lba, n))
+		return bad(lba, "outside the pool");
+	out->chunk = um_chunk_of(lba);
+	out->first = lba % UM_CHUNK_BLOCKS;
+	out->n = UM_CHUNK_BLOCKS - out->first;
+	if (out->n > n)
+		out->n = (unsigned)n;
+	return um_chunk_ok(pool, out->chunk) ? 0 : bad(lba, "in a table chunk");
+}
+
+static struct um_ptr ag_ptr(const struct um_pool *pool, uint64_t chunk)
+{
+	return um_ag_ptr(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+}
+
+static int read_word(struct um_src src, uint64_t chunk, uint64_t *out)
+{
+	const void *block;
+	int err = um_src_get(src, ag_ptr(src.pool, chunk), UM_KIND_AG, &block);
+
+	if (err)
+		return err;
+	*out = ((const struct um_ag *)block)->word[chunk % UM_AG_CHUNKS];
+	if (UM_WORD_STATE(*out) > UM_CHUNK_MIXED)
+		return bad(chunk * UM_CHUNK_BLOCKS, "bad chunk word");
+	return 0;
+}
+
+static int write_word(struct um_txn *txn, uint64_t chunk, uint64_t word)
+{
+	void *block;
+	int err = um_txn_edit(txn, ag_ptr(um_txn_pool(txn), chunk), UM_KIND_AG, &block);
+
+	if (!err)
+		((struct um_ag *)block)->word[chunk % UM_AG_CHUNKS] = word;
+	return err;
+}
+
+/* ---- loops over counts, plain enough for the compiler to vectorise ------------------------------- */
+
+static uint32_t lowest(const uint32_t *count, unsigned n)
+{
+	uint32_t low = UINT32_MAX;
+
+	for (unsigned i = 0; i < n; i++)
+		low = count[i] < low ? count[i] : low;
+	return low;
+}
+
+static uint32_t highest(const uint32_t *count, unsigned n)
+{
+	uint32_t high = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		high = count[i] > high ? count[i] : high;
+	return high;
+}
+
+static void add(uint32_t *count, unsigned n, uint32_t delta)
+{
+	for (unsigned i = 0; i < n; i++)
+		count[i] += delta;
+}
+
+static unsigned zeros(const uint32_t *count, unsigned n)
+{
+	unsigned found = 0;
+
+	for (unsigned i = 0; i < n; i++)
+		found += count[i] == 0;
+	return found;
+}
+
+static bool all_equal(const uint32_t *count)
+{
+	uint32_t differ = 0;
+
+	if (count[0] != count[UM_CHUNK_BLOCKS - 1])
+		return false;
+	for (unsigned i = 1; i < UM_CHUNK_BLOCKS; i++)
+		differ |= count[i] ^ count[0];
+	return !differ;
+}
+
+/* ---- changing -------------------------------------------------------------------------------------- */
+
+/* The counts of a chunk to change, whatever it was before. */
+static int edit_counts(struct um_txn *txn, uint64_t chunk, uint64_t word, uint32_t **out)
+{
+	struct um_ptr ptr = um_refs_ptr(um_txn_pool(txn), chunk);
+	void *block;
+	int err;
+
+	if (UM_WORD_STATE(word) == UM_CHUNK_MIXED) {
+		err = um_txn_edit(txn, ptr, UM_KIND_REF, &block);
+		if (!err)
+			*out = ((struct um_refs *)block)->count;
+		return err;
+	}
+	err = um_txn_overwrite(txn, ptr, UM_KIND_REF, chunk, &block);
+	if (err)
+		return err;
+	*out = ((struct um_refs *)block)->count;
+	add(*out, UM_CHUNK_BLOCKS, UM_WORD_COUNT(word));
+	return 0;
+}
+
+/* Is every count in the range one that `delta` may be added to? */
+static int allowed(uint32_t low, uint32_t high, int delta, bool alloc, um_lba_t lba)
+{
+	if (alloc)
+		return high ? bad(lba, "allocated twice") : 0;
+	if (!low)
+		return bad(lba, "in use but not counted");
+	return delta > 0 && high >= UM_REF_MAX ? -EMLINK : 0;
+}
+
+/* Adds delta to a piece of a chunk; *out_freed: how many counts became 0. */
+static int change_piece(struct um_txn *txn, const struct piece *p, int delta, bool alloc,
+	uint32_t **out_count, unsigned *out_freed)
+{
+	um_lba_t lba = p->chunk * UM_CHUNK_BLOCKS + p->first;
+	uint32_t *count, all;
+	uint64_t word, was;
+	unsigned nfree;
+	int err = read_word(um_txn_src(txn), p->chunk, &word);
+
+	if (err)
+		return err;
+	was = word;
+	*out_count = NULL;
+	if (UM_WORD_STATE(word) == UM_CHUNK_UNIFORM) {
+		all = UM_WORD_COUNT(word);
+		err = allowed(all, all, delta, alloc, lba);
+		if (err)
+			return err;
+		if (p->n == UM_CHUNK_BLOCKS) {
+			*out_freed = all + delta == 0 ? p->n : 0;
+			return write_word(txn, p->chunk, UM_WORD(UM_CHUNK_UNIFORM, 0, all + delta));
+		}
+		nfree = all ? 0 : UM_CHUNK_BLOCKS;
+	} else {
+		nfree = UM_WORD_NFREE(word);
+	}
+	err = edit_counts(txn, p->chunk, word, &count);
+	if (!err)
+		err = allowed(lowest(count + p->first, p->n), highest(count + p->first, p->n),
+			delta, alloc, lba);
+	if (err)
+		return err;
+	add(count + p->first, p->n, (uint32_t)delta);
+	*out_count = count;
+	*out_freed = delta < 0 ? zeros(count + p->first, p->n) : 0;
+	nfree += *out_freed;
+	nfree -= alloc ? p->n : 0;
+	if (nfree > UM_CHUNK_BLOCKS)
+		return bad(lba, "chunk word and counts disagree");
+	word = all_equal(count) ? UM_WORD(UM_CHUNK_UNIFORM, 0, count[0])
+				: UM_WORD(UM_CHUNK_MIXED, nfree, 0);
+	return word == was ? 0 : write_word(txn, p->chunk, word);
+}
+
+int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n)
+{
+	struct piece p;
+	uint32_t *count;
+	unsigned freed;
+	int err = next_piece(um_txn_pool(txn), lba, n, &p);
+
+	if (!err && p.n != n)
+		err = -EINVAL;
+	if (!err)
+		err = change_piece(txn, &p, 1, true, &count, &freed);
+	return err ? err : um_txn_note_alloc(txn, lba, n);
+}
+
+/* Would one more reference pass the limit anywhere? Before a change of several chunks. */
+static int check_limit(struct um_src src, um_lba_t lba, uint32_t n)
+{
+	uint32_t count, run;
+	int err;
+
+	for (; n; n -= run, lba += run) {
+		err = um_ref_count(src, lba, n, &count, &run);
+		if (err)
+			return err;
+		if (count >= UM_REF_MAX)
+			return -EMLINK;
+	}
+	return 0;
+}
+
+int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n)
+{
+	const struct um_pool *pool = um_txn_pool(txn);
+	struct piece p;
+	uint32_t *count;
+	unsigned freed;
+	int err = 0;
+
+	if (n && um_chunk_of(lba) != um_chunk_of(lba + n - 1))
+		err = check_limit(um_txn_src(txn), lba, n);
+	for (; !err && n; n -= p.n, lba += p.n) {
+		err = next_piece(pool, lba, n, &p);
+		if (!err)
+			err = change_piece(txn, &p, 1, false, &count, &freed);
+		if (err)
+			return err;
+	}
+	return err;
+}
+
+/* Tells the transaction about each run of counts that became 0; count NULL: the whole piece. */
+static int note_freed(struct um_txn *txn, const struct piece *p, const uint32_t *count, bool meta)
+{
+	um_lba_t base = p->chunk * UM_CHUNK_BLOCKS;
+	unsigned i = p->first, end = p->first + p->n, from;
+	int err = um_space_pin(um_txn_space(txn), p->chunk);
+
+	if (!err && !count)
+		return um_txn_note_free(txn, base + p->first, p->n, meta);
+	while (!err && i < end) {
+		while (i < end && count[i])
+			i++;
+		from = i;
+		while (i < end && !count[i])
+			i++;
+		if (i > from)
+			err = um_txn_note_free(txn, base + from, i - from, meta);
+	}
+	return err;
+}
+
+int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t *out_freed)
+{
+	const struct um_pool *pool = um_txn_pool(txn);
+	uint32_t total = 0;
+	int err = 0;
+
+	while (!err && n) {
+		struct piece p;
+		uint32_t *count;
+		unsigned freed;
+
+		err = next_piece(pool, lba, n, &p);
+		if (!err)
+			err = change_piece(txn, &p, -1, false, &count, &freed);
+		if (!err && freed)
+			err = note_freed(txn, &p, count, meta);
+		if (err)
+			return err;
+		total += freed;
+		n -= p.n;
+		lba += p.n;
+	}
+	if (out_freed)
+		*out_freed = total;
+	return err;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------ */
+
+/* Count of the piece's first block, and how many of its blocks have the same. */
+static int count_piece(
+	struct um_src src, const struct piece *p, uint32_t *out_count, unsigned *out_run)
+{
+	const struct um_refs *refs;
+	const void *block;
+	uint64_t word;
+	unsigned i = p->first + 1, end = p->first + p->n;
+	int err = read_word(src, p->chunk, &word);
+
+	if (err)
+		return err;
+	if (UM_WORD_STATE(word) == UM_CHUNK_UNIFORM) {
+		*out_count = UM_WORD_COUNT(word);
+		*out_run = p->n;
+		return 0;
+	}
+	err = um_src_get(src, um_refs_ptr(src.pool, p->chunk), UM_KIND_REF, &block);
+	if (err)
+		return err;
+	refs = block;
+	while (i < end && refs->count[i] == refs->count[p->first])
+		i++;
+	*out_count = refs->count[p->first];
+	*out_run = i - p->first;
+	return 0;
+}
+
+int um_ref_count(
+	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run)
+{
+	struct piece p;
+	uint32_t count;
+	unsigned run;
+	int err = next_piece(src.pool, lba, n, &p);
+
+	if (!err)
+		err = count_piece(src, &p, out_count, &run);
+	if (err)
+		return err;
+	*out_run = run;
+	while (run == p.n && *out_run < n) {
+		err = next_piece(src.pool, lba + *out_run, n - *out_run, &p);
+		if (!err)
+			err = count_piece(src, &p, &count, &run);
+		if (err)
+			return err;
+		if (count != *out_count)
+			break;
+		*out_run += run;
+	}
+	return 0;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Opening and closing the index: the groups' words are read, nothing else. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "pool/log.h"
+#include "space/space_int.h"
+
+#define KEEP_MIN 16u
+#define KEEP_MAX 8192u /* blocks */
+
+static void load_word(struct um_space *space, uint64_t chunk, uint64_t word)
+{
+	struct um_chunk *c = &space->chunk[chunk];
+	unsigned nfree = 0;
+
+	switch (UM_WORD_STATE(word)) {
+	case UM_CHUNK_UNIFORM:
+		nfree = UM_WORD_COUNT(word) ? 0 : UM_CHUNK_BLOCKS;
+		c->known = true;
+		break;
+	case UM_CHUNK_MIXED:
+		nfree = UM_WORD_NFREE(word);
+		if (nfree > UM_CHUNK_BLOCKS)
+			nfree = UM_CHUNK_BLOCKS;
+		break;
+	default:
+		um_err("chunk %llu: bad word in its group's table", (unsigned long long)chunk);
+		c->known = true;
+		break;
+	}
+	c->nfree = nfree;
+	c->run = nfree;
+	space->idle += nfree;
+	if (nfree > space->region[chunk / UM_REGION_CHUNKS])
+		space->region[chunk / UM_REGION_CHUNKS] = nfree;
+}
+
+/* A group whose table is lost has no free blocks; the rest of the pool goes on. */
+static void load_group(struct um_space *space, uint32_t ag)
+{
+	struct um_src src = {space->pool, NULL};
+	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS;
+	uint32_t n = um_ag_chunks(space->pool, ag);
+	const void *block;
+	bool lost = um_src_get(src, um_ag_ptr(space->pool, ag), UM_KIND_AG, &block) != 0;
+
+	if (lost)
+		um_err("group %u: its table cannot be read, nothing is allocated there", ag);
+	for (uint32_t i = 0; i < n; i++) {
+		bool table = !um_chunk_ok(space->pool, first + i);
+
+		if (!table)
+			space->total += UM_CHUNK_BLOCKS;
+		if (table || lost)
+			space->chunk[first + i].known = true;
+		else
+			load_word(space, first + i, ((const struct um_ag *)block)->word[i]);
+	}
+}
+
+static int space_alloc(struct um_space *space)
+{
+	uint64_t regions = space->nchunks / UM_REGION_CHUNKS + 1;
+
+	space->chunk = calloc(space->nchunks, sizeof(*space->chunk));
+	space->region = calloc(regions, sizeof(*space->region));
+	space->meta_free = calloc(regions, sizeof(*space->meta_free));
+	return space->chunk && space->region && space->meta_free ? 0 : -ENOMEM;
+}
+
+int um_space_open(struct um_log *log, struct um_space **out)
+{
+	struct um_space *space = calloc(1, sizeof(*space));
+	const struct um_super *super;
+	uint64_t journal;
+
+	if (!space)
+		return -ENOMEM;
+	space->pool = um_log_pool(log);
+	space->log = log;
+	pthread_mutex_init(&space->lock, NULL);
+	for (uint32_t ag = 0; ag < space->pool->nags; ag++)
+		space->nchunks += um_ag_chunks(space->pool, ag);
+	if (!space->nchunks || space_alloc(space)) {
+		um_space_close(space);
+		return space->nchunks ? -ENOMEM : -EUCLEAN;
+	}
+	um_log_read_lock(log);
+	for (uint32_t ag = 0; ag < space->pool->nags; ag++)
+		load_group(space, ag);
+	um_log_read_unlock(log);
+	super = &space->pool->super;
+	journal = super->journal_blocks * (super->journal_mirror ? 2 : 1);
+	space->total -= journal < space->total ? journal : space->total;
+	space->keep = space->total / 64;
+	if (space->keep < KEEP_MIN)
+		space->keep = KEEP_MIN;
+	if (space->keep > KEEP_MAX)
+		space->keep = KEEP_MAX;
+	um_log_set_space(log, space);
+	*out = space;
+	return 0;
+}
+
+void um_space_close(struct um_space *space)
+{
+	if (!space)
+		return;
+	for (uint64_t i = 0; space->chunk && i < space->nchunks; i++)
+		free(space->chunk[i].busy);
+	free(space->chunk);
+	free(space->region);
+	free(space->meta_free);
+	um_quarantine_drop(space);
+	pthread_mutex_destroy(&space->lock);
+	free(space);
+}
+
+int um_space_pin(struct um_space *space, uint64_t chunk)
+{
+	int err;
+
+	pthread_mutex_lock(&space->lock);
+	err = um_chunk_load(space, chunk);
+	pthread_mutex_unlock(&space->lock);
+	return err;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Space: persistent reference counts, and the volatile index of what is free.
+ *
+ * A block is allocated if and only if its count is above 0; there is no other record. The index of
+ * free space is built at mount from the groups' chunk words (one word for 2 MiB); the counts of a
+ * chunk are read when an allocation first looks into it.
+ *
+ * Freed blocks are reused only when (1) the transaction that freed them is durable, (2) every
+ * request that could still point at them has ended (epochs), and (3) on indirect pools, for metadata
+ * blocks wanted as data, a checkpoint has passed. Until then they wait in quarantine; they count as
+ * free in statfs.
+ */
+#ifndef UM_SPACE_SPACE_H
+#define UM_SPACE_SPACE_H
+
+#include "txn/txn.h"
+
+struct um_space;
+
+int um_space_open(struct um_log *log, struct um_space **out);
+void um_space_close(struct um_space *space);
+/* mkfs: words and counts of a new pool; the journal's blocks (and its mirror's) get count 1. */
+int um_space_format(struct um_pool *pool);
+
+struct um_space_stat {
+	uint64_t total;    /* blocks that are not tables or journal */
+	uint64_t free;     /* count 0, reserved and quarantined ones included */
+	uint64_t avail;    /* what file data may still take: free less the reserve */
+	uint64_t reserved; /* handed out by um_space_take, not yet committed */
+	uint64_t quarantined;
+};
+void um_space_stat(struct um_space *space, struct um_space_stat *out);
+
+#define UM_SPACE_META 1u    /* for metadata: may use the metadata reserve */
+#define UM_SPACE_RESERVE 2u /* for a txn that frees space: may use the last reserve */
+/*
+ * Takes a run of up to `want` free blocks at or behind goal (0: anywhere), never crossing a chunk:
+ * volatile until um_ref_alloc in a committed transaction, or um_space_give. Waits for quarantined
+ * blocks (forcing a sync) before it says -ENOSPC. Prefers a run of `want`; else the longest it finds
+ * nearby. Metadata is kept together, away from data; a mirror far from its primary.
+ * Not to be called with um_log_read_lock held; inside a transaction is fine.
+ */
+int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
+	um_lba_t *out_lba, uint32_t *out_got);
+void um_space_give(struct um_space *space, um_lba_t lba, uint32_t n);
+/* Like take, for one metadata block and, with copies == 2, its mirror. */
+int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out);
+
+/* ---- counts; all in a transaction -------------------------------------------------------------- */
+
+/*
+ * Taken blocks, of one chunk, become allocated: 0 -> 1. From here on the txn gives them back if it
+ * aborts; after an error they are still the caller's to give.
+ */
+int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n);
+/* +1 for each of n blocks. -EMLINK (nothing changed) when a count is at UM_REF_MAX: copy instead. */
+int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n);
+/* -1 for each; those that reach 0 are noted as freed. *out_freed (or NULL): how many did. */
+int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t *out_freed);
+/* Count of one block, and over how many of the following n blocks (1..n) it stays the same. */
+int um_ref_count(
+	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run);
+
+/*
+ * From commit only, after it took effect, with no lock but the writer's: once for each run given to
+ * um_txn_note_alloc (they are allocated for good), once for each given to um_txn_note_free. An abort
+ * calls um_space_give for each run given to um_txn_note_alloc.
+ */
+void um_space_allocated(struct um_space *space, um_lba_t lba, uint32_t n);
+void um_space_committed(struct um_space *space, uint64_t seq, um_lba_t lba, uint32_t n, bool meta);
+
+/* ---- epochs --------------------------------------------------------------------------------------- */
+
+/*
+ * A thread that will point into the pool without a lock (a reply from pool memory) holds an epoch
+ * from before it looks the block up until the reply has left. Cheap, no lock; may nest.
+ */
+void um_epoch_enter(struct um_space *space);
+void um_epoch_leave(struct um_space *space);
+/* Moves what may be reused out of quarantine; called by take, by statfs, by the background thread. */
+void um_space_reap(struct um_space *space);
+
+#endif

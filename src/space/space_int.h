@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Inside the space room: the volatile index of free blocks, the quarantine, epochs. */
+#ifndef UM_SPACE_SPACE_INT_H
+#define UM_SPACE_SPACE_INT_H
+
+#include <pthread.h>
+
+#include "space/space.h"
+
+#define UM_CHUNK_WORDS (UM_CHUNK_BLOCKS / 64)
+#define UM_REGION_CHUNKS 64u /* chunks summed up in one entry of um_space.region */
+
+/*
+ * What is known about a chunk's free blocks. `known` chunks: nfree, and busy for what is between none
+ * and all, are the truth. Others are mixed chunks nobody has looked into since mount: nfree is what
+ * the chunk's word says, and none of their blocks is taken or in quarantine.
+ */
+struct um_chunk {
+	uint64_t *busy; /* 512 bits, 1: not to be had; NULL when nfree says it all */
+	uint16_t nfree;
+	uint16_t run; /* no run of free blocks is longer: an upper bound, 0 and 512 exact */
+	bool known;
+	bool meta; /* metadata was put here lately: file data goes elsewhere if it can */
+};
+
+/* A run of freed blocks that may still be pointed at. */
+struct um_freed {
+	uint64_t seq;   /* the transaction that freed it */
+	uint64_t epoch; /* current then */
+	um_lba_t lba;
+	uint32_t n;
+};
+/* Oldest first; a ring. */
+struct um_freed_list {
+	struct um_freed *ring;
+	size_t cap, head, len;
+	uint64_t blocks;
+};
+
+struct um_space {
+	struct um_pool *pool;
+	struct um_log *log;
+	pthread_mutex_t lock; /* all below, except what is constant after open */
+	uint64_t nchunks;     /* constant; those that belong to groups */
+	uint64_t total;       /* constant; blocks that can be used */
+	uint64_t keep;        /* constant; blocks file data leaves for metadata */
+	struct um_chunk *chunk;
+	uint16_t *region;     /* per 64 chunks: upper bound of their `run` */
+	uint64_t *meta_free;  /* bit per chunk: meta, and has free blocks */
+	uint64_t idle;        /* sum of nfree: may be taken now */
+	uint64_t taken;       /* by um_space_take, not yet allocated or given back */
+	um_lba_t data_cursor; /* where the last search for data without a goal ended */
+	um_lba_t meta_cursor, mirror_cursor;
+	struct um_freed_list freed_data, freed_meta;
+};
+
+/* ---- index (free.c); space->lock held ------------------------------------------------------------ */
+
+/* Makes the chunk's record known, reading its counts. -EUCLEAN, -EIO: it then has no free blocks. */
+int um_chunk_load(struct um_space *space, uint64_t chunk);
+/* Free blocks become busy, or busy ones free. -ENOMEM (only from all or none). */
+int um_chunk_mark(struct um_space *space, uint64_t chunk, unsigned first, unsigned n, bool busy);
+/*
+ * In a known chunk: the first run of `want` free blocks at or behind from, else the longest one there.
+ * Returns its length, 0 for none.
+ */
+unsigned um_chunk_find(const struct um_space *space, uint64_t chunk, unsigned from, unsigned want,
+	unsigned *out_first);
+/* Next chunk in [from, to) that may have a run of `want` blocks; `to` when there is none. */
+uint64_t um_chunk_next(
+	struct um_space *space, uint64_t from, uint64_t to, unsigned want, bool skip_meta);
+/* A search proved that no run in the chunk is longer. */
+void um_chunk_bound(struct um_space *space, uint64_t chunk, unsigned run);
+void um_chunk_set_meta(struct um_space *space, uint64_t chunk);
+
+/* ---- quarantine (quarantine.c) ---------------------------------------------------------------------- */
+
+/* Frees what has waited long enough; lock held. True when any block was. */
+bool um_quarantine_reap(struct um_space *space);
+static inline uint64_t um_quarantine_blocks(const struct um_space *space)
+{
+	return space->freed_data.blocks + space->freed_meta.blocks;
+}
+/* Forces and awaits what keeps blocks in quarantine; lock not held. False: nothing came of it. */
+bool um_quarantine_flush(struct um_space *space);
+void um_quarantine_drop(struct um_space *space);
+
+/* ---- epochs (epoch.c) ---------------------------------------------------------------------------------- */
+
+uint64_t um_epoch_now(void);
+/* Begins a new epoch; returns the oldest one that some thread is still in, or the new one. */
+uint64_t um_epoch_oldest(void);
+/* The one that the calling thread is in, or 0. */
+uint64_t um_epoch_own(void);
+
+/* ---- counts (refs.c) -------------------------------------------------------------------------------------- */
+
+/* Is the chunk part of a group, and none of its tables? */
+bool um_chunk_ok(const struct um_pool *pool, uint64_t chunk);
+/* Makes blocks that a transaction is about to free visible as busy, before its commit. */
+int um_space_pin(struct um_space *space, uint64_t chunk);
+
+#endif

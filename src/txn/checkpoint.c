@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Checkpoint of an indirect pool: the metadata that records stand for is written home, then the
+ * records' place in the ring is free and the private pages go back.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/log.h"
+#include "txn/internal.h"
+
+struct run {
+	struct um_log *log;
+	bool owned;                        /* the caller holds the writer lock all the time */
+	uint32_t next, count;              /* blocks of the dirty set taken so far; to take */
+	um_lba_t lba[UM_CHECKPOINT_BATCH]; /* of the images of this batch, ascending */
+	uint32_t n;
+};
+
+static void lock(struct run *run)
+{
+	if (!run->owned)
+		um_log_lock_writer(run->log);
+}
+
+static void unlock(struct run *run)
+{
+	if (!run->owned)
+		um_log_unlock_writer(run->log);
+}
+
+static int by_lba(const void *a, const void *b)
+{
+	um_lba_t x = *(const um_lba_t *)a, y = *(const um_lba_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/*
+ * Copies the next blocks out. The writer lock keeps commits away, and a running transaction's bytes
+ * are not in the mapping; so an image is the state after the last commit, whose number is returned.
+ * Only a checkpoint removes from the set, so positions in it are stable.
+ */
+static uint64_t take_images(struct run *run)
+{
+	struct um_log *log = run->log;
+	uint64_t upto;
+	uint32_t i;
+
+	lock(run);
+	upto = atomic_load(&log->committed);
+	for (run->n = 0; run->n < UM_CHECKPOINT_BATCH && run->next < run->count; run->next++) {
+		struct um_dirty_block *block = &log->dirty.at[run->next];
+
+		block->image = block->seq;
+		run->lba[run->n++] = block->lba;
+	}
+	qsort(run->lba, run->n, sizeof(run->lba[0]), by_lba);
+	for (i = 0; i < run->n; i++)
+		memcpy(log->images + (size_t)i * UM_BLOCK_SIZE, um_pool_ptr(log->pool, run->lba[i]),
+			UM_BLOCK_SIZE);
+	unlock(run);
+	return upto;
+}
+
+static int write_images(struct run *run)
+{
+	struct um_pool *pool = run->log->pool;
+	uint32_t i, n;
+	int ret = 0;
+
+	for (i = 0; i < run->n && !ret; i += n) {
+		for (n = 1; i + n < run->n && run->lba[i + n] == run->lba[i] + n; n++)
+			;
+		ret = pool->ops->writeback(
+			pool, run->lba[i], run->log->images + (size_t)i * UM_BLOCK_SIZE, n);
+	}
+	if (ret)
+		um_err("%s: cannot write metadata home: %s", pool->path, strerror(-ret));
+	return ret;
+}
+
+/* At home and not changed since: the private page equals the file's. */
+static bool give_back(const struct um_dirty_block *block, void *arg)
+{
+	struct um_log *log = arg;
+
+	if (block->image != block->seq)
+		return false;
+	log->pool->ops->giveback(log->pool, block->lba, 1);
+	return true;
+}
+
+static int write_home(struct run *run)
+{
+	struct um_log *log = run->log;
+	uint64_t upto;
+	int ret = 0;
+
+	for (;;) {
+		upto = take_images(run);
+		if (!run->n)
+			return 0;
+		/* After a power cut nothing may be at home that replay would not know of. */
+		ret = um_log_sync_to(log, upto);
+		if (!ret)
+			ret = write_images(run);
+		if (ret)
+			return ret;
+	}
+}
+
+static int barrier(struct um_log *log)
+{
+	int ret = um_pool_barrier(log->pool);
+
+	if (ret)
+		um_log_fail(log, ret, "writing to the medium");
+	return ret;
+}
+
+static int run_checkpoint(struct um_log *log, bool owned)
+{
+	struct run run = {.log = log, .owned = owned};
+	uint64_t end, used, seq, home;
+	int ret = um_log_sync(log);
+
+	if (ret)
+		return ret;
+	lock(&run);
+	end = log->ring.head;
+	used = log->ring.used;
+	seq = log->ring.seq;
+	home = atomic_load(&log->committed);
+	run.count = log->dirty.n;
+	unlock(&run);
+	if (!used && !run.count)
+		return 0;
+	ret = write_home(&run);
+	if (!ret)
+		ret = barrier(log);
+	if (!ret)
+		ret = um_ring_move_tail(&log->ring, end, seq + 1);
+	/* The old records may be overwritten only when the medium's tail is behind them. */
+	if (!ret)
+		ret = barrier(log);
+	if (ret)
+		return ret;
+	lock(&run);
+	log->ring.tail = end;
+	log->ring.used -= used;
+	um_dirty_prune(&log->dirty, give_back, log);
+	atomic_store(&log->checkpointed, home);
+	unlock(&run);
+	atomic_fetch_add_explicit(&log->n_checkpoints, 1, memory_order_relaxed);
+	return 0;
+}
+
+int um_log_checkpoint(struct um_log *log)
+{
+	bool owned = um_log_is_writer(log);
+	int ret = atomic_load(&log->stopped);
+
+	if (ret || log->direct || log->pool->readonly)
+		return ret;
+	if (!owned)
+		pthread_mutex_lock(&log->checkpoint_lock);
+	else if (pthread_mutex_trylock(&log->checkpoint_lock))
+		return -EBUSY;
+	ret = run_checkpoint(log, owned);
+	pthread_mutex_unlock(&log->checkpoint_lock);
+	return ret;
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Commit. Everything that can fail comes before the record is whole in the journal; from then on the
+ * transaction has happened, and what follows only stores what the record says.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "pool/log.h"
+#include "space/space.h"
+#include "txn/internal.h"
+
+/* Indirect pools: file data in place goes to the kernel first, and not through the journal. */
+static int write_data(struct um_txn *txn)
+{
+	const uint8_t *at = txn->record.at + sizeof(struct um_record);
+	uint32_t i;
+	int ret;
+
+	for (i = 0; i < txn->ndata; i++) {
+		const struct um_entry *entry = (const struct um_entry *)at;
+
+		ret = um_pool_write(txn->log->pool, entry->lba, entry->off, entry + 1, entry->len);
+		if (ret)
+			return ret;
+		at += um_entry_size(entry);
+	}
+	txn->record.len = sizeof(struct um_record);
+	txn->nentry = txn->ndata = 0;
+	return 0;
+}
+
+/* Direct pools: a new block goes straight home, where nothing refers to it yet. */
+static int write_fresh(struct um_txn *txn, const struct um_copy *copy)
+{
+	struct um_pool *pool = txn->log->pool;
+	int ret = um_pool_write(pool, copy->lba, 0, copy->now, UM_BLOCK_SIZE);
+
+	if (!ret && copy->mirror)
+		ret = um_pool_write(pool, copy->mirror, 0, copy->now, UM_BLOCK_SIZE);
+	return ret;
+}
+
+static int add_copy_to_record(struct um_txn *txn, const struct um_copy *copy)
+{
+	struct um_ptr ptr = {copy->lba, copy->mirror};
+	int ret;
+
+	if (copy->was && !memcmp(copy->was, copy->now, UM_BLOCK_SIZE))
+		return 0;
+	um_block_seal(copy->now);
+	if (copy->fresh && txn->log->direct)
+		return write_fresh(txn, copy);
+	ret = um_buf_reserve(&txn->record, UM_DIFF_MAX);
+	if (!ret)
+		txn->nentry += um_diff_block(&txn->record, ptr, copy->was, copy->now);
+	return ret;
+}
+
+static int build_record(struct um_txn *txn)
+{
+	struct um_log *log = txn->log;
+	struct um_record *record;
+	size_t len;
+	uint32_t i;
+	int ret = log->direct ? 0 : write_data(txn);
+
+	for (i = 0; i < txn->ncopies && !ret; i++)
+		if (txn->copies[i].now && !txn->copies[i].freed)
+			ret = add_copy_to_record(txn, &txn->copies[i]);
+	len = (txn->record.len + 63) & ~(size_t)63;
+	if (!ret && len > um_log_record_max(log)) {
+		um_err("%s: a transaction of %zu bytes is too large for the journal",
+			log->pool->path, len);
+		ret = -E2BIG;
+	}
+	if (!ret)
+		ret = um_buf_reserve(&txn->record, len - txn->record.len);
+	if (!ret && !log->direct)
+		ret = um_dirty_reserve(&log->dirty, 2 * txn->nentry + UM_REPAIRS_MAX);
+	if (ret)
+		return ret;
+	memset(txn->record.at + txn->record.len, 0, len - txn->record.len);
+	txn->record.len = len;
+	record = (struct um_record *)txn->record.at;
+	record->type = UM_RECORD_TXN;
+	record->nentry = txn->nentry;
+	return 0;
+}
+
+static bool is_freed(const struct um_txn *txn, um_lba_t lba)
+{
+	uint32_t i;
+
+	for (i = 0; i < txn->nfrees; i++)
+		if (lba >= txn->frees[i].lba && lba - txn->frees[i].lba < txn->frees[i].n)
+			return true;
+	return false;
+}
+
+/*
+ * Copies good copies over the bad ones that were met. A block is noted by somebody who reached it
+ * under the apply lock or within a transaction, and every commit empties the list; so only what this
+ * transaction frees may have become something else.
+ */
+static void repair_noted(struct um_txn *txn)
+{
+	struct um_repair list[UM_REPAIRS_MAX];
+	struct um_pool *pool = txn->log->pool;
+	uint32_t i, n;
+	um_lba_t fixed;
+
+	if (!atomic_load_explicit(&pool->nrepair, memory_order_acquire))
+		return;
+	pthread_mutex_lock(&pool->repair_lock);
+	n = pool->nrepair;
+	memcpy(list, pool->repair, n * sizeof(list[0]));
+	pool->nrepair = 0;
+	pthread_mutex_unlock(&pool->repair_lock);
+	for (i = 0; i < n; i++) {
+		if (is_freed(txn, list[i].ptr.lba) ||
+			um_block_repair(pool, list[i].ptr, list[i].kind, &fixed) || !fixed)
+			continue;
+		if (!txn->log->direct)
+			um_dirty_add(&txn->log->dirty, fixed, txn->seq);
+		um_info("%s: block %llu rewritten from its other copy", pool->path,
+			(unsigned long long)fixed);
+	}
+}
+
+static void apply_record(struct um_txn *txn)
+{
+	const struct um_record *record = (const struct um_record *)txn->record.at;
+	struct um_log *log = txn->log;
+	uint32_t i;
+	int ret;
+
+	if (txn->ndata)
+		um_record_apply(log, record, UM_APPLY_DATA);
+	pthread_rwlock_wrlock(&log->apply);
+	ret = um_record_apply(log, record, UM_APPLY_META);
+	if (log->direct)
+		for (i = 0; i < txn->ncopies; i++)
+			if (txn->copies[i].fresh && !txn->copies[i].freed)
+				um_pool_mark(log->pool, txn->copies[i].lba, 1,
+					!um_pool_lost(log->pool, txn->copies[i].lba, 1));
+	repair_noted(txn);
+	pthread_rwlock_unlock(&log->apply);
+	if (ret)
+		um_err("%s: storing transaction %llu: %s", log->pool->path,
+			(unsigned long long)txn->seq, strerror(-ret));
+}
+
+/*
+ * Direct pools, three fences: record and new blocks are durable before anything changes; the
+ * changes before the tail passes the record; the tail before any block freed here is used again.
+ */
+static int write_and_apply(struct um_txn *txn)
+{
+	struct um_log *log = txn->log;
+	struct um_ring *ring = &log->ring;
+	int ret;
+
+	ret = um_ring_append(ring, (struct um_record *)txn->record.at, txn->record.len, txn->seq);
+	if (ret) {
+		um_err("%s: cannot write to the journal: %s", log->pool->path, strerror(-ret));
+		return ret;
+	}
+	um_pool_drain(log->pool);
+	atomic_store(&log->committed, txn->seq);
+	apply_record(txn);
+	if (!log->direct)
+		return 0;
+	um_pool_drain(log->pool);
+	ring->tail = ring->head;
+	ring->used = 0;
+	ret = um_ring_move_tail(ring, ring->tail, txn->seq + 1);
+	um_pool_drain(log->pool);
+	if (ret)
+		/* Replaying this record again and again is harmless; a later one over it is not. */
+		um_log_fail(log, ret, "moving the journal's tail");
+	return 0;
+}
+
+static void tell(struct um_txn *txn)
+{
+	struct um_log *log = txn->log;
+	uint32_t i;
+
+	for (i = 0; i < txn->nallocs; i++)
+		um_space_allocated(log->space, txn->allocs[i].lba, txn->allocs[i].n);
+	for (i = 0; i < txn->nfrees; i++)
+		um_space_committed(log->space, txn->seq, txn->frees[i].lba, txn->frees[i].n,
+			txn->frees[i].meta);
+	for (i = 0; i < txn->nhooks; i++)
+		txn->hooks[i].fn(txn->hooks[i].arg);
+}
+
+int um_txn_commit(struct um_txn *txn)
+{
+	struct um_log *log = txn->log;
+	int ret = atomic_load(&log->stopped);
+
+	if (!ret)
+		ret = build_record(txn);
+	if (!ret && txn->nentry)
+		ret = write_and_apply(txn);
+	if (ret) {
+		um_txn_abort(txn);
+		return ret;
+	}
+	tell(txn);
+	atomic_fetch_add_explicit(&log->n_commits, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(
+		&log->n_record_bytes, txn->nentry ? txn->record.len : 0, memory_order_relaxed);
+	um_txn_reset(txn);
+	um_log_unlock_writer(log);
+	return 0;
+}

@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Inside txn/: the log, its journal ring, the set of blocks to write home, the transaction.
+ *
+ * Locks of this room, outermost first: checkpoint_lock -> writer -> apply -> sync_lock. The room's
+ * place among all locks is in src/DESIGN.md.
+ */
+#ifndef UM_TXN_INTERNAL_H
+#define UM_TXN_INTERNAL_H
+
+#include "txn/txn.h"
+
+/* ---- a growing buffer ------------------------------------------------------------------------- */
+
+struct um_buf {
+	uint8_t *at;
+	size_t len, cap;
+};
+/* Room for `more` bytes behind len. -ENOMEM. */
+int um_buf_reserve(struct um_buf *buf, size_t more);
+
+/* ---- the journal: a ring of records ---------------------------------------------------------------- */
+
+/* Offsets count bytes in the ring, which begins behind the header block. */
+struct um_ring {
+	struct um_pool *pool;
+	um_lba_t lba, mirror; /* first block of the ring, and of its second copy or 0 */
+	uint64_t size;        /* bytes */
+	uint64_t head;        /* where the next record goes */
+	uint64_t tail;        /* where replay would start */
+	uint64_t used;        /* bytes from tail to head, those skipped at the end included */
+	uint64_t seq;         /* of the last transaction written */
+	uint64_t hint;        /* tail_seq as stored */
+};
+
+/* What the header says. */
+struct um_ring_state {
+	uint8_t boot_id[16];
+	uint32_t mode;
+	uint64_t tail, tail_seq; /* offset, and the sequence number expected there */
+	bool repair;             /* one copy of the header is bad */
+};
+uint64_t um_journal_csum(const struct um_journal *head);
+void um_boot_id(uint8_t out[16]);
+int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_state *out);
+/* Writes the whole header: boot, mode, and the ring's tail with seq + 1 expected there. */
+int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode);
+/* Moves the tail; durable after the next drain (direct) or barrier. */
+int um_ring_move_tail(struct um_ring *ring, uint64_t offset, uint64_t next_seq);
+/* Bytes that a record of len would take at the head now, with what has to be skipped. */
+uint64_t um_ring_cost(const struct um_ring *ring, uint64_t len);
+/*
+ * Seals the record (type and nentry are the caller's; len is a multiple of 64) and writes it at the
+ * head. On failure nothing counts as written. Not durable yet.
+ */
+int um_ring_append(struct um_ring *ring, struct um_record *record, uint64_t len, uint64_t seq);
+/*
+ * The sound record at the cursor, when `next_seq` is the number that the next transaction must have:
+ * 0 and the record in memory of the pool (good until the ring is written to), the cursor moved
+ * behind it; -ENOENT at the end. WRAP records are followed, not returned.
+ */
+struct um_cursor {
+	uint64_t offset;
+	uint64_t walked; /* bytes; never more than the ring has */
+};
+int um_ring_read(const struct um_ring *ring, struct um_cursor *cursor, uint64_t next_seq,
+	const struct um_record **out);
+
+/* ---- entries of a record ------------------------------------------------------------------------------ */
+
+/*
+ * Appends to buf what turns `was` (NULL: unknown, everything) into `now`, a metadata block at ptr.
+ * The buffer must have room for UM_DIFF_MAX bytes. Returns the number of entries.
+ */
+#define UM_DIFF_MAX (4 * UM_BLOCK_SIZE)
+uint32_t um_diff_block(struct um_buf *buf, struct um_ptr ptr, const void *was, const void *now);
+/* Bytes of an entry with what follows it. */
+static inline size_t um_entry_size(const struct um_entry *entry)
+{
+	size_t len = sizeof(*entry);
+
+	if (entry->type != UM_ENTRY_FILL)
+		len += ((size_t)entry->len + 7) & ~(size_t)7;
+	return len;
+}
+/* Are all entries of a record inside of it and inside of the pool? */
+bool um_record_sound(const struct um_pool *pool, const struct um_record *record);
+/*
+ * Stores what a record's entries of the wanted sort say. Idempotent. The dirty set of an indirect
+ * pool must have room (um_dirty_reserve).
+ */
+#define UM_APPLY_DATA 1u
+#define UM_APPLY_META 2u
+int um_record_apply(struct um_log *log, const struct um_record *record, unsigned which);
+
+/* ---- indirect pools: blocks whose private page is newer than the file ------------------------------------ */
+
+struct um_dirty_block {
+	um_lba_t lba;
+	uint64_t seq;   /* of the last change */
+	uint64_t image; /* seq when a checkpoint last took its image */
+};
+struct um_dirty {
+	struct um_dirty_block *at;
+	uint32_t n, cap;
+	uint32_t *index; /* open addressing, index into at + 1; a power of two, at least 2 * cap */
+	uint32_t mask;
+};
+int um_dirty_reserve(struct um_dirty *dirty, uint32_t more);
+void um_dirty_add(struct um_dirty *dirty, um_lba_t lba, uint64_t seq);
+/* Forgets the blocks for which gone says so. */
+void um_dirty_prune(struct um_dirty *dirty,
+	bool (*gone)(const struct um_dirty_block *block, void *arg), void *arg);
+void um_dirty_free(struct um_dirty *dirty);
+
+/* ---- the transaction ---------------------------------------------------------------------------------------- */
+
+struct um_copy {
+	um_lba_t lba;
+	um_lba_t mirror;
+	uint8_t *now;    /* the private copy; NULL: only known to be freed */
+	const void *was; /* what the pool has, to compare with; NULL: write it all */
+	enum um_kind kind;
+	bool fresh; /* allocated by this txn */
+	bool freed; /* its last reference was dropped by this txn */
+};
+struct um_hook {
+	um_txn_hook_fn *fn;
+	void *arg;
+};
+struct um_range {
+	um_lba_t lba;
+	uint32_t n;
+	bool meta;
+};
+struct um_txn {
+	struct um_log *log;
+	unsigned flags;
+	uint64_t seq;
+	struct um_copy *copies;
+	uint32_t ncopies, cap_copies;
+	uint32_t nnow; /* copies with content */
+	/* lba -> copy: open addressing; a slot counts only when its stamp is this transaction's. */
+	struct um_slot_ref {
+		uint32_t stamp, copy;
+	} * table;
+	uint32_t mask, stamp;
+	struct um_buf record; /* head, data entries as they come, metadata entries at commit */
+	uint32_t nentry;
+	uint32_t ndata; /* of them data */
+	struct um_range *allocs, *frees;
+	uint32_t nallocs, cap_allocs, nfrees, cap_frees;
+	struct um_hook *hooks;
+	uint32_t nhooks, cap_hooks;
+};
+struct um_copy *um_txn_find(const struct um_txn *txn, um_lba_t lba);
+void um_txn_reset(struct um_txn *txn); /* gives the copies' buffers back, forgets everything */
+void um_txn_free(struct um_txn *txn);  /* at the end of the log */
+
+/* ---- the log --------------------------------------------------------------------------------------------------- */
+
+struct um_log {
+	struct um_pool *pool;
+	struct um_space *space;
+	bool direct;
+	uint64_t replayed;
+
+	pthread_mutex_t writer;   /* one transaction; ring, txn and dirty belong to its holder */
+	_Atomic(uintptr_t) owner; /* thread that holds writer, 0 when free: um_log_self() */
+	struct um_ring ring;
+	struct um_txn txn;
+	struct um_dirty dirty;
+	uint8_t **spare; /* block buffers for copies */
+	uint32_t nspare, cap_spare;
+
+	pthread_rwlock_t apply; /* metadata in the mapping: shared to read, alone to store */
+
+	_Atomic(int) stopped; /* negative errno that begin returns */
+	_Atomic(uint64_t) committed, durable, checkpointed;
+	_Atomic(uint64_t) covered; /* durable by a COMMIT record; written with writer held */
+
+	/* Group commit: callers of sync share a round that starts after they came. */
+	pthread_mutex_t sync_lock;
+	pthread_cond_t sync_cond;
+	uint64_t rounds_started, rounds_done; /* under sync_lock, like the two below */
+	bool sync_running;
+	int sync_result; /* of the last round */
+
+	pthread_mutex_t checkpoint_lock; /* one checkpoint at a time */
+	uint8_t *images;                 /* UM_CHECKPOINT_BATCH blocks; under checkpoint_lock */
+
+	_Atomic(uint64_t) n_commits, n_aborts, n_record_bytes, n_syncs, n_checkpoints, n_edits;
+};
+#define UM_CHECKPOINT_BATCH 256u
+
+/* A value that tells threads apart. */
+uintptr_t um_log_self(void);
+void um_log_lock_writer(struct um_log *log);
+void um_log_unlock_writer(struct um_log *log);
+static inline bool um_log_is_writer(const struct um_log *log)
+{
+	return atomic_load_explicit(&log->owner, memory_order_relaxed) == um_log_self();
+}
+/* Makes `seq` durable; returns at once when it is. */
+int um_log_sync_to(struct um_log *log, uint64_t seq);
+/* At open: everything up to seq is committed, durable and at home. */
+void um_log_set_seq(struct um_log *log, uint64_t seq);
+/* Stops changes after an error that leaves no choice, loudly, once. */
+void um_log_fail(struct um_log *log, int err, const char *what);
+/* Takes the writer lock when changes are allowed and the journal has room for any transaction. */
+int um_log_lock_for_txn(struct um_log *log);
+/* Largest record a transaction may have. */
+uint64_t um_log_record_max(const struct um_log *log);
+/*
+ * Reads the journal and stores what is committed but not at home; the ring then ends behind the last
+ * record seen.
+ */
+int um_log_replay(struct um_log *log, const struct um_ring_state *state);
+/* Block buffers. */
+uint8_t *um_log_get_buffer(struct um_log *log);
+void um_log_put_buffer(struct um_log *log, uint8_t *buffer);
+
+#endif

@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The log: open, close, the writer lock, group commit, stop. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pool/log.h"
+#include "txn/internal.h"
+
+/* ---- open and close ------------------------------------------------------------------------------- */
+
+static int init_locks(struct um_log *log)
+{
+	pthread_rwlockattr_t attr;
+	int ret;
+
+	pthread_mutex_init(&log->writer, NULL);
+	pthread_mutex_init(&log->sync_lock, NULL);
+	pthread_mutex_init(&log->checkpoint_lock, NULL);
+	pthread_cond_init(&log->sync_cond, NULL);
+	pthread_rwlockattr_init(&attr);
+	/* A stream of readers must not keep a commit waiting. */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	ret = pthread_rwlock_init(&log->apply, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -ret;
+}
+
+void um_log_set_seq(struct um_log *log, uint64_t seq)
+{
+	atomic_store(&log->committed, seq);
+	atomic_store(&log->durable, seq);
+	atomic_store(&log->covered, seq);
+	atomic_store(&log->checkpointed, seq);
+}
+
+/*
+ * Begins a new run of records behind those found. Numbers jump by more than the ring can hold, so
+ * that no record left in it, torn or dropped, can ever be taken for one of the new.
+ */
+static int start_ring(struct um_log *log, const struct um_ring_state *state)
+{
+	uint32_t mode = log->direct ? UM_JOURNAL_DIRECT : UM_JOURNAL_GROUPS;
+	struct um_ring *ring = &log->ring;
+	uint8_t boot_id[16] = {0};
+	int ret;
+
+	ring->tail = ring->head;
+	ring->used = 0;
+	ring->seq += ring->size / 64 + 2;
+	um_log_set_seq(log, ring->seq);
+	if (log->direct) {
+		ret = um_ring_move_tail(ring, ring->tail, ring->seq + 1);
+		um_pool_drain(log->pool);
+		if (!ret && (state->mode != mode || state->repair))
+			ret = um_ring_store(ring, boot_id, mode);
+		return ret;
+	}
+	um_boot_id(boot_id);
+	ret = um_ring_store(ring, boot_id, mode);
+	return ret ? ret : um_pool_barrier(log->pool);
+}
+
+/* What was found is brought home; then the journal is empty and of this boot. */
+static int recover(struct um_log *log)
+{
+	struct um_ring_state state;
+	int ret = um_ring_load(log->pool, &log->ring, &state);
+
+	if (!ret)
+		ret = um_log_replay(log, &state);
+	if (ret || log->pool->readonly)
+		return ret;
+	ret = um_log_checkpoint(log);
+	return ret ? ret : start_ring(log, &state);
+}
+
+int um_log_open(struct um_pool *pool, struct um_log **out)
+{
+	struct um_log *log = calloc(1, sizeof(*log));
+	int ret;
+
+	if (!log)
+		return -ENOMEM;
+	log->pool = pool;
+	log->direct = pool->direct;
+	log->txn.log = log;
+	ret = init_locks(log);
+	if (!ret && !log->direct) {
+		log->images = aligned_alloc(UM_BLOCK_SIZE, UM_CHECKPOINT_BATCH * UM_BLOCK_SIZE);
+		if (!log->images)
+			ret = -ENOMEM;
+	}
+	if (!ret)
+		ret = recover(log);
+	if (ret)
+		um_log_abandon(log);
+	else
+		*out = log;
+	return ret;
+}
+
+void um_log_abandon(struct um_log *log)
+{
+	if (!log)
+		return;
+	um_txn_free(&log->txn);
+	um_dirty_free(&log->dirty);
+	while (log->nspare)
+		free(log->spare[--log->nspare]);
+	free(log->spare);
+	free(log->images);
+	pthread_rwlock_destroy(&log->apply);
+	pthread_cond_destroy(&log->sync_cond);
+	pthread_mutex_destroy(&log->checkpoint_lock);
+	pthread_mutex_destroy(&log->sync_lock);
+	pthread_mutex_destroy(&log->writer);
+	free(log);
+}
+
+int um_log_close(struct um_log *log)
+{
+	/* A log that was stopped stays as it is; the next mount replays it. */
+	int ret = um_log_checkpoint(log);
+
+	um_log_abandon(log);
+	return ret;
+}
+
+/* ---- writer ------------------------------------------------------------------------------------------ */
+
+uintptr_t um_log_self(void)
+{
+	static _Thread_local char here;
+
+	return (uintptr_t)&here;
+}
+
+void um_log_lock_writer(struct um_log *log)
+{
+	pthread_mutex_lock(&log->writer);
+	atomic_store_explicit(&log->owner, um_log_self(), memory_order_relaxed);
+}
+
+void um_log_unlock_writer(struct um_log *log)
+{
+	atomic_store_explicit(&log->owner, 0, memory_order_relaxed);
+	pthread_mutex_unlock(&log->writer);
+}
+
+uint64_t um_log_record_max(const struct um_log *log)
+{
+	/*
+	 * Direct: the ring is empty at every commit, so half of it always fits somewhere. Indirect: at
+	 * most half is in use when a transaction begins (less a block for COMMIT records), and skipping
+	 * the end of the ring may cost as much as the record.
+	 */
+	return log->ring.size / (log->direct ? 2 : 4);
+}
+
+int um_log_lock_for_txn(struct um_log *log)
+{
+	uint64_t hard = log->ring.size / 2 - UM_BLOCK_SIZE, soft = hard * 3 / 4;
+	int ret;
+
+	if (log->pool->readonly)
+		return -EROFS;
+	for (;;) {
+		bool full;
+
+		um_log_lock_writer(log);
+		ret = atomic_load(&log->stopped);
+		if (ret) {
+			um_log_unlock_writer(log);
+			return ret;
+		}
+		if (log->direct || log->ring.used <= soft)
+			return 0;
+		full = log->ring.used > hard;
+		/* Filling: one thread empties it, the others go on while there is room. */
+		if (!full && pthread_mutex_trylock(&log->checkpoint_lock))
+			return 0;
+		if (!full)
+			pthread_mutex_unlock(&log->checkpoint_lock);
+		um_log_unlock_writer(log);
+		ret = um_log_checkpoint(log);
+		if (ret && full)
+			return ret;
+		if (ret) {
+			um_log_lock_writer(log);
+			ret = atomic_load(&log->stopped);
+			if (!ret && log->ring.used <= hard)
+				return 0;
+			um_log_unlock_writer(log);
+			return ret ? ret : -ENOSPC;
+		}
+	}
+}
+
+uint8_t *um_log_get_buffer(struct um_log *log)
+{
+	if (log->nspare)
+		return log->spare[--log->nspare];
+	return aligned_alloc(64, UM_BLOCK_SIZE);
+}
+
+void um_log_put_buffer(struct um_log *log, uint8_t *buffer)
+{
+	uint32_t cap = log->cap_spare ? 2 * log->cap_spare : 64;
+	uint8_t **spare;
+
+	if (!buffer)
+		return;
+	if (log->nspare == log->cap_spare) {
+		spare = cap > 4096 ? NULL : realloc(log->spare, cap * sizeof(*spare));
+		if (!spare) {
+			free(buffer);
+			return;
+		}
+		log->spare = spare;
+		log->cap_spare = cap;
+	}
+	log->spare[log->nspare++] = buffer;
+}
+
+/* ---- durability ------------------------------------------------------------------------------------------ */
+
+void um_log_fail(struct um_log *log, int err, const char *what)
+{
+	int none = 0;
+
+	if (atomic_compare_exchange_strong(&log->stopped, &none, err))
+		um_err("%s: %s failed: %s; no more changes are made to this pool", log->pool->path,
+			what, strerror(-err));
+}
+
+static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
+{
+	uint64_t now = atomic_load(value);
+
+	while (now < seq && !atomic_compare_exchange_weak(value, &now, seq))
+		;
+}
+
+/* Writes the COMMIT record of a group whose records and data are on the medium. */
+static int append_commit(struct um_log *log, uint64_t covers)
+{
+	_Alignas(64) struct um_record record;
+	bool mine = um_log_is_writer(log);
+	int ret = 0;
+
+	memset(&record, 0, sizeof(record));
+	record.type = UM_RECORD_COMMIT;
+	record.covers = covers;
+	if (!mine)
+		um_log_lock_writer(log);
+	if (atomic_load(&log->covered) < covers) {
+		ret = um_ring_append(&log->ring, &record, sizeof(record), log->ring.seq);
+		if (!ret)
+			atomic_store(&log->covered, covers);
+	}
+	if (!mine)
+		um_log_unlock_writer(log);
+	return ret;
+}
+
+/*
+ * One group commit. The order is the point: what the group's records refer to and the records
+ * themselves, then the COMMIT that makes them count after a power cut, then that.
+ */
+static int commit_group(struct um_log *log)
+{
+	uint64_t seq = atomic_load(&log->committed);
+	int ret = um_pool_barrier(log->pool);
+
+	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
+	if (!ret && seq > atomic_load(&log->durable)) {
+		ret = append_commit(log, seq);
+		if (ret == -ENOSPC)
+			return ret; /* the file below cannot grow: the next sync may find room */
+		if (!ret)
+			ret = um_pool_barrier(log->pool);
+		if (!ret)
+			raise_to(&log->durable, seq);
+	}
+	if (ret) {
+		um_log_fail(log, ret, "writing to the medium");
+		return -EIO;
+	}
+	return 0;
+}
+
+int um_log_sync(struct um_log *log)
+{
+	int ret = atomic_load(&log->stopped);
+	uint64_t need, round;
+
+	if (ret || log->direct || log->pool->readonly)
+		return ret;
+	/* Within a transaction: waiting for a round whose leader waits for the writer would be for ever. */
+	if (um_log_is_writer(log))
+		return commit_group(log);
+	pthread_mutex_lock(&log->sync_lock);
+	/* A round under way may have begun before our last write: the one after it counts. */
+	need = log->rounds_started + 1;
+	while (log->rounds_done < need) {
+		if (log->sync_running) {
+			pthread_cond_wait(&log->sync_cond, &log->sync_lock);
+			continue;
+		}
+		log->sync_running = true;
+		round = ++log->rounds_started;
+		pthread_mutex_unlock(&log->sync_lock);
+		ret = commit_group(log);
+		pthread_mutex_lock(&log->sync_lock);
+		log->sync_result = ret;
+		log->rounds_done = round;
+		log->sync_running = false;
+		pthread_cond_broadcast(&log->sync_cond);
+	}
+	ret = log->sync_result;
+	pthread_mutex_unlock(&log->sync_lock);
+	return ret;
+}
+
+int um_log_sync_to(struct um_log *log, uint64_t seq)
+{
+	return atomic_load(&log->durable) >= seq ? 0 : um_log_sync(log);
+}
+
+void um_log_stop(struct um_log *log, int err, bool flush)
+{
+	bool mine = um_log_is_writer(log);
+	int none = 0;
+
+	if (flush)
+		um_log_sync(log);
+	/* Nothing is being written any more when this returns. */
+	if (!mine) {
+		pthread_mutex_lock(&log->checkpoint_lock);
+		um_log_lock_writer(log);
+	}
+	atomic_compare_exchange_strong(&log->stopped, &none, err > 0 ? -err : err);
+	if (!mine) {
+		um_log_unlock_writer(log);
+		pthread_mutex_unlock(&log->checkpoint_lock);
+	}
+}
+
+/* ---- small things ------------------------------------------------------------------------------------------ */
+
+void um_log_read_lock(struct um_log *log)
+{
+	pthread_rwlock_rdlock(&log->apply);
+}
+
+void um_log_read_unlock(struct um_log *log)
+{
+	pthread_rwlock_unlock(&log->apply);
+}
+
+uint64_t um_log_replayed(const struct um_log *log)
+{
+	return log->replayed;
+}
+
+struct um_pool *um_log_pool(struct um_log *log)
+{
+	return log->pool;
+}
+
+void um_log_set_space(struct um_log *log, struct um_space *space)
+{
+	log->space = space;
+}
+
+uint64_t um_log_committed(const struct um_log *log)
+{
+	return atomic_load(&log->committed);
+}
+
+uint64_t um_log_durable(const struct um_log *log)
+{
+	return atomic_load(log->direct ? &log->committed : &log->durable);
+}
+
+uint64_t um_log_checkpointed(const struct um_log *log)
+{
+	return atomic_load(log->direct ? &log->committed : &log->checkpointed);
+}
+
+void um_log_stats(struct um_log *log, struct um_log_stats *out)
+{
+	out->commits = atomic_load(&log->n_commits);
+	out->aborts = atomic_load(&log->n_aborts);
+	out->record_bytes = atomic_load(&log->n_record_bytes);
+	out->syncs = atomic_load(&log->n_syncs);
+	out->checkpoints = atomic_load(&log->n_checkpoints);
+	out->edits = atomic_load(&log->n_edits);
+}

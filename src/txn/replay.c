@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Storing what a record says: at commit, and again after a crash. */
+#include <errno.h>
+#include <string.h>
+
+#include "pool/log.h"
+#include "txn/internal.h"
+
+static bool entry_sound(const struct um_pool *pool, const struct um_entry *entry)
+{
+	uint64_t blocks = 1;
+
+	if (entry->type == UM_ENTRY_DATA) {
+		blocks = ((uint64_t)entry->off + entry->len + UM_BLOCK_SIZE - 1) / UM_BLOCK_SIZE;
+		if (entry->off >= UM_BLOCK_SIZE || entry->mirror)
+			return false;
+	} else if (entry->type == UM_ENTRY_BYTES || entry->type == UM_ENTRY_FILL) {
+		if (entry->off > UM_BLOCK_SIZE || entry->len > UM_BLOCK_SIZE - entry->off)
+			return false;
+		if (entry->type == UM_ENTRY_FILL && (entry->off % 4 || entry->len % 4))
+			return false;
+	} else {
+		return false;
+	}
+	return um_lba_ok(pool, entry->lba, blocks ? blocks : 1) &&
+	       (!entry->mirror || um_lba_ok(pool, entry->mirror, 1));
+}
+
+bool um_record_sound(const struct um_pool *pool, const struct um_record *record)
+{
+	const uint8_t *at = (const uint8_t *)(record + 1);
+	uint64_t left = record->len - sizeof(*record), size;
+	uint32_t i;
+
+	for (i = 0; i < record->nentry; i++) {
+		const struct um_entry *entry = (const struct um_entry *)at;
+
+		if (left < sizeof(*entry))
+			return false;
+		size = um_entry_size(entry);
+		if (size > left || !entry_sound(pool, entry))
+			return false;
+		at += size;
+		left -= size;
+	}
+	return true;
+}
+
+/* A block that cannot be loaded cannot be stored to either; its other copy stands for it. */
+static int ignore_lost(const struct um_pool *pool, um_lba_t lba, int ret)
+{
+	return ret == -EIO && um_pool_lost(pool, lba, 1) ? 0 : ret;
+}
+
+static int apply_copy(struct um_log *log, um_lba_t lba, const struct um_entry *entry,
+	const void *src, uint64_t seq)
+{
+	int ret = um_pool_apply(log->pool, lba, entry->off, src, entry->len);
+
+	if (!log->direct)
+		um_dirty_add(&log->dirty, lba, seq);
+	return ignore_lost(log->pool, lba, ret);
+}
+
+static int apply_meta(struct um_log *log, const struct um_entry *entry, uint64_t seq)
+{
+	uint32_t fill[UM_BLOCK_SIZE / 4], i;
+	const void *src = entry + 1;
+	int ret;
+
+	if (entry->type == UM_ENTRY_FILL) {
+		for (i = 0; i < entry->len / 4; i++)
+			fill[i] = entry->value;
+		src = fill;
+	}
+	ret = apply_copy(log, entry->lba, entry, src, seq);
+	if (!ret && entry->mirror)
+		ret = apply_copy(log, entry->mirror, entry, src, seq);
+	return ret;
+}
+
+static int apply_data(struct um_log *log, const struct um_entry *entry)
+{
+	int ret = um_pool_write(log->pool, entry->lba, entry->off, entry + 1, entry->len);
+
+	return ignore_lost(log->pool, entry->lba, ret);
+}
+
+int um_record_apply(struct um_log *log, const struct um_record *record, unsigned which)
+{
+	const uint8_t *at = (const uint8_t *)(record + 1);
+	int ret = 0, ret2;
+	uint32_t i;
+
+	for (i = 0; i < record->nentry; i++) {
+		const struct um_entry *entry = (const struct um_entry *)at;
+		bool data = entry->type == UM_ENTRY_DATA;
+
+		ret2 = 0;
+		if (data && (which & UM_APPLY_DATA))
+			ret2 = apply_data(log, entry);
+		else if (!data && (which & UM_APPLY_META))
+			ret2 = apply_meta(log, entry, record->seq);
+		if (!ret)
+			ret = ret2;
+		at += um_entry_size(entry);
+	}
+	return ret;
+}
+
+/* ---- recovery --------------------------------------------------------------------------------------- */
+
+/* Do all sound records count, or only those that a COMMIT covers? See enum in format.h. */
+static bool all_count(const struct um_ring_state *state)
+{
+	static const uint8_t unknown[16];
+	uint8_t boot_id[16];
+
+	if (state->mode == UM_JOURNAL_DIRECT)
+		return true;
+	um_boot_id(boot_id);
+	return memcmp(boot_id, unknown, 16) && !memcmp(boot_id, state->boot_id, 16);
+}
+
+/* Walks the records once: where they end, and up to which number they count. */
+static int scan(struct um_log *log, const struct um_ring_state *state, struct um_cursor *out_end,
+	uint64_t *out_next, uint64_t *out_limit)
+{
+	struct um_cursor cursor = {.offset = state->tail};
+	uint64_t next = state->tail_seq, covers = 0;
+	const struct um_record *record;
+
+	while (!um_ring_read(&log->ring, &cursor, next, &record)) {
+		if (record->type == UM_RECORD_TXN) {
+			if (!um_record_sound(log->pool, record)) {
+				um_err("%s: journal record %llu is unsound", log->pool->path,
+					(unsigned long long)next);
+				return -EUCLEAN;
+			}
+			next++;
+		} else if (record->type == UM_RECORD_COMMIT) {
+			if (record->covers > covers)
+				covers = record->covers;
+		} else {
+			um_err("%s: journal record of unknown type %u", log->pool->path,
+				record->type);
+			return -EUCLEAN;
+		}
+	}
+	*out_end = cursor;
+	*out_next = next;
+	*out_limit = all_count(state) || covers >= next ? next - 1 : covers;
+	return 0;
+}
+
+static int store_records(
+	struct um_log *log, const struct um_ring_state *state, uint64_t next, uint64_t limit)
+{
+	struct um_cursor cursor = {.offset = state->tail};
+	uint64_t seq = state->tail_seq;
+	const struct um_record *record;
+	int ret = 0;
+
+	while (!ret && seq < next && seq <= limit) {
+		if (um_ring_read(&log->ring, &cursor, seq, &record))
+			return -EIO; /* it was there a moment ago */
+		if (record->type != UM_RECORD_TXN)
+			continue;
+		if (!log->direct)
+			ret = um_dirty_reserve(&log->dirty, 2 * record->nentry);
+		if (!ret)
+			ret = um_record_apply(log, record, UM_APPLY_DATA | UM_APPLY_META);
+		log->replayed++;
+		seq++;
+	}
+	um_pool_drain(log->pool);
+	return ret;
+}
+
+int um_log_replay(struct um_log *log, const struct um_ring_state *state)
+{
+	struct um_pool *pool = log->pool;
+	bool readonly = pool->readonly;
+	struct um_cursor end;
+	uint64_t next, limit;
+	int ret;
+
+	ret = scan(log, state, &end, &next, &limit);
+	if (ret)
+		return ret;
+	/* A pool opened to read has a private mapping: the replay ends with this process. */
+	pool->readonly = false;
+	ret = store_records(log, state, next, limit);
+	pool->readonly = readonly;
+	if (ret) {
+		um_err("%s: cannot replay the journal: %s", pool->path, strerror(-ret));
+		return ret;
+	}
+	if (log->replayed)
+		um_info("%s: %llu transactions replayed", pool->path,
+			(unsigned long long)log->replayed);
+	if (limit < next - 1)
+		um_info("%s: %llu transactions after the last durable group dropped", pool->path,
+			(unsigned long long)(next - 1 -
+					     (limit < state->tail_seq ? state->tail_seq - 1
+								      : limit)));
+	log->ring.head = end.offset;
+	log->ring.used = end.walked;
+	log->ring.seq = next - 1;
+	um_log_set_seq(log, log->ring.seq);
+	/*
+	 * After the death of a daemon the kernel has these records, the medium perhaps not: before
+	 * anything goes home, a group commit must cover them.
+	 */
+	if (log->replayed && all_count(state)) {
+		atomic_store(&log->durable, state->tail_seq - 1);
+		atomic_store(&log->covered, state->tail_seq - 1);
+	}
+	return 0;
+}

@@ -1,0 +1,239 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-3-Clause
+#
+# Harness of the mounted tests: makes a pool, mounts it, unmounts it and waits, kills its daemon,
+# checks it. A test sources this file; it exits 0 when it passes, 77 after `skip`, else it fails.
+#
+# Environment, set by tools/check, with defaults for a test started by hand:
+#   UMBRA_BUILD    build directory, holding inst/ (the programs) and tests/mounted/ (helpers)
+#   UMBRA_T        an empty directory for this test; made and removed when not given
+#   UMBRA_BACKEND  dax: file on tmpfs, treated as persistent memory; file: plain file; loop: loop device
+#   UMBRA_LONG     1: the long form of the test
+#   UMBRA_SEED     seed of whatever is random
+#
+# State is kept in files below $T, so that helpers may call `ctl` for a remount or a kill.
+
+set -u
+LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+SRC=$(cd "$LIB/../.." && pwd)
+UM_SRC=$SRC
+# shellcheck source=../../tools/lib/install.sh
+. "$SRC/tools/lib/install.sh"
+
+BUILD=${UMBRA_BUILD:-$SRC/build/check/default}
+BACKEND=${UMBRA_BACKEND:-dax}
+LONG=${UMBRA_LONG:-0}
+SEED=${UMBRA_SEED:-1}
+HELPERS=$BUILD/tests/mounted
+UMBRAFS=$BUILD/inst/bin/umbrafs
+UMBRACTL=$BUILD/inst/bin/umbractl
+MKFS=$BUILD/inst/sbin/mkfs.umbrafs
+FSCK=$BUILD/inst/sbin/fsck.umbrafs
+PYTHON=python3
+[ -x /usr/bin/python3 ] && PYTHON=/usr/bin/python3
+
+if [ -n "${UMBRA_T:-}" ]; then
+	T=$UMBRA_T
+	OWN_T=
+else
+	T=$(mktemp -d /var/tmp/umbrafs-test.XXXXXX)
+	OWN_T=$T
+fi
+MNT=$T/mnt
+LOG=$T/daemon.log
+MEM=$T/mem # a tmpfs: pools of the dax back end, oracles, logs of acknowledged operations
+# How long an orderly end may take, seconds.
+PATIENCE=${UMBRA_PATIENCE:-60}
+case $BACKEND in
+dax)
+	POOL=$MEM/pool
+	export PMEM_IS_PMEM_FORCE=1
+	;;
+file) POOL=$T/pool ;;
+loop) POOL=$(cat "$T/loop" 2>/dev/null) ;;
+*)
+	echo "FAIL: unknown back end $BACKEND"
+	exit 1
+	;;
+esac
+export UMBRA_BUILD=$BUILD UMBRA_T=$T UMBRA_BACKEND=$BACKEND UMBRA_LONG=$LONG
+CTL=$LIB/ctl
+
+say() {
+	printf '%s\n' "$*"
+}
+
+# Ends the test as failed, with the end of the daemon's log.
+die() {
+	if [ -s "$LOG" ]; then
+		say "--- end of the daemon's log"
+		tail -n 25 "$LOG"
+		say "---"
+	fi
+	say "FAIL: $*"
+	exit 1
+}
+
+skip() {
+	say "SKIP: $*"
+	exit 77
+}
+
+# long A B: A by default, B with --long.
+long() {
+	if [ "$LONG" = 1 ]; then echo "$2"; else echo "$1"; fi
+}
+
+need() {
+	local c
+	for c in "$@"; do
+		command -v "$c" >/dev/null || skip "$c is not installed"
+	done
+}
+
+cleanup() {
+	local rc=$?
+	trap - EXIT
+	cd /
+	um_clean_below "$T"
+	[ -n "$OWN_T" ] && [ $rc != 1 ] && rm -rf "$OWN_T"
+	[ -n "$OWN_T" ] && [ $rc = 1 ] && say "left for inspection: $OWN_T"
+	exit $rc
+}
+
+# Called by every test, not by ctl.
+start() {
+	trap cleanup EXIT
+	trap 'exit 143' INT TERM HUP
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	[ -c /dev/fuse ] || skip "/dev/fuse is not here"
+	local p
+	for p in "$UMBRAFS" "$MKFS" "$FSCK"; do
+		[ -x "$p" ] || die "$p is not built"
+	done
+	mkdir -p "$MNT" "$MEM"
+	mount -t tmpfs -o mode=0755,size="${MEM_SIZE:-90%}" umbrafs-test "$MEM" ||
+		skip "may not mount here (no CAP_SYS_ADMIN)"
+}
+
+# pool_make SIZE [mkfs option...]
+pool_make() {
+	local size=$1 dev
+	shift
+	if [ "$BACKEND" = loop ]; then
+		truncate -s "$size" "$MEM/image"
+		dev=$(losetup -f --show "$MEM/image" 2>&1) || skip "no loop device: $dev"
+		echo "$dev" >"$T/loop"
+		POOL=$dev
+		"$MKFS" -q "$@" "$POOL" || die "mkfs failed"
+	else
+		"$MKFS" -q -s "$size" "$@" "$POOL" || die "mkfs failed"
+	fi
+}
+
+is_mounted() {
+	um_is_mounted "$MNT"
+}
+
+# Fails the test if a sanitizer spoke in the daemon's log.
+log_ok() {
+	if [ -s "$LOG" ] &&
+		grep -E 'ERROR: (Address|Leak|Thread)Sanitizer|WARNING: ThreadSanitizer|runtime error:' \
+			"$LOG" >"$T/sanitizer"; then
+		grep -A25 -m1 -E 'Sanitizer|runtime error:' "$LOG"
+		die "sanitizer: $(head -n1 "$T/sanitizer")"
+	fi
+}
+
+# Starts the daemon on $POOL and waits until the mount answers. pool_try_mount returns its exit code
+# when it ends instead.
+pool_try_mount() {
+	local opts=${1:-} i
+	rm -f "$T/rc" "$T/pid"
+	(
+		setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$T/pid" ${UMBRA_WRAP:-} \
+			"$UMBRAFS" "$POOL" "$MNT" -f ${opts:+-o "$opts"}
+		echo $? >"$T/rc"
+	) >>"$LOG" 2>&1 </dev/null &
+	for ((i = 0; i < PATIENCE * 50; i++)); do
+		if [ -s "$T/rc" ]; then
+			return "$(cat "$T/rc")"
+		fi
+		if is_mounted; then
+			stat -f "$MNT" >/dev/null 2>&1
+			return 0
+		fi
+		sleep 0.02
+	done
+	return 124
+}
+
+pool_mount() {
+	pool_try_mount "$@" || die "mount failed with $?"
+	echo "${1:-}" >"$T/opts"
+}
+
+# Waits for the daemon's end; its exit code is in $T/rc.
+pool_wait() {
+	local i
+	for ((i = 0; i < PATIENCE * 50; i++)); do
+		[ -s "$T/rc" ] && return 0
+		sleep 0.02
+	done
+	return 1
+}
+
+pool_umount() {
+	local i
+	for ((i = 0; i < 100; i++)); do
+		umount -i "$MNT" 2>"$T/umount.err" && break
+		grep -q busy "$T/umount.err" || die "umount: $(cat "$T/umount.err")"
+		sleep 0.05
+	done
+	is_mounted && die "umount: $(cat "$T/umount.err")"
+	pool_wait || die "the daemon has not ended ${PATIENCE} s after umount"
+	log_ok
+	[ "$(cat "$T/rc")" = 0 ] || die "the daemon ended with $(cat "$T/rc") after umount"
+}
+
+pool_remount() {
+	pool_umount
+	pool_mount "$(cat "$T/opts" 2>/dev/null)"
+}
+
+# As a crash of the daemon: SIGKILL, then the dead mount is taken away.
+pool_kill() {
+	kill -9 "$(cat "$T/pid")" 2>/dev/null
+	pool_wait || die "the daemon survives kill -9 (state $(awk '{ print $3 }' "/proc/$(cat "$T/pid")/stat" 2>/dev/null))"
+	umount -l -i "$MNT" 2>/dev/null
+	is_mounted && die "the dead mount does not go away"
+	log_ok
+}
+
+# A pool not in use must be sound; nothing is written.
+pool_fsck() {
+	local rc
+	"$FSCK" -n -f "$POOL" >"$T/fsck.out" 2>&1
+	rc=$?
+	if [ $rc != 0 ]; then
+		head -n 40 "$T/fsck.out"
+		die "fsck -n: exit $rc: $(grep -v '^$' "$T/fsck.out" | head -n1)"
+	fi
+}
+
+pool_kill_check_mount() {
+	pool_kill
+	pool_fsck
+	pool_mount "$(cat "$T/opts" 2>/dev/null)"
+}
+
+# The end of most tests.
+pool_finish() {
+	pool_umount
+	pool_fsck
+}
+
+# Seconds with a fraction.
+now() {
+	date +%s.%N
+}

@@ -1,0 +1,96 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Runs one test after the other and keeps count.
+
+UM_PASSED=0
+UM_FAILED=0
+UM_SKIPPED=0
+UM_RUNNING=
+UM_LOGS=
+UM_FAILURES=()
+
+um_report_begin() {
+	UM_LOGS=$1
+	rm -rf "$UM_LOGS"
+	mkdir -p "$UM_LOGS"
+}
+
+# The last word of a run. False when something failed.
+um_report_end() {
+	local f
+	if [ ${#UM_FAILURES[@]} -gt 0 ]; then
+		echo
+		echo "Failed:"
+		for f in "${UM_FAILURES[@]}"; do
+			echo "  $f"
+		done
+	fi
+	echo "$UM_PASSED passed, $UM_FAILED failed, $UM_SKIPPED skipped"
+	[ "$UM_FAILED" = 0 ]
+}
+
+# Is this name asked for?
+um_wanted() {
+	local p
+	[ ${#PATTERNS[@]} = 0 ] && return 0
+	for p in "${PATTERNS[@]}"; do
+		# shellcheck disable=SC2053
+		[[ $1 == $p || $1 == *"$p"* ]] && return 0
+	done
+	return 1
+}
+
+um_verdict() {
+	local verdict=$1 name=$2 secs=$3 why=${4:-}
+	case $verdict in
+	PASS) UM_PASSED=$((UM_PASSED + 1)) ;;
+	SKIP) UM_SKIPPED=$((UM_SKIPPED + 1)) ;;
+	FAIL)
+		UM_FAILED=$((UM_FAILED + 1))
+		UM_FAILURES+=("$name: $why")
+		;;
+	esac
+	printf '%s %s (%s s)%s\n' "$verdict" "$name" "$secs" "${why:+: $why}"
+}
+
+# Why did it fail or skip: the line that says so, else the log's last one.
+um_reason() {
+	local log=$1 word=$2 line
+	line=$(grep -a "^$word: " "$log" | tail -n1)
+	[ -n "$line" ] || line=$(grep -av '^[[:space:]]*$' "$log" | tail -n1)
+	printf '%s' "${line#"$word": }" | tr -d '\000-\010\013-\037' | cut -c1-200
+}
+
+# um_run NAME SECONDS COMMAND...: runs it if wanted; 0 when it passed or was not wanted.
+um_run() {
+	local name=$1 limit=$2 log start rc secs why
+	shift 2
+	um_wanted "$name" || return 0
+	if [ "$LIST" = 1 ]; then
+		echo "$name"
+		return 0
+	fi
+	log=$UM_LOGS/${name//\//-}.log
+	start=$(date +%s%N)
+	# A session of its own, so that what it leaves behind can be ended as a group.
+	setsid timeout -k 20 "$limit" "$@" >"$log" 2>&1 </dev/null 9>&- &
+	UM_RUNNING=$!
+	wait "$UM_RUNNING"
+	rc=$?
+	kill -KILL "-$UM_RUNNING" 2>/dev/null
+	UM_RUNNING=
+	secs=$(($(date +%s%N) - start))
+	secs=$(printf '%d.%d' $((secs / 1000000000)) $((secs / 100000000 % 10)))
+	case $rc in
+	0) um_verdict PASS "$name" "$secs" ;;
+	77) um_verdict SKIP "$name" "$secs" "$(um_reason "$log" SKIP)" ;;
+	124 | 137)
+		um_verdict FAIL "$name" "$secs" "not done after $limit s; log $log"
+		;;
+	*)
+		why=$(um_reason "$log" FAIL)
+		um_verdict FAIL "$name" "$secs" "${why:-exit code $rc}; log $log"
+		;;
+	esac
+	[ $rc = 0 ]
+}

@@ -1,0 +1,184 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: BSD-3-Clause
+# What tools/check runs, suite by suite.
+
+# Files of the project: git's list where there is one, else all that is not built.
+um_files() {
+	if git -C "$UM_SRC" rev-parse --git-dir >/dev/null 2>&1; then
+		git -C "$UM_SRC" ls-files -co --exclude-standard
+	else
+		(cd "$UM_SRC" && find . -name .git -prune -o -path './build*' -prune -o -type f -printf '%P\n')
+	fi
+}
+
+um_check_format() {
+	local files
+	mapfile -t files < <(um_files | grep -E '\.[ch]$')
+	cd "$UM_SRC" && clang-format --dry-run -Werror "${files[@]}"
+}
+
+# Every text file of ours says its licence in its first lines; images and licence texts do not.
+um_check_spdx() {
+	local f bad=0
+	while IFS= read -r f; do
+		[ -f "$UM_SRC/$f" ] || continue
+		case $f in LICENSE* | *.img | *.xz | *.gz | *.zst | *.png | *.svg | *.bin | *.dat | *.json) continue ;; esac
+		if ! head -n 5 "$UM_SRC/$f" | grep -q 'SPDX-License-Identifier: '; then
+			echo "FAIL: $f has no SPDX-License-Identifier line"
+			bad=1
+		fi
+	done < <(um_files)
+	return $bad
+}
+
+um_check_shell() {
+	local f files=() bad=0
+	while IFS= read -r f; do
+		[ -f "$UM_SRC/$f" ] || continue
+		head -n1 "$UM_SRC/$f" | grep -qE '^#!.*/(ba)?sh|^# shellcheck shell' || continue
+		files+=("$f")
+		bash -n "$UM_SRC/$f" || bad=1
+	done < <(um_files)
+	if command -v shellcheck >/dev/null; then
+		(cd "$UM_SRC" && shellcheck -x -S warning -e SC2034,SC2054 "${files[@]}") || bad=1
+	fi
+	return $bad
+}
+
+um_suite_style() {
+	um_run style/clang-format 120 "$UM_SRC/tools/lib/call" um_check_format
+	um_run style/spdx 60 "$UM_SRC/tools/lib/call" um_check_spdx
+	um_run style/shell 120 "$UM_SRC/tools/lib/call" um_check_shell
+}
+
+# Unit tests by name; under TSan only those that start threads.
+um_unit_names() {
+	local f
+	for f in "$UM_SRC"/tests/unit/test_*.c; do
+		[ -f "$f" ] || continue
+		[ "$1" = tsan ] && ! grep -q pthread_create "$f" && continue
+		f=${f##*/test_}
+		echo "${f%.c}"
+	done
+}
+
+# A mounted test says in comments near its top: "backends: dax file", "long-backends: ...",
+# "seconds: LIMIT LONG-LIMIT".
+um_mounted_note() {
+	sed -n "1,30s/^# $2: //p" "$1" | head -n1
+}
+
+# Lines of "name script back end limit".
+um_mounted_tests() {
+	local f b limits backends
+	for f in "$UM_SRC"/tests/mounted/[0-9][0-9]-*.sh; do
+		[ -f "$f" ] || continue
+		read -r -a limits <<<"$(um_mounted_note "$f" seconds)"
+		backends=$(um_mounted_note "$f" backends)
+		[ "$LONG" = 1 ] && backends=$(um_mounted_note "$f" long-backends)
+		[ -n "$backends" ] || backends=$(um_mounted_note "$f" backends)
+		for b in ${backends:-dax}; do
+			echo "mounted/$(basename "$f" .sh)[$b] ${f##*/} $b ${limits[LONG]:-${limits[0]:-300}}"
+		done
+	done
+}
+
+um_names_of_kind() {
+	local kind=$1
+	case $kind in
+	default) um_unit_names unit | sed 's,^,unit/,' ;;
+	*) um_unit_names "$kind" | sed "s,^,$kind/," ;;
+	esac
+	[ "$kind" = "$MOUNTED_BUILD" ] && um_mounted_tests | cut -d' ' -f1
+}
+
+# Is a build needed for the tests asked for?
+um_kind_wanted() {
+	local name
+	[ ${#PATTERNS[@]} = 0 ] && return 0
+	um_wanted "build/$1" && return 0
+	while IFS= read -r name; do
+		um_wanted "$name" && return 0
+	done < <(um_names_of_kind "$1")
+	return 1
+}
+
+# um_suite_build KIND: default, asan or tsan. Built before whatever of it is wanted; once.
+declare -A UM_BUILT=()
+um_suite_build() {
+	local kind=$1 opts=() PATTERNS_KEPT=("${PATTERNS[@]}") rc
+	[ -z "${UM_BUILT[$kind]:-}" ] || return 0
+	um_kind_wanted "$kind" || return 0
+	case $kind in
+	asan) opts=(-Db_sanitize=address,undefined -Db_lundef=false) ;;
+	tsan) opts=(-Db_sanitize=thread -Db_lundef=false) ;;
+	esac
+	PATTERNS=()
+	um_run "build/$kind" 900 "$UM_SRC/tools/lib/call" um_build "$CHECK_DIR/$kind" -Dwerror=true \
+		"${opts[@]}"
+	rc=$?
+	PATTERNS=("${PATTERNS_KEPT[@]}")
+	UM_BUILT[$kind]=$rc
+}
+
+# um_skip_unbuilt KIND NAME: true, and said, when the build it needs failed.
+um_skip_unbuilt() {
+	[ "$LIST" = 0 ] && [ "${UM_BUILT[$1]:-0}" != 0 ] && um_wanted "$2" || return 1
+	um_verdict SKIP "$2" 0.0 "build/$1 failed"
+}
+
+# What the sanitizers are told. Their run time cannot cope with the kernel's widest address
+# randomisation, hence setarch.
+um_sanitizer_env() {
+	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_use_after_return=0
+	export UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+	export TSAN_OPTIONS=halt_on_error=0:exitcode=66:second_deadlock_stack=1:history_size=4
+}
+
+# um_suite_unit BUILD PREFIX
+um_suite_unit() {
+	local kind=$1 prefix=$2 name limit=300 factor=1
+	um_sanitizer_env
+	export UMBRA_LONG=$LONG
+	if [ "$LONG" = 1 ]; then
+		limit=3600
+		factor=12
+	fi
+	if [ "$kind" != default ]; then
+		limit=$((limit * 3))
+		factor=$((factor * 5))
+	fi
+	while IFS= read -r name; do
+		um_skip_unbuilt "$kind" "$prefix/$name" && continue
+		um_run "$prefix/$name" "$limit" setarch "$(uname -m)" -R \
+			meson test -C "$CHECK_DIR/$kind" --no-rebuild -v --timeout-multiplier "$factor" "$name"
+	done < <(um_unit_names "$prefix")
+}
+
+um_suite_mounted() {
+	local name script backend limit dir n=0 run=() slow=0
+	um_suite_build "$MOUNTED_BUILD"
+	um_sanitizer_env
+	if [ "$MOUNTED_BUILD" != default ]; then
+		run=(setarch "$(uname -m)" -R)
+		slow=1
+	fi
+	while read -r name script backend limit; do
+		um_skip_unbuilt "$MOUNTED_BUILD" "$name" && continue
+		n=$((n + 1))
+		[ $slow = 0 ] || limit=$((limit * 6))
+		dir=
+		if [ "$LIST" = 0 ] && um_wanted "$name"; then
+			dir=$TMP/$n
+			mkdir -p "$dir"
+		fi
+		um_run "$name" "$limit" env UMBRA_BUILD="$CHECK_DIR/$MOUNTED_BUILD" UMBRA_T="$dir" \
+			UMBRA_BACKEND="$backend" UMBRA_LONG="$LONG" UMBRA_SEED="$SEED" \
+			UMBRA_SLOW="$slow" \
+			"${run[@]}" bash "$UM_SRC/tests/mounted/$script"
+		if [ -n "$dir" ]; then
+			um_clean_below "$dir"
+			rm -rf --one-file-system "$dir"
+		fi
+	done < <(um_mounted_tests)
+}

@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * mount.umbrafs(8): what mount(8) runs for the types umbrafs and fuse.umbrafs. Starts umbrafs, which
+ * returns when the mount answers; a remount is the kernel's alone.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "fuse/ioctl.h"
+#include "fuse/mounts.h"
+#include "fuse/options.h"
+
+enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
+
+struct helper {
+	const char *pool, *dir;
+	char *list; /* options */
+	bool fake, sloppy, verbose;
+	struct um_options opt;
+};
+
+static const char usage_text[] =
+	"usage: mount.umbrafs POOL DIR [-f] [-n] [-r] [-s] [-v] [-w] [-t TYPE] [-o OPTIONS]\n";
+
+static int add_options(struct helper *h, const char *more)
+{
+	char *joined;
+
+	if (asprintf(&joined, "%s%s%s", h->list ? h->list : "", h->list ? "," : "", more) < 0)
+		return -ENOMEM;
+	free(h->list);
+	h->list = joined;
+	return 0;
+}
+
+/* An exit status, or -1 to go on. */
+static int take_arguments(struct helper *h, int argc, char **argv)
+{
+	char msg[256];
+	int c, err = 0;
+
+	while (!err && (c = getopt(argc, argv, "fnrsvwhVt:o:N:")) != -1) {
+		switch (c) {
+		case 'f':
+			h->fake = true;
+			break;
+		case 's':
+			h->sloppy = true;
+			break;
+		case 'v':
+			h->verbose = true;
+			break;
+		case 'r':
+		case 'w':
+			err = add_options(h, c == 'r' ? "ro" : "rw");
+			break;
+		case 'o':
+			err = add_options(h, optarg);
+			break;
+		case 'n': /* there is no mtab */
+		case 't':
+		case 'N': /* mount(8) has entered the namespace */
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			return EXIT_OK;
+		case 'V':
+			puts("mount.umbrafs " UM_VERSION);
+			return EXIT_OK;
+		default:
+			fputs(usage_text, stderr);
+			return EXIT_USAGE;
+		}
+	}
+	if (argc - optind != 2) {
+		fputs(usage_text, stderr);
+		return EXIT_USAGE;
+	}
+	h->pool = argv[optind];
+	h->dir = argv[optind + 1];
+	if (!err)
+		err = um_options_parse(
+			&h->opt, h->list ? h->list : "", h->sloppy, msg, sizeof(msg));
+	if (err) {
+		fprintf(stderr, "mount.umbrafs: %s\n", err == -EINVAL ? msg : strerror(-err));
+		return EXIT_USAGE;
+	}
+	return -1;
+}
+
+/* ---- remount --------------------------------------------------------------------------------------- */
+
+/* A pool that was opened read-only stays so until it is mounted anew. */
+static bool pool_is_readonly(const char *dir)
+{
+	struct um_ioc_text *text = calloc(1, sizeof(*text));
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool readonly = false;
+
+	if (text && fd >= 0) {
+		text->what = 1;
+		if (ioctl(fd, UM_IOC_TEXT, text) == 0) {
+			text->text[sizeof(text->text) - 1] = 0;
+			readonly = strstr(text->text, "\"readonly\":true");
+		}
+	}
+	if (fd >= 0)
+		close(fd);
+	free(text);
+	return readonly;
+}
+
+static int remount(const struct helper *h)
+{
+	const unsigned long kept =
+		MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_DIRSYNC;
+	unsigned long flags;
+	struct um_where where;
+	struct statvfs now;
+	char *dir;
+	int err = um_mounts_resolve(h->dir, &dir);
+
+	if (!err)
+		err = um_mounts_at(dir, &where);
+	if (err || !um_where_is_ours(&where)) {
+		fprintf(stderr, "mount.umbrafs: %s: no umbrafs is mounted there\n", h->dir);
+		free(dir);
+		return EXIT_MOUNT;
+	}
+	um_where_clear(&where);
+	/* ST_* of these equal MS_*: what no option speaks of stays as it is. */
+	flags = h->opt.ms_flags & h->opt.ms_named;
+	if (statvfs(dir, &now) == 0)
+		flags |= now.f_flag & kept & ~h->opt.ms_named;
+	if (!(flags & MS_RDONLY) && pool_is_readonly(dir)) {
+		fprintf(stderr,
+			"mount.umbrafs: %s: the pool is open for reading only: umount, then "
+			"mount\n",
+			h->dir);
+		err = -EROFS;
+	} else if (!h->fake && mount(NULL, dir, NULL, MS_REMOUNT | flags, NULL)) {
+		err = -errno;
+		fprintf(stderr, "mount.umbrafs: remounting %s: %s\n", h->dir, strerror(-err));
+	}
+	free(dir);
+	return err ? EXIT_MOUNT : EXIT_OK;
+}
+
+/* ---- mount ------------------------------------------------------------------------------------------- */
+
+static int check_only(const struct helper *h)
+{
+	struct stat st;
+
+	if (access(h->pool, R_OK) || stat(h->dir, &st)) {
+		fprintf(stderr, "mount.umbrafs: %s on %s: %s\n", h->pool, h->dir, strerror(errno));
+		return EXIT_MOUNT;
+	}
+	if (!S_ISDIR(st.st_mode)) {
+		fprintf(stderr, "mount.umbrafs: %s: not a directory\n", h->dir);
+		return EXIT_MOUNT;
+	}
+	return EXIT_OK;
+}
+
+/* umbrafs as it was installed with us, or built with us, or else the one in the path. */
+static int run_daemon(const struct helper *h)
+{
+	static const char *const beside[] = {"../bin/umbrafs", "umbrafs"};
+	char own[4096], path[4160];
+	char *argv[8];
+	int argc = 0;
+	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+
+	argv[argc++] = (char *)"umbrafs";
+	if (h->sloppy)
+		argv[argc++] = (char *)"-s";
+	argv[argc++] = (char *)"-o";
+	argv[argc++] = h->list ? h->list : (char *)"defaults";
+	argv[argc++] = (char *)"--";
+	argv[argc++] = (char *)h->pool;
+	argv[argc++] = (char *)h->dir;
+	argv[argc] = NULL;
+	close_range(3, ~0u, 0);
+	if (n > 0) {
+		own[n] = 0;
+		dirname(own);
+		for (size_t i = 0; i < sizeof(beside) / sizeof(beside[0]); i++) {
+			snprintf(path, sizeof(path), "%s/%s", own, beside[i]);
+			execv(path, argv);
+		}
+	}
+	execvp("umbrafs", argv);
+	fprintf(stderr, "mount.umbrafs: umbrafs cannot be started: %s\n", strerror(errno));
+	return EXIT_SYSTEM;
+}
+
+int main(int argc, char **argv)
+{
+	struct helper h = {0};
+	int status;
+
+	um_options_init(&h.opt, geteuid() == 0);
+	status = take_arguments(&h, argc, argv);
+	if (status >= 0)
+		return status;
+	if (h.verbose)
+		fprintf(stderr, "mount.umbrafs: %s on %s, options %s\n", h.pool, h.dir,
+			h.list ? h.list : "none");
+	if (h.opt.remount)
+		return remount(&h);
+	if (h.fake)
+		return check_only(&h);
+	return run_daemon(&h);
+}

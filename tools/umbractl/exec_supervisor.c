@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/*
+ * The supervisor of umbractl exec: receives notifications and hands each to a thread of its own pool,
+ * which grows for as long as all threads are busy: one that waits for a slow mount never holds up another call.
+ */
+#include "exec.h"
+
+#include <errno.h>
+#include <linux/fiemap.h>
+#include <linux/fs.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#define IDLE_KEPT 4     /* threads that stay without work */
+#define IDLE_SECONDS 10 /* after which others end */
+
+struct job {
+	struct um_call call;
+	struct job *next;
+};
+
+static struct {
+	pthread_mutex_t lock; /* protects all of it */
+	pthread_cond_t more;
+	struct job *head, **tail;
+	unsigned int queued, idle, threads;
+} pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .tail = &pool.head};
+
+static struct seccomp_notif_sizes sizes; /* the kernel's, which may be larger than ours */
+
+static void answer(const struct um_call *call, int64_t val)
+{
+	size_t len = sizeof(struct seccomp_notif_resp);
+	struct seccomp_notif_resp *resp;
+
+	if (sizes.seccomp_notif_resp > len)
+		len = sizes.seccomp_notif_resp;
+	resp = calloc(1, len);
+	if (!resp)
+		abort(); /* the tasks get ENOSYS instead of waiting */
+	resp->id = call->id;
+	if (call->pass) {
+		resp->flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+	} else {
+		resp->error = call->error;
+		resp->val = call->error ? 0 : val;
+	}
+	/* Fails when the task was killed meanwhile: nobody wants the answer then. */
+	(void)ioctl(call->listener, SECCOMP_IOCTL_NOTIF_SEND, resp);
+	free(resp);
+}
+
+/* Every duplicated descriptor is closed before the answer, so that an umount right after is not busy. */
+static void serve(struct um_call *call)
+{
+	int64_t val = 0;
+
+	if (call->cmd == FICLONE && call->fd == -1 && call->arg == UM_EXEC_PROBE) {
+		val = UM_EXEC_ANSWER;
+	} else if (!call->tid || um_task_open(call)) {
+		call->pass = true; /* a process we cannot see, or gone */
+	} else {
+		switch (call->cmd) {
+		case FICLONE:
+			um_do_clone(call);
+			break;
+		case FICLONERANGE:
+			um_do_clone_range(call);
+			break;
+		case FIDEDUPERANGE:
+			um_do_dedupe(call);
+			break;
+		case FS_IOC_FIEMAP:
+			um_do_fiemap(call);
+			break;
+		default:
+			call->pass = true;
+		}
+	}
+	if (call->pidfd >= 0)
+		close(call->pidfd);
+	/* Without WAIT_KILLABLE a signal would make the task start its call over: answer first. */
+	if (call->signal && call->killable)
+		um_task_signal(call);
+	answer(call, val);
+	if (call->signal && !call->killable)
+		um_task_signal(call);
+}
+
+static struct job *take_job(void)
+{
+	struct job *job = NULL;
+	struct timespec until;
+
+	pthread_mutex_lock(&pool.lock);
+	pool.idle++;
+	while (!pool.head) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_sec += IDLE_SECONDS;
+		if (pthread_cond_timedwait(&pool.more, &pool.lock, &until) == ETIMEDOUT &&
+			!pool.head && pool.threads > IDLE_KEPT) {
+			pool.threads--;
+			break;
+		}
+	}
+	job = pool.head;
+	if (job) {
+		pool.head = job->next;
+		if (!pool.head)
+			pool.tail = &pool.head;
+		pool.queued--;
+	}
+	pool.idle--;
+	pthread_mutex_unlock(&pool.lock);
+	return job;
+}
+
+static void *worker(void *arg)
+{
+	struct job *job;
+
+	(void)arg;
+	while ((job = take_job())) {
+		serve(&job->call);
+		free(job);
+	}
+	return NULL;
+}
+
+static bool start_thread(void)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	int err;
+
+	if (pthread_attr_init(&attr))
+		return false;
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, 256 * 1024);
+	err = pthread_create(&thread, &attr, worker, NULL);
+	pthread_attr_destroy(&attr);
+	return !err;
+}
+
+/* Queues the job; another thread is started unless one is free for it. */
+static void dispatch(struct job *job)
+{
+	bool grow, alone;
+
+	pthread_mutex_lock(&pool.lock);
+	job->next = NULL;
+	*pool.tail = job;
+	pool.tail = &job->next;
+	pool.queued++;
+	grow = pool.queued > pool.idle;
+	if (grow)
+		pool.threads++;
+	pthread_cond_signal(&pool.more);
+	pthread_mutex_unlock(&pool.lock);
+	if (!grow || start_thread())
+		return;
+	/* No thread to be had: a busy one will come round to it. */
+	pthread_mutex_lock(&pool.lock);
+	pool.threads--;
+	alone = !pool.threads;
+	pthread_mutex_unlock(&pool.lock);
+	if (alone && (job = take_job())) {
+		serve(&job->call);
+		free(job);
+	}
+}
+
+static struct job *receive(int listener, bool killable)
+{
+	size_t len = sizeof(struct seccomp_notif);
+	struct seccomp_notif *req;
+	struct job *job = NULL;
+
+	if (sizes.seccomp_notif > len)
+		len = sizes.seccomp_notif;
+	req = calloc(1, len);
+	if (!req)
+		abort();
+	/* ENOENT: the task was killed between poll and here. */
+	if (!ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, req)) {
+		job = calloc(1, sizeof(*job));
+		if (!job)
+			abort();
+		job->call = (struct um_call){.listener = listener,
+			.killable = killable,
+			.id = req->id,
+			.tid = (pid_t)req->pid,
+			.pidfd = -1,
+			.cmd = (unsigned int)req->data.args[1],
+			.fd = (int)(uint32_t)req->data.args[0],
+			.arg = req->data.args[2]};
+	}
+	free(req);
+	return job;
+}
+
+void um_supervise(int listener, bool killable)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&pool.more, &attr);
+	if (syscall(__NR_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0)
+		_exit(1);
+	for (;;) {
+		struct pollfd pfd = {.fd = listener, .events = POLLIN};
+		struct job *job;
+
+		if (poll(&pfd, 1, -1) < 0) {
+			if (errno == EINTR || errno == ENOMEM || errno == EAGAIN)
+				continue;
+			_exit(1);
+		}
+		if (pfd.revents & POLLIN) {
+			job = receive(listener, killable);
+			if (job)
+				dispatch(job);
+		} else if (pfd.revents) {
+			return; /* POLLHUP: no task has the filter any more */
+		}
+	}
+}

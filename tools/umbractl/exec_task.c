@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* The supervised task that waits for an answer: descriptors, memory, credentials, limits. */
+#include "exec.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/capability.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fsuid.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+#ifndef __NR_faccessat2
+#define __NR_faccessat2 439
+#endif
+
+bool um_task_waits(const struct um_call *call)
+{
+	uint64_t id = call->id;
+
+	return !ioctl(call->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id);
+}
+
+/* Calls fn for each "Key:\tvalue" line of /proc/TID/status. */
+static int read_status(
+	const struct um_call *call, void (*fn)(void *arg, const char *key, char *val), void *arg)
+{
+	char path[64], *line = NULL, *val;
+	size_t room = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)call->tid);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (getline(&line, &room, f) > 0) {
+		val = strchr(line, ':');
+		if (!val)
+			continue;
+		*val++ = '\0';
+		fn(arg, line, val);
+	}
+	free(line);
+	fclose(f);
+	return 0;
+}
+
+static void take_tgid(void *arg, const char *key, char *val)
+{
+	if (!strcmp(key, "Tgid"))
+		*(pid_t *)arg = (pid_t)strtol(val, NULL, 10);
+}
+
+/* The task's process, or 0. */
+static pid_t task_tgid(const struct um_call *call)
+{
+	pid_t tgid = 0;
+
+	return read_status(call, take_tgid, &tgid) ? 0 : tgid;
+}
+
+int um_task_open(struct um_call *call)
+{
+	/* The number is that of a thread, which may have a descriptor table of its own. */
+	call->pidfd = (int)syscall(__NR_pidfd_open, call->tid, PIDFD_THREAD);
+	if (call->pidfd < 0 && errno == EINVAL) {
+		pid_t tgid = task_tgid(call); /* Linux < 6.9 */
+
+		call->pidfd = tgid ? (int)syscall(__NR_pidfd_open, tgid, 0) : -1;
+	}
+	if (call->pidfd < 0)
+		return -errno;
+	/* Still waiting now: so the number meant this task when it was looked up. */
+	return um_task_waits(call) ? 0 : -ESRCH;
+}
+
+int um_task_getfd(const struct um_call *call, int fd)
+{
+	int got = (int)syscall(__NR_pidfd_getfd, call->pidfd, fd, 0);
+
+	return got < 0 ? -errno : got;
+}
+
+int um_task_read(const struct um_call *call, uint64_t addr, void *buf, size_t len)
+{
+	struct iovec local = {buf, len}, remote = {(void *)(uintptr_t)addr, len};
+
+	if (process_vm_readv(call->tid, &local, 1, &remote, 1, 0) != (ssize_t)len)
+		return -EFAULT;
+	/* Still waiting: what was read was this task's memory. */
+	return um_task_waits(call) ? 0 : -ESRCH;
+}
+
+/*
+ * Unlike /proc/TID/mem, process_vm_writev respects the protection of the task's pages. Between the
+ * check and the write the task could be killed, and be another's memory only if all process numbers
+ * had gone round in that time.
+ */
+int um_task_write(const struct um_call *call, uint64_t addr, const void *buf, size_t len)
+{
+	struct iovec local = {(void *)(uintptr_t)buf, len};
+	struct iovec remote = {(void *)(uintptr_t)addr, len};
+
+	if (!um_task_waits(call))
+		return -ESRCH;
+	if (process_vm_writev(call->tid, &local, 1, &remote, 1, 0) != (ssize_t)len)
+		return -EFAULT;
+	return 0;
+}
+
+uint64_t um_task_fsize_limit(const struct um_call *call)
+{
+	uint64_t limit = UINT64_MAX;
+	struct rlimit rl;
+	char line[256];
+	FILE *f;
+
+	if (!prlimit(call->tid, RLIMIT_FSIZE, NULL, &rl))
+		return rl.rlim_cur == RLIM_INFINITY ? UINT64_MAX : rl.rlim_cur;
+	/* Not permitted for another user's task; this file is for all. */
+	snprintf(line, sizeof(line), "/proc/%d/limits", (int)call->tid);
+	f = fopen(line, "re");
+	if (!f)
+		return limit;
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "Max file size %" SCNu64, &limit) == 1)
+			break;
+	fclose(f);
+	return limit;
+}
+
+void um_task_signal(const struct um_call *call)
+{
+	pid_t tgid = task_tgid(call);
+
+	if (tgid && um_task_waits(call))
+		(void)syscall(__NR_tgkill, tgid, call->tid, call->signal);
+}
+
+/* ---- credentials ------------------------------------------------------------------------------- */
+
+struct cred_parse {
+	struct um_task_cred *cred;
+	int err;
+	unsigned int found;
+};
+
+static void take_groups(struct cred_parse *p, char *val)
+{
+	char *save = NULL, *word;
+
+	for (word = strtok_r(val, " \t\n", &save); word; word = strtok_r(NULL, " \t\n", &save)) {
+		gid_t *grown;
+
+		if (p->cred->ngroups == UM_TASK_GROUPS)
+			break;
+		grown = realloc(p->cred->groups, (p->cred->ngroups + 1) * sizeof(gid_t));
+		if (!grown) {
+			p->err = -ENOMEM;
+			return;
+		}
+		p->cred->groups = grown;
+		grown[p->cred->ngroups++] = (gid_t)strtoul(word, NULL, 10);
+	}
+	p->found |= 4;
+}
+
+static void take_cred(void *arg, const char *key, char *val)
+{
+	struct cred_parse *p = arg;
+	unsigned int real, eff, saved, fs;
+
+	if (!strcmp(key, "Uid") && sscanf(val, "%u %u %u %u", &real, &eff, &saved, &fs) == 4) {
+		p->cred->fsuid = fs;
+		p->found |= 1;
+	} else if (!strcmp(key, "Gid") &&
+		   sscanf(val, "%u %u %u %u", &real, &eff, &saved, &fs) == 4) {
+		p->cred->fsgid = fs;
+		p->found |= 2;
+	} else if (!strcmp(key, "Groups")) {
+		take_groups(p, val);
+	} else if (!strcmp(key, "CapEff")) {
+		p->cred->caps = strtoull(val, NULL, 16);
+		p->found |= 8;
+	}
+}
+
+/* Which user namespace: the inode number of its file, 0 if that may not be known. */
+static uint64_t user_ns(const char *task)
+{
+	char path[64], link[64];
+	uint64_t ino = 0;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%s/ns/user", task);
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n <= 0)
+		return 0;
+	link[n] = '\0';
+	return sscanf(link, "user:[%" SCNu64 "]", &ino) == 1 ? ino : 0;
+}
+
+#define INITIAL_USER_NS 0xEFFFFFFDull /* PROC_USER_INIT_INO: part of the kernel's interface */
+
+int um_task_cred(const struct um_call *call, struct um_task_cred *out)
+{
+	struct cred_parse p = {.cred = out};
+	char task[16];
+	uint64_t ns;
+	int err;
+
+	memset(out, 0, sizeof(*out));
+	err = read_status(call, take_cred, &p);
+	if (!err)
+		err = p.err;
+	if (!err && p.found != 15)
+		err = -EPROTO;
+	snprintf(task, sizeof(task), "%d", (int)call->tid);
+	ns = user_ns(task);
+	out->initial = ns == INITIAL_USER_NS;
+	if (!ns || ns != user_ns("self"))
+		out->caps = 0;
+	if (!err && !um_task_waits(call))
+		err = -ESRCH;
+	if (err)
+		um_task_cred_free(out);
+	return err;
+}
+
+void um_task_cred_free(struct um_task_cred *cred)
+{
+	free(cred->groups);
+	cred->groups = NULL;
+	cred->ngroups = 0;
+}
+
+bool um_task_cap(const struct um_task_cred *cred, int cap)
+{
+	return cred->caps >> cap & 1;
+}
+
+/* The supervisor's own, per thread. */
+struct own_cred {
+	struct __user_cap_data_struct caps[2];
+	gid_t *groups;
+	int ngroups;
+	bool groups_changed;
+	uid_t fsuid;
+	gid_t fsgid;
+};
+
+static struct __user_cap_header_struct cap_header(void)
+{
+	return (struct __user_cap_header_struct){_LINUX_CAPABILITY_VERSION_3, 0};
+}
+
+/* setfsuid reports the previous value and no error: asking again shows whether it took. */
+static bool set_fs_ids(uid_t uid, gid_t gid)
+{
+	setfsgid(gid);
+	setfsuid(uid);
+	return setfsuid((uid_t)-1) == (int)uid && setfsgid((gid_t)-1) == (int)gid;
+}
+
+/*
+ * From here to leave_cred this thread, and only it (raw system calls: glibc's wrappers would change
+ * all threads), has the task's filesystem identity and of the capabilities that override
+ * permissions at most the task's.
+ */
+static bool enter_cred(const struct um_task_cred *cred, struct own_cred *own)
+{
+	struct __user_cap_header_struct hdr = cap_header();
+	struct __user_cap_data_struct caps[2];
+	const uint32_t dac = 1u << CAP_DAC_OVERRIDE | 1u << CAP_DAC_READ_SEARCH | 1u << CAP_FOWNER;
+
+	memcpy(caps, own->caps, sizeof(caps));
+	caps[0].effective &= ~dac | (uint32_t)cred->caps;
+	if (syscall(__NR_setgroups, cred->ngroups, cred->groups) < 0)
+		return false;
+	own->groups_changed = true;
+	if (!set_fs_ids(cred->fsuid, cred->fsgid))
+		return false;
+	hdr = cap_header();
+	return !syscall(__NR_capset, &hdr, caps);
+}
+
+static void leave_cred(const struct own_cred *own)
+{
+	struct __user_cap_header_struct hdr = cap_header();
+
+	/* A thread that cannot become itself again must not serve anybody. */
+	if (syscall(__NR_capset, &hdr, own->caps) < 0 || !set_fs_ids(own->fsuid, own->fsgid))
+		abort();
+	if (own->groups_changed && syscall(__NR_setgroups, (size_t)own->ngroups, own->groups) < 0)
+		abort();
+	hdr = cap_header();
+	if (syscall(__NR_capset, &hdr, own->caps) < 0)
+		abort();
+}
+
+static bool same_groups(const struct um_task_cred *cred, const struct own_cred *own)
+{
+	/* The kernel keeps groups sorted, so equal sets are equal lists. */
+	return cred->ngroups == (size_t)own->ngroups &&
+	       (!own->ngroups || !memcmp(cred->groups, own->groups, cred->ngroups * sizeof(gid_t)));
+}
+
+bool um_task_may_write(const struct um_task_cred *cred, int fd)
+{
+	struct own_cred own = {
+		.fsuid = (uid_t)setfsuid((uid_t)-1), .fsgid = (gid_t)setfsgid((gid_t)-1)};
+	bool ok = false, own_cred_does;
+
+	own.ngroups = getgroups(0, NULL);
+	if (own.ngroups < 0)
+		return false;
+	own.groups = calloc((size_t)own.ngroups + 1, sizeof(gid_t));
+	if (!own.groups || getgroups(own.ngroups, own.groups) != own.ngroups)
+		goto out;
+	/* An ordinary user's supervisor cannot change its identity and seldom needs to. */
+	own_cred_does = geteuid() && cred->fsuid == own.fsuid && cred->fsgid == own.fsgid &&
+			same_groups(cred, &own);
+	if (own_cred_does) {
+		ok = !syscall(__NR_faccessat2, fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH);
+	} else {
+		struct __user_cap_header_struct hdr = cap_header();
+		const uint32_t ids = 1u << CAP_SETUID | 1u << CAP_SETGID;
+
+		if (syscall(__NR_capget, &hdr, own.caps) < 0 ||
+			(own.caps[0].effective & ids) != ids)
+			goto out;
+		ok = enter_cred(cred, &own) &&
+		     !syscall(__NR_faccessat2, fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH);
+		leave_cred(&own);
+	}
+out:
+	free(own.groups);
+	return ok;
+}

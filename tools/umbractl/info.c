@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: BSD-3-Clause
+/* umbractl info: a pool's geometry and identity, mounted or not. */
+#include "umbractl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "umbra/umbra.h"
+
+static void add_num(struct json_object *obj, const char *name, uint64_t v)
+{
+	json_object_object_add(obj, name, json_object_new_uint64(v));
+}
+
+static struct json_object *pool_json(const struct umbra_info *in)
+{
+	struct json_object *obj = json_object_new_object();
+
+	if (!obj)
+		return NULL;
+	json_object_object_add(obj, "pool", um_json_text(in->path));
+	json_object_object_add(obj, "label", um_json_text(in->label));
+	json_object_object_add(obj, "uuid", um_json_text(in->uuid));
+	json_object_object_add(obj, "kind", um_json_text(in->kind));
+	add_num(obj, "version", in->version);
+	add_num(obj, "metadata_copies", in->copies);
+	add_num(obj, "size", in->size);
+	add_num(obj, "total_blocks", in->total_blocks);
+	add_num(obj, "free_blocks", in->free_blocks);
+	add_num(obj, "inodes", in->inodes);
+	add_num(obj, "journal_bytes", in->journal_bytes);
+	add_num(obj, "compat", in->compat);
+	add_num(obj, "ro_compat", in->ro_compat);
+	add_num(obj, "incompat", in->incompat);
+	add_num(obj, "mounts", in->mounts);
+	json_object_object_add(obj, "made", json_object_new_int64(in->made_sec));
+	json_object_object_add(obj, "last_mount", json_object_new_int64(in->mount_sec));
+	json_object_object_add(obj, "clean", json_object_new_boolean(in->clean));
+	add_num(obj, "errors", in->errors);
+	return obj;
+}
+
+/* From a pool's own bytes. */
+static int info_from_pool(const char *path, struct json_object **out)
+{
+	struct umbra_info info;
+	int err = umbra_info_pool(path, &info);
+
+	if (err)
+		return err;
+	*out = pool_json(&info);
+	return *out ? 0 : -ENOMEM;
+}
+
+/* From the daemon, when path is a file or directory of a mount. -ENOTTY: it is not. */
+static int info_from_mount(const char *path, struct json_object **out)
+{
+	struct stat st;
+	int fd, err;
+
+	/* Opening a device or a fifo could have effects, and none is a mount. */
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return -ENOTTY;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	err = um_fd_info(fd, NULL);
+	if (!err)
+		err = um_fd_text(fd, 1, out);
+	if (err == -ENOTTY && S_ISDIR(st.st_mode))
+		err = -EMEDIUMTYPE; /* a directory is no pool either */
+	close(fd);
+	return err;
+}
+
+int um_cmd_info(int argc, char **argv)
+{
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
+	bool json = false, plain = false;
+	struct json_object *obj = NULL;
+	int opt, err;
+
+	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
+		if (opt == 'j')
+			json = true;
+		else if (opt == 'b')
+			plain = true;
+		else
+			return um_usage();
+	}
+	if (argc - optind != 1)
+		return um_usage();
+	err = info_from_mount(argv[optind], &obj);
+	if (err == -ENOTTY)
+		err = info_from_pool(argv[optind], &obj);
+	if (err == -EMEDIUMTYPE) {
+		um_err(0, "%s: neither a pool nor on a mounted umbrafs", argv[optind]);
+		return UM_EXIT_FAIL;
+	}
+	if (err) {
+		um_err(err, "%s", argv[optind]);
+		return UM_EXIT_FAIL;
+	}
+	if (json)
+		return um_json_print(obj);
+	um_json_table(obj, plain);
+	json_object_put(obj);
+	return um_finish_output(UM_EXIT_OK);
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What umbractl's subcommands share: the table of commands, messages, access to a mount's ioctls. */
+#ifndef UMBRACTL_H
+#define UMBRACTL_H
+
+#include <json-c/json.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#include "fuse/ioctl.h"
+
+/* Exit codes; `exec` has its own, see umbractl(8). */
+#define UM_EXIT_OK 0
+#define UM_EXIT_FAIL 1
+#define UM_EXIT_USAGE 2
+
+struct um_cmd {
+	const char *name;
+	int (*run)(int argc,
+		char **argv); /* argv[0] is the subcommand's name; returns the exit code */
+	const char *args;     /* synopsis after the name */
+	const char *help;     /* one line */
+};
+
+int um_cmd_info(int argc, char **argv);
+int um_cmd_stat(int argc, char **argv);
+int um_cmd_clone(int argc, char **argv);
+int um_cmd_dedupe(int argc, char **argv);
+int um_cmd_map(int argc, char **argv);
+int um_cmd_du(int argc, char **argv);
+int um_cmd_exec(int argc, char **argv);
+
+/* The command being run, for messages; set by main. */
+extern const struct um_cmd *um_current;
+
+/* ---- messages ------------------------------------------------------------------------------- */
+
+/* "umbractl NAME: text" on standard error; with err (positive or negative errno), ": its meaning". */
+void um_err(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Prints the synopsis on standard error; returns UM_EXIT_USAGE. */
+int um_usage(void);
+
+/* "1.5 GiB", or plain bytes. Returns buf. */
+#define UM_SIZE_STR 32
+char *um_size_str(char buf[UM_SIZE_STR], uint64_t bytes, bool plain);
+
+/* A string for JSON: bytes that are not UTF-8 become U+FFFD. */
+struct json_object *um_json_text(const char *s);
+/* Prints obj, indented, with a newline, and frees it. UM_EXIT_OK, or UM_EXIT_FAIL if stdout fails. */
+int um_json_print(struct json_object *obj);
+/* Prints obj's members as "name  value" lines; those named in bytes or blocks as sizes too. */
+void um_json_table(struct json_object *obj, bool plain);
+/* Flushes stdout: the exit code that says whether everything was printed. */
+int um_finish_output(int exit_code);
+
+/* ---- a mounted umbrafs ------------------------------------------------------------------------ */
+
+/* 0 if fd is on a umbrafs, else -ENOTTY (not one) or another -errno. out may be NULL. */
+int um_fd_info(int fd, struct um_ioc_info *out);
+/* Opens a regular file of a mounted umbrafs for reading; says what is wrong and returns -1 otherwise. */
+int um_open_regular(const char *path, struct stat *st);
+/* Reads a whole text of UM_IOC_TEXT and parses it. -EPROTO: not JSON. */
+int um_fd_text(int fd, uint32_t what, struct json_object **out);
+
+/*
+ * One clone or dedupe of [src_off, src_off+len) to dst_off through the daemon, repeated for as long
+ * as it makes progress. *out_done: bytes; *out_same: for UM_CLONE_DEDUPE, false when they differ.
+ */
+int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint32_t op,
+	bool *out_same, uint64_t *out_done);
+
+/* Calls fn for every extent that meets [off, off+len); a non-0 return ends the walk and is returned. */
+typedef int um_extent_fn(void *arg, const struct um_ioc_extent *ext);
+int um_fd_map(int fd, uint64_t off, uint64_t len, um_extent_fn *fn, void *arg);
+
+#endif
