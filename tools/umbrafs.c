@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -101,42 +102,42 @@ static int take_arguments(struct run *run, int argc, char **argv)
 
 /* ---- what can be known before anything is done ------------------------------------------------- */
 
-/* A daemon that died leaves its mount behind: it is cleared away. */
-static int clear_dead_mount(const char *target)
+/*
+ * A daemon that died leaves its mount behind: it is cleared away. The kernel may still answer for the
+ * dead mount from what it has cached; only STATFS is always asked of the daemon.
+ */
+static void clear_dead_mount(const char *target)
 {
 	struct um_where where = {0};
+	struct statvfs now;
 	char *dir;
 	int err = um_mounts_resolve(target, &dir);
 
 	if (!err)
 		err = um_mounts_at(dir, &where);
-	if (!err)
-		err = um_where_is_ours(&where) ? um_mounts_detach(where.dir) : -ENOTCONN;
-	if (!err)
-		um_message(UMBRA_LOG_INFO, "%s: cleared away the mount of a daemon that died",
-			where.dir);
+	if (!err && um_where_is_ours(&where) && statvfs(dir, &now) && errno == ENOTCONN) {
+		err = um_mounts_detach(dir);
+		um_message(err ? UMBRA_LOG_WARN : UMBRA_LOG_INFO, "%s: %s", target,
+			err ? "the mount of a daemon that died could not be cleared away"
+			    : "cleared away the mount of a daemon that died");
+	}
 	um_where_clear(&where);
 	free(dir);
-	return err;
 }
 
 static int check_target(struct run *run)
 {
 	struct stat st;
+	int err = 0;
 
+	clear_dead_mount(run->target);
 	if (stat(run->target, &st)) {
-		int err = errno;
-
-		if (err == ENOTCONN && clear_dead_mount(run->target) == 0 &&
-			stat(run->target, &st) == 0)
-			err = 0;
-		if (err) {
-			um_message(UMBRA_LOG_ERROR, "mount point %s: %s", run->target,
-				err == ENOTCONN ? "a mount whose daemon died is in the way; umount "
-						  "it first"
-						: strerror(err));
-			return -err;
-		}
+		err = -errno;
+		um_message(UMBRA_LOG_ERROR, "mount point %s: %s", run->target,
+			err == -ENOTCONN
+				? "a mount whose daemon died is in the way: umount it first"
+				: strerror(-err));
+		return err;
 	}
 	if (!S_ISDIR(st.st_mode)) {
 		um_message(UMBRA_LOG_ERROR, "mount point %s: not a directory", run->target);
@@ -292,7 +293,7 @@ static int serve(struct run *run)
 	closed = umbra_close(fs);
 	if (closed)
 		um_message(UMBRA_LOG_ERROR, "%s: closing failed: %s", run->pool, strerror(-closed));
-	else
+	else if (!err)
 		um_message(UMBRA_LOG_INFO, "%s released", run->pool);
 	return err || closed ? EXIT_MOUNT : EXIT_OK;
 }

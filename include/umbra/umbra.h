@@ -215,6 +215,33 @@ typedef int umbra_extent_fn(void *arg, const struct umbra_extent *extent);
 int umbra_map(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len, umbra_extent_fn *fn,
 	void *arg);
 
+/*
+ * Who refers to a file's blocks, exactly: the references held by one leaf of the file's tree, and the
+ * nodes that lead to the leaf. A block is held by as many leaves as it has references, a node by as
+ * many nodes or files as it has parents; blocks of a file without nodes are held by the file itself.
+ */
+#define UMBRA_OWNER_NODES 12
+#define UMBRA_OWNER_RUNS 768
+struct umbra_owner_node {
+	uint64_t lba;
+	uint64_t end; /* file block where what is below the node ends, UINT64_MAX: the file's end */
+	uint32_t parents;
+};
+struct umbra_owner_run {
+	uint64_t lba;
+	uint32_t len; /* blocks */
+	uint32_t refs;
+};
+struct umbra_owners {
+	uint64_t blocks, inline_bytes; /* of the whole file */
+	uint64_t next;                 /* file block to go on with, UINT64_MAX: all was seen */
+	unsigned nnode, nrun;
+	struct umbra_owner_node node[UMBRA_OWNER_NODES]; /* root first */
+	struct umbra_owner_run run[UMBRA_OWNER_RUNS];
+};
+/* For the records that begin at file block `first` or behind, in the leaf that covers it. */
+int umbra_owners(struct umbra_fs *fs, uint64_t ino, uint64_t first, struct umbra_owners *out);
+
 /* ---- attributes -------------------------------------------------------------------------------------------- */
 
 /* flags: XATTR_CREATE, XATTR_REPLACE. system.posix_acl_access updates the mode too. */

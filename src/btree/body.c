@@ -186,7 +186,7 @@ int um_body_insert(
 
 	if (err)
 		return err;
-	memmove(&slots[pos + 1], &slots[pos], SLOT * (h->nrec - pos));
+	memmove(&slots[pos + 1], &slots[pos], sizeof(*slots) * (h->nrec - pos));
 	slots[pos] = (struct um_slot){.key = key, .off = off, .len = len};
 	h->nrec++;
 	if (len)
@@ -222,7 +222,7 @@ void um_body_delete(void *body, uint16_t cap, unsigned pos)
 	struct um_slot *slots = slots_of(body);
 
 	give_value(body, &slots[pos]);
-	memmove(&slots[pos], &slots[pos + 1], SLOT * (h->nrec - pos - 1));
+	memmove(&slots[pos], &slots[pos + 1], sizeof(*slots) * (h->nrec - pos - 1));
 	h->nrec--;
 	if (!h->nrec)
 		um_body_init(body, cap);

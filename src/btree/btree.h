@@ -73,6 +73,14 @@ int um_tree_to_node(struct um_txn *txn, struct um_tree *tree);
 int um_tree_share(struct um_txn *txn, const struct um_tree *tree);
 /* Is the path to the leaf that holds key free of shared nodes? (extent itself not looked at) */
 int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, bool *out_shared);
+/* The nodes on the way to where key is or would be, root first; none for an embedded or empty root. */
+struct um_tree_level {
+	um_lba_t lba;
+	uint64_t end; /* first key behind what the node covers, UINT64_MAX: none */
+	uint32_t parents;
+};
+int um_tree_trace(struct um_src src, const struct um_tree *tree, uint64_t key,
+	struct um_tree_level out[UM_TREE_LEVELS], unsigned *out_n);
 /*
  * A bounded step of dropping all records with key >= first, whole subtrees where possible, calling
  * `ref` with -1 for values that go. A record that starts before first is left alone. *out_done when

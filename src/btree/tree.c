@@ -90,7 +90,7 @@ static int node_find(struct um_src src, const struct um_tree *tree, uint64_t key
 int um_tree_find(struct um_src src, const struct um_tree *tree, uint64_t key, enum um_seek seek,
 	uint64_t *out_key, void *val, uint16_t size, uint16_t *out_len)
 {
-	struct found found;
+	struct found found = {.val = NULL};
 	int err = um_tree_root_ok(tree);
 
 	if (err)

@@ -9,10 +9,6 @@
 
 #include "fs/data.h"
 
-/* An embedded leaf up to this stays embedded in both; a larger one moves to a node that they share. */
-#define EMBED_COPY_EXTENTS 4u
-#define EMBED_COPY_SIZE (64u << 10)
-
 /* ---- by root --------------------------------------------------------------------------------------- */
 
 static int ref_extent(void *arg, uint64_t key, const void *val, uint16_t len)
@@ -20,8 +16,12 @@ static int ref_extent(void *arg, uint64_t key, const void *val, uint16_t len)
 	return um_extents_type.ref(arg, key, val, len, 1);
 }
 
-/* dst has no data; it gets src's. src may change its form for that, not its content. */
-static int share_fork(struct um_txn *txn, struct um_inode *src, struct um_inode *dst)
+/*
+ * dst has no data; it gets src's, which does not change. An embedded leaf is copied, its few extents (16 at
+ * most) gaining a reference each: moving it to a node to share would leave src with two blocks more than
+ * it had when the clone is gone again.
+ */
+static int share_fork(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
 {
 	struct um_tree tree;
 	int err = 0;
@@ -33,20 +33,10 @@ static int share_fork(struct um_txn *txn, struct um_inode *src, struct um_inode 
 		return 0;
 	}
 	um_inode_tree(src, UM_FORK_DATA, &tree);
-	if (tree.root.format == UM_ROOT_EMBED && src->core.size < EMBED_COPY_SIZE &&
-		um_body_nrec(tree.embed) <= EMBED_COPY_EXTENTS) {
+	if (tree.root.format == UM_ROOT_EMBED)
 		err = um_tree_walk(um_txn_src(txn), &tree, 0, UINT64_MAX, ref_extent, txn);
-	} else {
-		if (tree.root.format == UM_ROOT_EMBED) {
-			err = um_tree_to_node(txn, &tree);
-			if (!err) {
-				um_inode_set_tree(src, UM_FORK_DATA, &tree);
-				err = um_inode_store(txn, src);
-			}
-		}
-		if (!err)
-			err = um_tree_share(txn, &tree);
-	}
+	else
+		err = um_tree_share(txn, &tree);
 	um_inode_set_tree(dst, UM_FORK_DATA, &tree);
 	return err;
 }
@@ -234,7 +224,8 @@ static int extend_to(const struct remap_step *s)
 	return um_data_set_size(r->fs, r->dst, end, false);
 }
 
-/* A block has as many owners as can be counted: the step's content is copied instead. */
+/* A block has as many owners as can be counted, or a node that the destination shares with others: the
+ * step's content is copied instead. */
 static int copy_step(const struct remap_step *s)
 {
 	const struct um_remap *r = s->r;

@@ -126,6 +126,13 @@ int um_data_shed(struct um_txn *txn, struct um_inode *inode, um_ino_t *out_heir)
 /* fallocate.c: a hole of bytes: edges zeroed, whole blocks dropped; times change. */
 int um_data_punch(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uint64_t len);
 
+/*
+ * unshare.c: after -EMLINK from a change of a shared tree, whose nodes or blocks cannot have one more
+ * owner: gives the file a tree of its own, with copies of those blocks. Costs by the file's extents; happens
+ * at four billion owners.
+ */
+int um_data_unshare(struct umbra_fs *fs, struct um_mem *mem);
+
 /* clone.c: how blocks come to be in two files. Both are locked. */
 struct um_remap {
 	struct umbra_fs *fs;

@@ -151,11 +151,15 @@ static int steps_run(
 	struct umbra_fs *fs, struct um_mem *mem, int what, uint64_t first, uint64_t end)
 {
 	struct step s = {.fs = fs, .mem = mem, .next = first, .end = end, .what = what};
-	bool waited = false;
+	bool waited = false, unshared = false;
 	int err = 0;
 
 	while (!err && s.next < s.end) {
 		err = step_run(&s);
+		if (err == -EMLINK && !unshared) {
+			err = um_data_unshare(fs, mem);
+			unshared = true;
+		}
 		if (err == -ENOSPC && !waited) {
 			um_reaper_wait(fs, UM_ENOSPC_WAIT_MSEC);
 			waited = true;

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uuid/uuid.h>
 
 #include "fs/fs.h"
 
@@ -225,25 +224,6 @@ int umbra_statfs(struct umbra_fs *fs, struct statvfs *out)
 	return 0;
 }
 
-static void info_super(const struct um_pool *pool, struct umbra_info *out)
-{
-	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
-	const struct um_super *super = &pool->super;
-
-	snprintf(out->path, sizeof(out->path), "%s", pool->path);
-	memcpy(out->label, super->label, sizeof(super->label));
-	uuid_unparse_lower(super->hdr.uuid, out->uuid);
-	snprintf(out->kind, sizeof(out->kind), "%s", kinds[pool->kind]);
-	out->size = pool->size;
-	out->version = super->version;
-	out->copies = super->copies;
-	out->compat = super->compat;
-	out->ro_compat = super->ro_compat;
-	out->incompat = super->incompat;
-	out->journal_bytes = super->journal_blocks * UM_BLOCK_SIZE;
-	out->made_sec = (int64_t)super->made_sec;
-}
-
 int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
 {
 	const struct um_pool_root *root;
@@ -251,7 +231,8 @@ int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
 	int ret;
 
 	memset(out, 0, sizeof(*out));
-	info_super(fs->pool, out);
+	snprintf(out->path, sizeof(out->path), "%s", fs->pool->path);
+	um_info_super(fs->pool, out);
 	um_space_stat(fs->space, &space);
 	out->total_blocks = space.total;
 	out->free_blocks = space.free;

@@ -181,6 +181,8 @@ static inline int um_fs_alive(struct umbra_fs *fs)
 {
 	return -atomic_load_explicit(&fs->stopped, memory_order_relaxed);
 }
+/* What the superblock says. (info.c) */
+void um_info_super(const struct um_pool *pool, struct umbra_info *out);
 /* An inode was read: sets atime as the mount's policy wants it. Best effort. (file.c) */
 void um_atime_update(struct umbra_fs *fs, um_ino_t ino);
 

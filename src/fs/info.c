@@ -3,12 +3,13 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <uuid/uuid.h>
 
-#include "pool/pool.h"
+#include "fs/fs.h"
 #include "umbra/umbra.h"
 
-static void fill_from_super(const struct um_pool *pool, struct umbra_info *out)
+void um_info_super(const struct um_pool *pool, struct umbra_info *out)
 {
 	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
 	const struct um_super *super = &pool->super;
@@ -74,6 +75,20 @@ static int fill_from_groups(struct um_pool *pool, struct umbra_info *out)
 	return um_guard_check();
 }
 
+/*
+ * What a daemon that died had not brought home is in the journal: unless the pool is in use, it is
+ * replayed, in memory. In use, the blocks at home are a little old, and have to do.
+ */
+static void replay(struct um_pool *pool, struct umbra_info *out)
+{
+	struct um_log *log;
+
+	if (flock(pool->fd, LOCK_SH | LOCK_NB) || um_log_open(pool, &log))
+		return;
+	out->replayed = um_log_replayed(log);
+	um_log_abandon(log);
+}
+
 int umbra_info_pool(const char *path, struct umbra_info *out)
 {
 	struct um_pool *pool;
@@ -84,7 +99,7 @@ int umbra_info_pool(const char *path, struct umbra_info *out)
 	ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_NOLOCK, 0, &pool);
 	if (ret)
 		return ret;
-	fill_from_super(pool, out);
+	um_info_super(pool, out);
 	ret = fill_from_root(pool, out);
 	if (!ret)
 		ret = fill_from_groups(pool, out);

@@ -315,7 +315,7 @@ int um_inode_killpriv(struct um_txn *txn, struct um_inode *inode)
 	mode_t mode = inode->core.mode, drop = S_ISUID;
 	int ret, changed = 0;
 
-	if (!S_ISREG(mode))
+	if (S_ISDIR(mode))
 		return 0;
 	if (mode & S_IXGRP)
 		drop |= S_ISGID;

@@ -58,11 +58,14 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	super->journal_lba = UM_CHUNK_BLOCKS; /* chunk 1 of group 0 */
 	super->journal_blocks =
 		um_mkfs_journal_bytes(pool->nchunks * UM_CHUNK_SIZE) >> UM_BLOCK_SHIFT;
+	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
+	/* Its second copy ends where group 0's mirrored tables begin. */
+	if (super->copies == 2)
+		super->journal_mirror = um_super_mirror(super->nchunks) - super->journal_blocks;
 	super->hash_seed = opt->hash_seed;
 	if (!super->hash_seed)
 		ret = random_bytes(&super->hash_seed, sizeof(super->hash_seed));
 	super->made_sec = (uint64_t)(opt->made_sec ? opt->made_sec : (int64_t)time(NULL));
-	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
 	super->kind_made = (uint8_t)pool->kind;
 	super->root.lba = UM_TABLE_ROOT;
 	if (super->copies == 2)

@@ -19,6 +19,7 @@
 #define NOTES 4096u             /* inodes unlinked lately that are still held */
 #define LEAVING_NSEC 100000000u /* unlinked longer ago than this and held: somebody means to */
 #define GRACE_NSEC 20000000u    /* how long the forget of one may take */
+#define FAILED_LOG 20u
 #define TICK_NSEC 1000000000u
 #define SCAN 256u /* records read at a time after mount */
 
@@ -29,12 +30,13 @@ struct note {
 
 struct um_reaper {
 	pthread_t thread;
-	pthread_mutex_t lock; /* everything below; a leaf */
+	pthread_mutex_t lock; /* everything below; only a bucket of the mem table is taken inside */
 	pthread_cond_t wake;  /* of the reaper */
 	pthread_cond_t freed; /* of those who wait */
 	um_ino_t *queue;      /* ring */
 	size_t head, n, cap;  /* cap: power of 2, or 0 */
 	unsigned busy;        /* batches being worked on */
+	atomic_uint nfailed;  /* inodes that could not be freed; the first few are logged */
 	bool stop, dead;      /* dead: the log takes no more transactions */
 	bool scan;            /* records of the tree from scan_pos on are to be looked at */
 	uint64_t scan_pos;
@@ -197,7 +199,7 @@ static int reap_txn(struct umbra_fs *fs, struct batch *b)
 	}
 	if (ret == -ENOSPC || ret == -ENOMEM)
 		b->retry = true;
-	else if (!atomic_load(&fs->stopped))
+	else if (!atomic_load(&fs->stopped) && fs->reaper->nfailed++ < FAILED_LOG)
 		um_err("inode %llu: cannot be freed: %s", (unsigned long long)b->ino[start],
 			strerror(-ret));
 	b->pos++;

@@ -310,18 +310,14 @@ static int set_size_txn(struct umbra_fs *fs, struct shrink *s, bool *done)
 	return err;
 }
 
-int um_data_set_size(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, bool killpriv)
+static int set_size_once(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, bool killpriv)
 {
 	struct shrink s = {.ino = mem->ino, .size = size, .killpriv = killpriv};
 	struct um_inode inode;
 	struct um_tree tree;
 	bool done = true;
-	int err = um_data_may_change(fs);
+	int err = um_inode_read(fs, mem->ino, &inode);
 
-	if (!err && size > UMBRA_SIZE_MAX)
-		err = -EFBIG;
-	if (!err)
-		err = um_inode_read(fs, mem->ino, &inode);
 	if (!err)
 		err = um_data_regular(&inode);
 	if (err)
@@ -339,6 +335,20 @@ int um_data_set_size(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, boo
 		err = set_size_txn(fs, &s, &done);
 	um_pieces_give(fs, &s.fresh);
 	return err || done ? err : drop_rest(fs, mem->ino, s.first);
+}
+
+int um_data_set_size(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, bool killpriv)
+{
+	int err = um_data_may_change(fs);
+
+	if (!err && size > UMBRA_SIZE_MAX)
+		err = -EFBIG;
+	if (!err)
+		err = set_size_once(fs, mem, size, killpriv);
+	if (err != -EMLINK)
+		return err;
+	err = um_data_unshare(fs, mem);
+	return err ? err : set_size_once(fs, mem, size, killpriv);
 }
 
 int um_data_resize(struct umbra_fs *fs, um_ino_t ino, uint64_t size, bool killpriv)

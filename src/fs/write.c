@@ -514,7 +514,7 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 {
 	struct segment s;
 	size_t done = 0;
-	bool waited = false;
+	bool waited = false, unshared = false;
 	int err = 0;
 
 	while (done < len) {
@@ -531,6 +531,12 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);
 			waited = true;
 			continue;
+		}
+		if (err == -EMLINK && !unshared) {
+			err = um_data_unshare(w->fs, w->mem);
+			unshared = true;
+			if (!err)
+				continue;
 		}
 		if (err)
 			break;

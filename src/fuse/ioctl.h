@@ -73,4 +73,24 @@ struct um_ioc_clone {
 #define UM_CLONE_DEDUPE 1u /* writable, or the caller owns the file, could write it, or is root */
 #define UM_IOC_CLONE _IOWR(UM_IOC, 5, struct um_ioc_clone)
 
+/* The references of one leaf of the open file's tree; see umbra_owners(). Readable descriptor. */
+struct um_ioc_owner_node {
+	__u64 lba, end;
+	__u32 parents;
+	__u32 pad;
+};
+struct um_ioc_owner_run {
+	__u64 lba;
+	__u32 len, refs;
+};
+struct um_ioc_owners {
+	__u64 first; /* in: file block */
+	__u64 next;  /* out: file block to go on with, all ones: none */
+	__u64 blocks, inline_bytes;
+	__u32 nnode, nrun;
+	struct um_ioc_owner_node node[12];
+	struct um_ioc_owner_run run[768];
+};
+#define UM_IOC_OWNERS _IOWR(UM_IOC, 6, struct um_ioc_owners)
+
 #endif

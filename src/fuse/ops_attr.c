@@ -43,7 +43,8 @@ void um_op_setattr(
 	(void)fi;
 	if (to_set & FUSE_SET_ATTR_CTIME)
 		mask |= UMBRA_SET_CTIME;
-	if (to_set & KILL_SETID)
+	/* chown(path, -1, -1) comes with nothing to set, and drops set-id bits like any chown. */
+	if (to_set & KILL_SETID || !mask)
 		mask |= UMBRA_SET_KILLPRIV;
 	err = umbra_setattr(um_of(req)->fs, ino, &in, mask, &out);
 	if (err)

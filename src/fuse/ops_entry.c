@@ -69,7 +69,10 @@ static void reply_new(fuse_req_t req, uint64_t parent, int err, const struct umb
 		reply_entry(req, attr);
 }
 
-/* An NFS server's handle: "." of any inode, a file's too. */
+/*
+ * An NFS server's handle: "." of any inode, a file's too. The kernel asks only when it does not know the
+ * inode, so one without links is not held by anybody: its forget is still on the way.
+ */
 static int lookup_self(struct um_mount *m, uint64_t ino, struct umbra_attr *out)
 {
 	int err = umbra_ref(m->fs, ino);
@@ -77,6 +80,8 @@ static int lookup_self(struct um_mount *m, uint64_t ino, struct umbra_attr *out)
 	if (err)
 		return err;
 	err = umbra_getattr(m->fs, ino, out);
+	if (!err && out->st.st_nlink == 0)
+		err = -ESTALE;
 	if (err)
 		umbra_forget(m->fs, ino, 1);
 	return err;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Ioctls: inode flags, the filesystem's own of ioctl.h, shutdown. */
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -282,6 +283,55 @@ static int do_map(const struct ioctl_in *io)
 	return err;
 }
 
+static void fill_owners(struct um_ioc_owners *out, const struct umbra_owners *in)
+{
+	static_assert(sizeof(out->node) / sizeof(out->node[0]) == UMBRA_OWNER_NODES, "nodes");
+	static_assert(sizeof(out->run) / sizeof(out->run[0]) == UMBRA_OWNER_RUNS, "runs");
+	out->next = in->next;
+	out->blocks = in->blocks;
+	out->inline_bytes = in->inline_bytes;
+	out->nnode = in->nnode;
+	out->nrun = in->nrun;
+	for (unsigned i = 0; i < in->nnode; i++)
+		out->node[i] = (struct um_ioc_owner_node){
+			.lba = in->node[i].lba,
+			.end = in->node[i].end,
+			.parents = in->node[i].parents,
+		};
+	for (unsigned i = 0; i < in->nrun; i++)
+		out->run[i] = (struct um_ioc_owner_run){
+			.lba = in->run[i].lba,
+			.len = in->run[i].len,
+			.refs = in->run[i].refs,
+		};
+}
+
+static int do_owners(const struct ioctl_in *io)
+{
+	struct um_ioc_owners *out;
+	struct umbra_owners *in;
+	int err;
+
+	if (!readable(io))
+		return -EBADF;
+	if (io->in_size < sizeof(*out))
+		return -EINVAL;
+	out = calloc(1, sizeof(*out));
+	in = malloc(sizeof(*in));
+	err = out && in ? 0 : -ENOMEM;
+	if (!err) {
+		memcpy(&out->first, io->in, sizeof(out->first));
+		err = umbra_owners(io->m->fs, io->ino, out->first, in);
+	}
+	if (!err) {
+		fill_owners(out, in);
+		err = answer(io, out, sizeof(*out));
+	}
+	free(in);
+	free(out);
+	return err;
+}
+
 static int do_token(const struct ioctl_in *io)
 {
 	struct um_ioc_token out;
@@ -425,6 +475,7 @@ static const struct {
 	{UM_IOC_INFO, do_info},
 	{UM_IOC_TEXT, do_text},
 	{UM_IOC_MAP, do_map},
+	{UM_IOC_OWNERS, do_owners},
 	{UM_IOC_TOKEN, do_token},
 	{UM_IOC_CLONE, do_clone},
 };

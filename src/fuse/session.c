@@ -304,16 +304,20 @@ fail:
 
 /* ---- the end ------------------------------------------------------------------------------------------ */
 
+/* Unmounted everywhere, so that the mount point may be another filesystem's by now? */
+static bool is_gone(const struct um_mount *m)
+{
+	struct pollfd dev = {.fd = m->dev};
+
+	return poll(&dev, 1, 0) == 1 && (dev.revents & POLLERR);
+}
+
 /* Takes the mount out of the namespace; whoever has files open keeps them. */
 static void detach(const struct um_mount *m)
 {
 	struct um_where where;
-	struct pollfd gone = {.fd = m->dev};
 
-	/* POLLERR: unmounted already; the directory may be another filesystem's by now. */
-	if (poll(&gone, 1, 0) == 1 && (gone.revents & POLLERR))
-		return;
-	if (um_mounts_at(m->dir, &where))
+	if (is_gone(m) || um_mounts_at(m->dir, &where))
 		return;
 	if (um_where_is_ours(&where))
 		um_mounts_detach(m->dir);
@@ -415,6 +419,9 @@ void um_mount_free(struct um_mount *m)
 	if (m->se) {
 		if (m->dev)
 			detach(m);
+		/* Else libfuse would unmount by path, and hit what is there now. */
+		if (m->dev && is_gone(m))
+			fuse_session_unmount(m->se);
 		fuse_session_destroy(m->se);
 	}
 	if (m->ended >= 0)

@@ -8,6 +8,7 @@
 
 #include "heal/check_int.h"
 #include "pool/log.h"
+#include "txn/internal.h"
 
 /* Repairs bring up what they hid; each pass takes something away, so this many are never needed. */
 #define PASSES_MAX 12u
@@ -213,12 +214,41 @@ static void report_supers(struct um_check *c, bool restored)
 	c->fix = false;
 }
 
+static bool journal_head_sound(struct um_check *c, um_lba_t lba)
+{
+	um_block_t block;
+	const struct um_journal *head = (const struct um_journal *)block;
+
+	return um_read_raw(c, lba, block) && head->hdr.magic == UM_MAGIC(UM_KIND_JOURNAL) &&
+	       um_journal_csum(head) == head->hdr.csum;
+}
+
+/* Of two copies of the journal's header one is bad: opening the log will rewrite it. */
+static void report_journal(struct um_check *c)
+{
+	const struct um_super *super = &c->pool->super;
+	bool first, second;
+
+	if (!super->journal_mirror)
+		return;
+	first = journal_head_sound(c, super->journal_lba);
+	second = journal_head_sound(c, super->journal_mirror);
+	c->fix = c->mode != UMBRA_CHECK_ONLY;
+	if (first != second)
+		um_problem(c, "journal", UM_CURE_SAFE,
+			"copy of the journal's header at block %llu is bad",
+			(unsigned long long)(first ? super->journal_mirror : super->journal_lba));
+	c->fix = false;
+}
+
 /* -EUCLEAN when the journal cannot be read and must not be made anew. */
 static int replay(struct um_check *c)
 {
 	struct um_log *log;
-	int ret = um_log_open(c->pool, &log);
+	int ret;
 
+	report_journal(c);
+	ret = um_log_open(c->pool, &log);
 	if (!ret) {
 		c->report->replayed = um_log_replayed(log);
 		if (c->mode != UMBRA_CHECK_ONLY)

@@ -28,7 +28,6 @@ static struct guard_slot {
 static pthread_mutex_t slots_lock = PTHREAD_MUTEX_INITIALIZER; /* among those who change slots */
 
 static struct sigaction old_action;
-static bool installed;
 
 _Thread_local volatile um_lba_t um_guard_bad;
 
@@ -99,7 +98,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 
 int um_guard_install(void)
 {
-	struct sigaction action;
+	struct sigaction action, now;
 	int ret = 0;
 
 	memset(&action, 0, sizeof(action));
@@ -107,10 +106,14 @@ int um_guard_install(void)
 	action.sa_flags = SA_SIGINFO | SA_RESTART;
 	sigemptyset(&action.sa_mask);
 	pthread_mutex_lock(&slots_lock);
-	if (!installed && sigaction(SIGBUS, &action, &old_action))
+	/* Asked again with each pool: somebody else may have put a handler of theirs over ours. */
+	if (sigaction(SIGBUS, NULL, &now))
 		ret = -errno;
-	if (!ret)
-		installed = true;
+	else if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_sigbus) {
+		old_action = now;
+		if (sigaction(SIGBUS, &action, NULL))
+			ret = -errno;
+	}
 	pthread_mutex_unlock(&slots_lock);
 	return ret;
 }

@@ -38,6 +38,7 @@ static atomic_uint strangers;
 static _Thread_local struct slot *own;
 static _Thread_local unsigned stranger_nest;
 static pthread_key_t exit_key;
+static bool have_key;
 static pthread_once_t exit_once = PTHREAD_ONCE_INIT;
 
 static void thread_exit(void *arg)
@@ -53,7 +54,7 @@ static void thread_exit(void *arg)
 static void make_key(void)
 {
 	/* Without a key the slots of ended threads are not reused, nothing worse. */
-	(void)pthread_key_create(&exit_key, thread_exit);
+	have_key = !pthread_key_create(&exit_key, thread_exit);
 }
 
 static struct slot *claim(struct slot_block *block)
@@ -88,7 +89,7 @@ static struct slot *register_thread(void)
 		}
 		block = next;
 	}
-	if (pthread_setspecific(exit_key, slot)) {
+	if (have_key && pthread_setspecific(exit_key, slot)) {
 		atomic_store(&slot->used, false);
 		return NULL;
 	}

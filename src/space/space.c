@@ -74,6 +74,7 @@ int um_space_open(struct um_log *log, struct um_space **out)
 	struct um_space *space = calloc(1, sizeof(*space));
 	const struct um_super *super;
 	uint64_t journal;
+	int err;
 
 	if (!space)
 		return -ENOMEM;
@@ -82,9 +83,10 @@ int um_space_open(struct um_log *log, struct um_space **out)
 	pthread_mutex_init(&space->lock, NULL);
 	for (uint32_t ag = 0; ag < space->pool->nags; ag++)
 		space->nchunks += um_ag_chunks(space->pool, ag);
-	if (!space->nchunks || space_alloc(space)) {
+	err = space->nchunks ? space_alloc(space) : -EUCLEAN;
+	if (err) {
 		um_space_close(space);
-		return space->nchunks ? -ENOMEM : -EUCLEAN;
+		return err;
 	}
 	um_log_read_lock(log);
 	for (uint32_t ag = 0; ag < space->pool->nags; ag++)

@@ -49,8 +49,10 @@ static int add_copy_to_record(struct um_txn *txn, const struct um_copy *copy)
 	if (copy->was && !memcmp(copy->was, copy->now, UM_BLOCK_SIZE))
 		return 0;
 	um_block_seal(copy->now);
-	if (copy->fresh && txn->log->direct)
+	if (copy->fresh && txn->log->direct) {
+		txn->nfresh++;
 		return write_fresh(txn, copy);
+	}
 	ret = um_buf_reserve(&txn->record, UM_DIFF_MAX);
 	if (!ret)
 		txn->nentry += um_diff_block(&txn->record, ptr, copy->was, copy->now);
@@ -152,8 +154,10 @@ static void apply_record(struct um_txn *txn)
 }
 
 /*
- * Direct pools, three fences: record and new blocks are durable before anything changes; the
- * changes before the tail passes the record; the tail before any block freed here is used again.
+ * Direct pools, three fences: the record is durable before anything changes; the changes before the
+ * tail passes the record; the tail before any block freed here is used again. And one more before
+ * the record when there are new blocks: a record that is whole by chance must not refer to blocks
+ * that are not.
  */
 static int write_and_apply(struct um_txn *txn)
 {
@@ -161,6 +165,8 @@ static int write_and_apply(struct um_txn *txn)
 	struct um_ring *ring = &log->ring;
 	int ret;
 
+	if (log->direct && txn->nfresh)
+		um_pool_drain(log->pool);
 	ret = um_ring_append(ring, (struct um_record *)txn->record.at, txn->record.len, txn->seq);
 	if (ret) {
 		um_err("%s: cannot write to the journal: %s", log->pool->path, strerror(-ret));

@@ -139,7 +139,8 @@ struct um_txn {
 	uint64_t seq;
 	struct um_copy *copies;
 	uint32_t ncopies, cap_copies;
-	uint32_t nnow; /* copies with content */
+	uint32_t nnow;   /* copies with content */
+	uint32_t nfresh; /* blocks written straight home */
 	/* lba -> copy: open addressing; a slot counts only when its stamp is this transaction's. */
 	struct um_slot_ref {
 		uint32_t stamp, copy;

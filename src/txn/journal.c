@@ -229,6 +229,8 @@ static uint64_t record_csum(const struct um_pool *pool, const struct um_record *
 	size_t behind = offsetof(struct um_record, csum) + sizeof(zero);
 	XXH3_state_t state;
 
+	/* The seeded reset looks at the state's last seed, and keeps its secret when that is ours. */
+	XXH3_INITSTATE(&state);
 	XXH3_64bits_reset_withSeed(&state, seed_of(pool));
 	XXH3_64bits_update(&state, bytes, offsetof(struct um_record, csum));
 	XXH3_64bits_update(&state, zero, sizeof(zero));

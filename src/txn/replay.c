@@ -149,6 +149,8 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct um
 	}
 	*out_end = cursor;
 	*out_next = next;
+	if (covers < state->tail_seq - 1)
+		covers = state->tail_seq - 1;
 	*out_limit = all_count(state) || covers >= next ? next - 1 : covers;
 	return 0;
 }
@@ -201,9 +203,7 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 			(unsigned long long)log->replayed);
 	if (limit < next - 1)
 		um_info("%s: %llu transactions after the last durable group dropped", pool->path,
-			(unsigned long long)(next - 1 -
-					     (limit < state->tail_seq ? state->tail_seq - 1
-								      : limit)));
+			(unsigned long long)(next - 1 - limit));
 	log->ring.head = end.offset;
 	log->ring.used = end.walked;
 	log->ring.seq = next - 1;

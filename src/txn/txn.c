@@ -113,7 +113,7 @@ void um_txn_reset(struct um_txn *txn)
 
 	for (i = 0; i < txn->ncopies; i++)
 		um_log_put_buffer(txn->log, txn->copies[i].now);
-	txn->ncopies = txn->nnow = 0;
+	txn->ncopies = txn->nnow = txn->nfresh = 0;
 	txn->nallocs = txn->nfrees = txn->nhooks = 0;
 	txn->nentry = txn->ndata = 0;
 	txn->record.len = 0;

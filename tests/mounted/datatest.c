@@ -439,6 +439,7 @@ static void run_hook(const char *what)
 int main(int argc, char **argv)
 {
 	unsigned long ops, remount, hooks = 0;
+	char path[4096];
 
 	if (argc < 4) {
 		fprintf(stderr, "usage: datatest DIR SEED OPERATIONS [HOOK]\n");
@@ -456,6 +457,8 @@ int main(int argc, char **argv)
 		files[f].model = calloc(1, MAX);
 		if (!files[f].model)
 			return 1;
+		path_of(f, path);
+		unlink(path);
 		open_file(f);
 	}
 	remount = ops / 10 + 13;

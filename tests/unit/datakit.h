@@ -167,7 +167,8 @@ static inline void pattern(uint8_t *buf, size_t len, uint64_t seed)
 	}
 }
 
-static inline void file_write(struct kit *k, struct file *f, uint64_t off, size_t len, uint64_t seed)
+static inline void file_write(
+	struct kit *k, struct file *f, uint64_t off, size_t len, uint64_t seed)
 {
 	uint8_t *buf = malloc(len + 1);
 

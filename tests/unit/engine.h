@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -54,13 +55,32 @@ static inline void engine_unmount(struct engine *e)
 	ok(um_log_close(e->log));
 }
 
-static inline void engine_open(struct engine *e, uint64_t chunks, uint8_t copies)
+static inline void engine_format(struct engine *e, uint8_t copies)
 {
-	ok(um_pool_open_memory(chunks * UM_CHUNK_SIZE, &e->pool));
 	engine_super(e->pool, copies);
 	ok(um_space_format(e->pool));
 	ok(um_log_format(e->pool));
 	engine_mount(e);
+}
+
+static inline void engine_open(struct engine *e, uint64_t chunks, uint8_t copies)
+{
+	ok(um_pool_open_memory(chunks * UM_CHUNK_SIZE, &e->pool));
+	engine_format(e, copies);
+}
+
+/* The same in a plain file, an indirect pool. */
+static inline void engine_open_file(struct engine *e, uint64_t chunks, uint8_t copies)
+{
+	char path[] = "/tmp/umbra-test-XXXXXX";
+	int fd = mkstemp(path);
+
+	assert_true(fd >= 0);
+	ok(ftruncate(fd, (off_t)(chunks * UM_CHUNK_SIZE)));
+	close(fd);
+	ok(um_pool_open(path, UM_POOL_EXCL | UM_POOL_NOSUPER, chunks * UM_CHUNK_SIZE, &e->pool));
+	unlink(path);
+	engine_format(e, copies);
 }
 
 static inline void engine_close(struct engine *e)
@@ -95,6 +115,19 @@ static inline uint64_t rnd(uint64_t *state)
 static inline uint64_t rnd_below(uint64_t *state, uint64_t n)
 {
 	return (rnd(state) >> 16) % n;
+}
+
+/*
+ * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files: the
+ * test program starts itself again without it.
+ */
+static inline void engine_without_pmem(char **argv)
+{
+	if (!getenv("PMEM_IS_PMEM_FORCE"))
+		return;
+	unsetenv("PMEM_IS_PMEM_FORCE");
+	execv("/proc/self/exe", argv);
+	abort();
 }
 
 static inline uint64_t engine_seed(void)

@@ -1,370 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The tree: against a sorted array, with sharing, and over damaged nodes. */
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
-#include "btree/btree.h"
-#include "engine.h"
+#include "tree_model.h"
 
-#define MODEL_MAX 20000u
-
-/* ---- a tree type whose values may refer to a data block (their first 8 bytes, 0: none) ----------- */
-
-static int leaf_ref(struct um_txn *txn, uint64_t key, const void *val, uint16_t len, int delta)
-{
-	um_lba_t lba;
-
-	(void)key;
-	if (len < sizeof(lba))
-		return 0;
-	memcpy(&lba, val, sizeof(lba));
-	if (!lba)
-		return 0;
-	return delta > 0 ? um_ref_get(txn, lba, 1) : um_ref_put(txn, lba, 1, false, NULL);
-}
-
-static int leaf_check(const struct um_pool *pool, uint64_t key, const void *val, uint16_t len)
-{
-	um_lba_t lba = 0;
-
-	(void)key;
-	if (len >= sizeof(lba))
-		memcpy(&lba, val, sizeof(lba));
-	return !lba || um_lba_ok(pool, lba, 1) ? 0 : -EUCLEAN;
-}
-
-static const struct um_tree_type type_embed = {
-	.kind = UM_KIND_EXTENTS, .embed_max = UM_INLINE_MAX, .ref = leaf_ref, .check = leaf_check};
-static const struct um_tree_type type_plain = {.kind = UM_KIND_INODES};
-
-/* ---- the model: a sorted array ----------------------------------------------------------------------- */
-
-struct rec {
-	uint64_t key;
-	uint64_t stamp; /* what the value is made from */
-	um_lba_t lba;   /* data block that the value refers to, or 0 */
-	uint16_t len;
-};
-struct model {
-	struct rec rec[MODEL_MAX];
-	unsigned n;
-};
-
-/* A tree, what it should hold, and both as of the last commit. */
-struct pair {
-	struct um_tree tree, tree_saved;
-	struct model now, saved;
-};
-
-static void fill_value(const struct rec *rec, uint8_t *val)
-{
-	for (unsigned i = 0; i < rec->len; i++)
-		val[i] = (uint8_t)(rec->stamp >> (i % 8 * 8)) + i / 8;
-	if (rec->len >= sizeof(rec->lba))
-		memcpy(val, &rec->lba, sizeof(rec->lba));
-}
-
-static unsigned model_pos(const struct model *m, uint64_t key)
-{
-	unsigned lo = 0, hi = m->n;
-
-	while (lo < hi) {
-		unsigned mid = (lo + hi) / 2;
-
-		if (m->rec[mid].key < key)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return lo;
-}
-
-static bool model_has(const struct model *m, unsigned pos, uint64_t key)
-{
-	return pos < m->n && m->rec[pos].key == key;
-}
-
-static void model_copy(struct model *to, const struct model *from)
-{
-	to->n = from->n;
-	memcpy(to->rec, from->rec, from->n * sizeof(*from->rec));
-}
-
-static void pair_save(struct pair *p)
-{
-	p->tree_saved = p->tree;
-	model_copy(&p->saved, &p->now);
-}
-
-static void pair_restore(struct pair *p)
-{
-	p->tree = p->tree_saved;
-	model_copy(&p->now, &p->saved);
-}
-
-static struct pair *pair_new(const struct um_tree_type *type)
-{
-	struct pair *p = calloc(1, sizeof(*p));
-
-	assert_non_null(p);
-	p->tree.type = type;
-	pair_save(p);
-	return p;
-}
-
-static um_lba_t new_data_block(struct engine *e, struct um_txn *txn)
-{
-	um_lba_t lba;
-	uint32_t n;
-
-	ok(um_space_take(e->space, 0, 1, 0, &lba, &n));
-	ok(um_ref_alloc(txn, lba, 1));
-	return lba;
-}
-
-/* One change of the tree and its model: insert, replace or delete. */
-static void pair_change(struct engine *e, struct um_txn *txn, struct pair *p, unsigned what,
-	uint64_t key, uint16_t len, uint64_t stamp, bool data)
-{
-	struct model *m = &p->now;
-	unsigned pos = model_pos(m, key);
-	bool there = model_has(m, pos, key);
-	struct rec rec = {.key = key, .stamp = stamp, .len = len};
-	uint8_t val[UM_VALUE_MAX] = {0};
-	um_lba_t old = there ? m->rec[pos].lba : 0;
-
-	if (what == 0 && there) {
-		assert_int_equal(um_tree_insert(txn, &p->tree, key, val, 1), -EEXIST);
-		return;
-	}
-	if (what != 0 && !there) {
-		assert_int_equal(um_tree_replace(txn, &p->tree, key, val, 1), -ENOENT);
-		assert_int_equal(um_tree_delete(txn, &p->tree, key), -ENOENT);
-		return;
-	}
-	if (what < 2 && data && len >= sizeof(rec.lba))
-		rec.lba = new_data_block(e, txn);
-	fill_value(&rec, val);
-	if (what == 0) {
-		ok(um_tree_insert(txn, &p->tree, key, val, len));
-		memmove(&m->rec[pos + 1], &m->rec[pos], (m->n - pos) * sizeof(rec));
-		m->rec[pos] = rec;
-		m->n++;
-		assert_true(m->n < MODEL_MAX);
-		return;
-	}
-	if (what == 1) {
-		ok(um_tree_replace(txn, &p->tree, key, val, len));
-		m->rec[pos] = rec;
-	} else {
-		ok(um_tree_delete(txn, &p->tree, key));
-		memmove(&m->rec[pos], &m->rec[pos + 1], (m->n - pos - 1) * sizeof(rec));
-		m->n--;
-	}
-	if (old)
-		ok(um_ref_put(txn, old, 1, false, NULL));
-}
-
-/* ---- comparing ------------------------------------------------------------------------------------------ */
-
-struct visit {
-	const struct model *m;
-	unsigned at;
-};
-
-static int visit_one(void *arg, uint64_t key, const void *val, uint16_t len)
-{
-	struct visit *v = arg;
-	uint8_t expect[UM_VALUE_MAX];
-	const struct rec *rec = &v->m->rec[v->at];
-
-	assert_true(v->at < v->m->n);
-	assert_int_equal(key, rec->key);
-	assert_int_equal(len, rec->len);
-	fill_value(rec, expect);
-	assert_memory_equal(val, expect, len);
-	v->at++;
-	return 0;
-}
-
-static void check_walk(struct um_src src, struct pair *p, uint64_t first, uint64_t last)
-{
-	struct visit v = {&p->now, model_pos(&p->now, first)};
-
-	ok(um_tree_walk(src, &p->tree, first, last, visit_one, &v));
-	assert_true(v.at == p->now.n || p->now.rec[v.at].key > last);
-}
-
-static void check_find(struct um_src src, struct pair *p, uint64_t key)
-{
-	static const enum um_seek seeks[] = {UM_SEEK_EQ, UM_SEEK_LE, UM_SEEK_GE};
-	const struct model *m = &p->now;
-	unsigned pos = model_pos(m, key);
-	bool there = model_has(m, pos, key);
-
-	for (unsigned i = 0; i < 3; i++) {
-		unsigned expect = seeks[i] == UM_SEEK_LE && !there ? pos - 1 : pos;
-		bool found = seeks[i] == UM_SEEK_EQ ? there : expect < m->n;
-		uint8_t val[UM_VALUE_MAX], want[UM_VALUE_MAX];
-		uint64_t out_key;
-		uint16_t len;
-		int err = um_tree_find(
-			src, &p->tree, key, seeks[i], &out_key, val, sizeof(val), &len);
-
-		assert_int_equal(err, found ? 0 : -ENOENT);
-		if (!found)
-			continue;
-		assert_int_equal(out_key, m->rec[expect].key);
-		assert_int_equal(len, m->rec[expect].len);
-		fill_value(&m->rec[expect], want);
-		assert_memory_equal(val, want, len);
-	}
-}
-
-/* ---- counting from scratch ---------------------------------------------------------------------------------- */
-
-struct census {
-	struct engine *e;
-	uint32_t *count; /* of each block */
-	uint64_t nodes, leaves, records;
-	bool data; /* leaf values refer to data blocks */
-};
-
-static void census_body(struct census *c, const void *body, unsigned level, uint64_t low,
-	uint64_t high, const struct um_tree_type *type);
-
-static void census_node(struct census *c, struct um_ptr ptr, unsigned level, bool root,
-	uint64_t low, uint64_t high, const struct um_tree_type *type)
-{
-	const void *block;
-	const uint8_t *body;
-
-	if (c->count[ptr.lba]++)
-		return;
-	c->nodes++;
-	if (ptr.mirror)
-		c->count[ptr.mirror]++;
-	ok(um_block_get(c->e->pool, ptr, type->kind, &block));
-	assert_int_equal(((const struct um_block_hdr *)block)->level, level);
-	body = (const uint8_t *)block + sizeof(struct um_block_hdr);
-	ok(um_body_check(body, UM_NODE_BODY));
-	if (!root)
-		assert_true(um_body_nrec(body) > 0);
-	census_body(c, body, level, low, high, type);
-}
-
-/* Keys lie in [low, high]. */
-static void census_body(struct census *c, const void *body, unsigned level, uint64_t low,
-	uint64_t high, const struct um_tree_type *type)
-{
-	unsigned nrec = um_body_nrec(body);
-
-	c->leaves += level == 0;
-	for (unsigned i = 0; i < nrec; i++) {
-		uint64_t key, next = high;
-		const void *val;
-		uint16_t len;
-		struct um_ptr ptr;
-		um_lba_t lba = 0;
-
-		um_body_slot(body, i, &key, &val, &len);
-		if (level) {
-			if (i)
-				assert_true(key > low || (i == 1 && key >= low));
-			if (i + 1 < nrec) {
-				const void *v;
-				uint16_t l;
-
-				um_body_slot(body, i + 1, &next, &v, &l);
-				next--;
-			}
-			assert_true(i == 0 || key <= high);
-			assert_int_equal(len, sizeof(ptr));
-			memcpy(&ptr, val, sizeof(ptr));
-			census_node(c, ptr, level - 1, false, i ? key : low, next, type);
-			continue;
-		}
-		assert_true(key >= low && key <= high);
-		c->records++;
-		if (type->ref && len >= sizeof(lba))
-			memcpy(&lba, val, sizeof(lba));
-		if (lba)
-			c->count[lba]++;
-	}
-}
-
-static void census_tree(struct census *c, const struct um_tree *tree)
-{
-	if (tree->root.format == UM_ROOT_NODE)
-		census_node(c, tree->root.ptr, tree->root.level, true, 0, UINT64_MAX, tree->type);
-	if (tree->root.format == UM_ROOT_EMBED) {
-		assert_in_range(tree->root.len, 8, tree->type->embed_max);
-		ok(um_body_check(tree->embed, tree->root.len));
-		census_body(c, tree->embed, 0, 0, UINT64_MAX, tree->type);
-	}
-}
-
-/* Stored counts equal those found from the trees' roots; the structure is sound. */
-static struct census check_counts(struct engine *e, struct pair **pairs, unsigned n)
-{
-	struct census c = {.e = e, .count = calloc(e->pool->nblocks, sizeof(*c.count))};
-	struct um_src src = {e->pool, NULL};
-	const struct um_super *super = &e->pool->super;
-
-	assert_non_null(c.count);
-	for (unsigned i = 0; i < n; i++)
-		census_tree(&c, &pairs[i]->tree);
-	for (uint64_t i = 0; i < super->journal_blocks; i++)
-		c.count[super->journal_lba + i]++;
-	for (uint64_t chunk = 1; chunk + 1 < e->pool->nchunks; chunk++) {
-		for (um_lba_t lba = chunk * 512; lba < (chunk + 1) * 512; lba++) {
-			uint32_t count, run;
-
-			ok(um_ref_count(src, lba, 1, &count, &run));
-			assert_int_equal(count, c.count[lba]);
-		}
-	}
-	free(c.count);
-	c.count = NULL;
-	return c;
-}
-
-static void check_all(struct engine *e, struct pair **pairs, unsigned n)
-{
-	struct um_src src = {e->pool, NULL};
-
-	check_counts(e, pairs, n);
-	for (unsigned i = 0; i < n; i++)
-		check_walk(src, pairs[i], 0, UINT64_MAX);
-}
-
-static uint64_t space_free(struct engine *e)
-{
-	struct um_space_stat st;
-
-	um_space_reap(e->space);
-	um_space_stat(e->space, &st);
-	return st.free;
-}
-
-/* Drops the tree from first on, a transaction a step; how many it took. */
-static unsigned drop_from(struct engine *e, struct pair *p, uint64_t first)
-{
-	unsigned steps = 0;
-	bool done = false;
-
-	while (!done) {
-		struct um_txn *txn = engine_begin(e);
-
-		ok(um_tree_drop_step(txn, &p->tree, first, &done));
-		ok(um_txn_commit(txn));
-		steps++;
-		assert_true(steps < 100000);
-	}
-	p->now.n = model_pos(&p->now, first);
-	return steps;
-}
-
-/* ---- tests -------------------------------------------------------------------------------------------------- */
+/* ---- one tree ------------------------------------------------------------------------------------ */
 
 static void ascending_inserts_leave_full_nodes(void **state)
 {
@@ -433,9 +75,9 @@ static void small_trees_are_embedded_in_as_few_bytes_as_possible(void **state)
 }
 
 struct mix {
-	uint64_t keys; /* keys are below */
-	unsigned max_len;
-	unsigned insert, replace; /* of 16; the rest are deletes */
+	uint64_t keys;             /* keys are below */
+	unsigned max_len, min_len; /* of values; most are short unless min_len says otherwise */
+	unsigned insert, replace;  /* of 16; the rest are deletes */
 };
 
 /* A transaction of some random changes, committed or aborted. */
@@ -448,8 +90,8 @@ static void random_txn(struct engine *e, struct pair *p, const struct mix *mix, 
 		unsigned dice = rnd_below(seed, 16);
 		unsigned what = dice < mix->insert ? 0 : dice < mix->insert + mix->replace ? 1 : 2;
 		uint64_t key = rnd_below(seed, mix->keys) << rnd_below(seed, 3) * 20;
-		uint16_t len = rnd_below(seed, 4) ? rnd_below(seed, 40)
-						  : rnd_below(seed, mix->max_len + 1);
+		unsigned span = mix->min_len || !rnd_below(seed, 4) ? mix->max_len : 40;
+		uint16_t len = mix->min_len + rnd_below(seed, span - mix->min_len + 1);
 
 		if (what && p->now.n && rnd_below(seed, 2))
 			key = p->now.rec[rnd_below(seed, p->now.n)].key;
@@ -467,39 +109,59 @@ static void random_txn(struct engine *e, struct pair *p, const struct mix *mix, 
 	}
 }
 
-static void random_changes_match_a_sorted_array(void **state)
+static void random_changes(struct engine *e, unsigned rounds)
 {
 	static const struct mix mixes[] = {
-		{200, 40, 8, 3},
-		{3000, UM_VALUE_MAX, 9, 3},
-		{3000, UM_VALUE_MAX, 4, 3},
-		{20, 100, 7, 4},
-		{1 << 20, 16, 15, 0},
-		{4000, 64, 3, 0},
+		{200, 40, 0, 8, 3},
+		{3000, UM_VALUE_MAX, 0, 9, 3},
+		{3000, UM_VALUE_MAX, 0, 4, 3},
+		{20, 100, 0, 7, 4},
+		{1 << 20, 16, 0, 15, 0},
+		/* Three levels: few records a leaf. */
+		{5000, UM_VALUE_MAX, 900, 14, 1},
+		{5000, UM_VALUE_MAX, 900, 7, 1},
+		{5000, UM_VALUE_MAX, 900, 2, 1},
+		{4000, 64, 0, 3, 0},
 	};
 	static const struct um_tree_type *const types[] = {&type_plain, &type_embed};
 	uint64_t seed = engine_seed();
-	struct engine e;
 
-	(void)state;
-	engine_open(&e, 24, 2);
 	for (unsigned t = 0; t < 2; t++) {
 		struct pair *p = pair_new(types[t]);
 
 		for (unsigned i = 0; i < sizeof(mixes) / sizeof(*mixes); i++) {
-			for (unsigned round = 0; round < 400; round++) {
-				random_txn(&e, p, &mixes[i], &seed);
-				check_find((struct um_src){e.pool, NULL}, p,
+			for (unsigned round = 0; round < rounds; round++) {
+				random_txn(e, p, &mixes[i], &seed);
+				check_find((struct um_src){e->pool, NULL}, p,
 					rnd_below(&seed, mixes[i].keys));
 				if (round % 100 == 0)
-					check_all(&e, &p, 1);
+					check_all(e, &p, 1);
 			}
-			check_all(&e, &p, 1);
+			check_all(e, &p, 1);
 		}
-		drop_from(&e, p, 0);
-		check_all(&e, &p, 1);
+		drop_from(e, p, 0);
+		check_all(e, &p, 1);
 		free(p);
 	}
+}
+
+static void random_changes_match_a_sorted_array(void **state)
+{
+	struct engine e;
+
+	(void)state;
+	engine_open(&e, 24, 2);
+	random_changes(&e, 400);
+	engine_close(&e);
+}
+
+static void random_changes_match_a_sorted_array_in_a_plain_file(void **state)
+{
+	struct engine e;
+
+	(void)state;
+	engine_open_file(&e, 24, 2);
+	random_changes(&e, 100);
 	engine_close(&e);
 }
 
@@ -532,14 +194,78 @@ static void deletes_shrink_the_tree_to_nothing(void **state)
 	engine_close(&e);
 }
 
+/* The first slot's key is not the lowest possible any more when what was left of it has gone. */
+static void keys_below_a_removed_first_leaf_are_welcome(void **state)
+{
+	struct engine e;
+	struct pair *p = pair_new(&type_plain);
+	struct um_txn *txn;
+
+	(void)state;
+	engine_open(&e, 16, 2);
+	txn = engine_begin(&e);
+	for (unsigned i = 0; i < 1430; i++)
+		pair_change(&e, txn, p, 0, 1000000 + i, 16, i, false);
+	ok(um_txn_commit(txn));
+	txn = engine_begin(&e);
+	for (unsigned i = 0; i < 143; i++)
+		pair_change(&e, txn, p, 2, 1000000 + i, 0, 0, false);
+	ok(um_txn_commit(txn));
+	assert_int_equal(check_counts(&e, &p, 1).leaves, 9);
+	txn = engine_begin(&e);
+	for (unsigned i = 0; i < 1000; i++)
+		pair_change(&e, txn, p, 0, 5000 - i, 16, i, false);
+	ok(um_txn_commit(txn));
+	check_all(&e, &p, 1);
+	free(p);
+	engine_close(&e);
+}
+
+static void small_trees_become_nodes_to_be_shared(void **state)
+{
+	struct engine e;
+	struct pair *pairs[3] = {
+		pair_new(&type_embed), pair_new(&type_embed), pair_new(&type_embed)};
+	struct um_txn *txn;
+	uint64_t all;
+
+	(void)state;
+	engine_open(&e, 8, 2);
+	all = space_free(&e);
+	txn = engine_begin(&e);
+	assert_int_equal(um_tree_share(txn, &pairs[0]->tree), -EINVAL);
+	for (unsigned i = 0; i < 5; i++)
+		pair_change(&e, txn, pairs[0], 0, i, 16, i, true);
+	for (unsigned i = 0; i < 3; i += 2) {
+		ok(um_tree_to_node(txn, &pairs[i]->tree));
+		assert_int_equal(pairs[i]->tree.root.format, UM_ROOT_NODE);
+	}
+	ok(um_tree_share(txn, &pairs[0]->tree));
+	ok(um_txn_commit(txn));
+	pairs[1]->tree = pairs[0]->tree;
+	model_copy(&pairs[1]->now, &pairs[0]->now);
+	check_all(&e, pairs, 3);
+	txn = engine_begin(&e);
+	pair_change(&e, txn, pairs[1], 2, 3, 0, 0, true);
+	ok(um_txn_commit(txn));
+	check_all(&e, pairs, 3);
+	for (unsigned i = 0; i < 3; i++)
+		drop_from(&e, pairs[i], 0);
+	assert_int_equal(space_free(&e), all);
+	for (unsigned i = 0; i < 3; i++)
+		free(pairs[i]);
+	engine_close(&e);
+}
+
 /* A tree of n records that refer to data blocks, and a second one that shares its root. */
-static void make_clone(struct engine *e, struct pair *a, struct pair *b, unsigned n, uint64_t *seed)
+static void make_clone(
+	struct engine *e, struct pair *a, struct pair *b, unsigned n, unsigned len, uint64_t *seed)
 {
 	struct um_txn *txn = engine_begin(e);
 
 	for (unsigned i = 0; i < n; i++)
 		pair_change(
-			e, txn, a, 0, rnd(seed) >> 20, 16 + rnd_below(seed, 30), rnd(seed), true);
+			e, txn, a, 0, rnd(seed) >> 20, len + rnd_below(seed, 30), rnd(seed), true);
 	ok(um_tree_to_node(txn, &a->tree));
 	ok(um_tree_share(txn, &a->tree));
 	ok(um_txn_commit(txn));
@@ -549,20 +275,19 @@ static void make_clone(struct engine *e, struct pair *a, struct pair *b, unsigne
 	pair_save(b);
 }
 
-static void a_changed_clone_leaves_its_source_alone(void **state)
+static void change_clones(bool large)
 {
-	static const struct mix mix = {1ull << 44, 60, 7, 4};
+	const struct mix mix = {1ull << 44, large ? 1200 : 60, large ? 900 : 0, 7, 4};
 	struct engine e;
 	struct pair *pairs[3];
 	uint64_t seed = engine_seed(), all;
 	bool shared;
 
-	(void)state;
 	engine_open(&e, 32, 2);
 	all = space_free(&e);
 	for (unsigned i = 0; i < 3; i++)
 		pairs[i] = pair_new(&type_embed);
-	make_clone(&e, pairs[0], pairs[1], 2500, &seed);
+	make_clone(&e, pairs[0], pairs[1], 2500, large ? 900 : 16, &seed);
 	ok(um_tree_shared((struct um_src){e.pool, NULL}, &pairs[0]->tree, 77, &shared));
 	assert_true(shared);
 	check_all(&e, pairs, 2);
@@ -595,6 +320,13 @@ static void a_changed_clone_leaves_its_source_alone(void **state)
 	engine_close(&e);
 }
 
+static void a_changed_clone_leaves_its_source_alone(void **state)
+{
+	(void)state;
+	change_clones(false);
+	change_clones(true);
+}
+
 static void dropping_a_shared_root_takes_one_step(void **state)
 {
 	struct engine e;
@@ -604,7 +336,7 @@ static void dropping_a_shared_root_takes_one_step(void **state)
 	(void)state;
 	engine_open(&e, 32, 2);
 	all = space_free(&e);
-	make_clone(&e, pairs[0], pairs[1], 4000, &seed);
+	make_clone(&e, pairs[0], pairs[1], 4000, 16, &seed);
 	assert_int_equal(drop_from(&e, pairs[1], 0), 1);
 	assert_int_equal(pairs[1]->tree.root.format, UM_ROOT_EMPTY);
 	check_all(&e, pairs, 2);
@@ -615,16 +347,15 @@ static void dropping_a_shared_root_takes_one_step(void **state)
 	engine_close(&e);
 }
 
-static void truncating_keeps_what_is_before(void **state)
+static void truncate_both(bool large)
 {
 	struct engine e;
 	struct pair *pairs[2] = {pair_new(&type_embed), pair_new(&type_embed)};
 	uint64_t seed = engine_seed(), all;
 
-	(void)state;
 	engine_open(&e, 32, 2);
 	all = space_free(&e);
-	make_clone(&e, pairs[0], pairs[1], 3000, &seed);
+	make_clone(&e, pairs[0], pairs[1], 3000, large ? 1000 : 16, &seed);
 	for (unsigned left = 2500; left; left /= 2) {
 		for (unsigned i = 0; i < 2; i++) {
 			uint64_t first = pairs[i]->now.rec[left].key + rnd_below(&seed, 2);
@@ -642,6 +373,13 @@ static void truncating_keeps_what_is_before(void **state)
 	engine_close(&e);
 }
 
+static void truncating_keeps_what_is_before(void **state)
+{
+	(void)state;
+	truncate_both(false);
+	truncate_both(true);
+}
+
 static void a_tree_is_sound_between_the_steps_of_a_drop(void **state)
 {
 	struct engine e;
@@ -651,9 +389,9 @@ static void a_tree_is_sound_between_the_steps_of_a_drop(void **state)
 
 	(void)state;
 	engine_open(&e, 32, 2);
-	make_clone(&e, pairs[0], pairs[1], 2000, &seed);
+	make_clone(&e, pairs[0], pairs[1], 2000, 16, &seed);
 	/* One change in the clone: most of its nodes are still shared, some are not. */
-	random_txn(&e, pairs[1], &(struct mix){1ull << 44, 60, 16, 0}, &seed);
+	random_txn(&e, pairs[1], &(struct mix){1ull << 44, 60, 0, 16, 0}, &seed);
 	while (!done) {
 		struct um_txn *txn = engine_begin(&e);
 		unsigned was = pairs[1]->now.n;
@@ -689,7 +427,7 @@ static void a_child_count_at_its_limit_is_copied_instead(void **state)
 
 	(void)state;
 	engine_open(&e, 32, 2);
-	make_clone(&e, pairs[0], pairs[1], 2000, &seed);
+	make_clone(&e, pairs[0], pairs[1], 2000, 16, &seed);
 	assert_int_equal(pairs[0]->tree.root.level, 1);
 	ok(um_block_get(e.pool, pairs[0]->tree.root.ptr, UM_KIND_EXTENTS, &block));
 	um_body_slot((const uint8_t *)block + sizeof(struct um_block_hdr), 2, &key, &val, &len);
@@ -748,6 +486,71 @@ static void a_full_pool_fails_a_change_and_an_abort_undoes_it(void **state)
 		ok(um_tree_find((struct um_src){e.pool, NULL}, &p->tree, j, UM_SEEK_EQ, NULL, NULL,
 			0, NULL));
 	free(p);
+	engine_close(&e);
+}
+
+/* ---- readers beside a writer ------------------------------------------------------------------------------------ */
+
+#define TWINS 3000u
+
+struct readers {
+	struct engine *e;
+	struct um_tree tree;
+	atomic_bool stop;
+};
+
+/* Keys 2k and 2k + 1 always have the same value. */
+static void *read_twins(void *arg)
+{
+	struct readers *r = arg;
+	struct um_src src = {r->e->pool, NULL};
+	uint64_t seed = (uintptr_t)&seed | 1, bad = 0;
+
+	while (!atomic_load(&r->stop)) {
+		uint64_t key = 2 * rnd_below(&seed, TWINS), a = 0, b = 1;
+		int err;
+
+		um_log_read_lock(r->e->log);
+		err = um_tree_find(src, &r->tree, key, UM_SEEK_EQ, NULL, &a, sizeof(a), NULL);
+		if (!err)
+			err = um_tree_find(
+				src, &r->tree, key + 1, UM_SEEK_EQ, NULL, &b, sizeof(b), NULL);
+		um_log_read_unlock(r->e->log);
+		bad += err || a != b;
+	}
+	return (void *)(uintptr_t)bad;
+}
+
+static void readers_see_all_of_a_transaction_or_nothing(void **state)
+{
+	struct engine e;
+	struct readers r = {.e = &e, .tree = {.type = &type_plain}};
+	pthread_t thread[2];
+	uint64_t seed = engine_seed(), zero = 0;
+	struct um_txn *txn;
+	void *bad;
+
+	(void)state;
+	engine_open(&e, 16, 2);
+	txn = engine_begin(&e);
+	for (uint64_t key = 0; key < 2 * TWINS; key++)
+		ok(um_tree_insert(txn, &r.tree, key, &zero, sizeof(zero)));
+	ok(um_txn_commit(txn));
+	for (unsigned i = 0; i < 2; i++)
+		ok(pthread_create(&thread[i], NULL, read_twins, &r));
+	for (unsigned i = 0; i < 4000; i++) {
+		uint64_t key = 2 * rnd_below(&seed, TWINS), val = rnd(&seed);
+
+		txn = engine_begin(&e);
+		ok(um_tree_replace(txn, &r.tree, key, &val, sizeof(val)));
+		ok(um_tree_replace(txn, &r.tree, key + 1, &val, sizeof(val)));
+		ok(um_txn_commit(txn));
+	}
+	atomic_store(&r.stop, true);
+	for (unsigned i = 0; i < 2; i++) {
+		ok(pthread_join(thread[i], &bad));
+		assert_null(bad);
+	}
 	engine_close(&e);
 }
 
@@ -839,7 +642,7 @@ static void damaged_nodes_end_in_errors_only(void **state)
 
 	(void)state;
 	engine_open(&e, 16, 2);
-	make_clone(&e, pairs[0], pairs[1], 1200, &seed);
+	make_clone(&e, pairs[0], pairs[1], 1200, 16, &seed);
 	assert_int_equal(pairs[0]->tree.root.level, 1);
 	image = malloc(e.pool->size);
 	base = (uint8_t *)um_pool_ptr(e.pool, 0);
@@ -871,21 +674,64 @@ static void damaged_nodes_end_in_errors_only(void **state)
 	engine_close(&e);
 }
 
-int main(void)
+static void damaged_roots_end_in_errors_only(void **state)
+{
+	struct engine e;
+	struct pair *p = pair_new(&type_embed), *bad = pair_new(&type_embed);
+	uint64_t seed = engine_seed();
+	struct um_txn *txn;
+
+	(void)state;
+	engine_open(&e, 16, 2);
+	txn = engine_begin(&e);
+	for (unsigned i = 0; i < 12; i++)
+		pair_change(&e, txn, p, 0, i * 10, 20, i, false);
+	ok(um_txn_commit(txn));
+	assert_int_equal(p->tree.root.format, UM_ROOT_EMBED);
+	umbra_log_to(quiet, NULL);
+	for (unsigned round = 0; round < 3000; round++) {
+		uint8_t *at = (uint8_t *)&bad->tree.root;
+		size_t span = sizeof(bad->tree.root);
+
+		model_copy(&bad->now, &p->now);
+		bad->tree = p->tree;
+		if (rnd_below(&seed, 2)) {
+			at = bad->tree.embed;
+			span = rnd_below(&seed, 2) ? 160 : bad->tree.root.len;
+		}
+		for (uint64_t i = 1 + rnd_below(&seed, 3); i; i--)
+			at[rnd_below(&seed, span)] = rnd(&seed) >> 30;
+		exercise(&e, bad, &seed);
+	}
+	umbra_log_to(NULL, NULL);
+	check_all(&e, &p, 1);
+	free(p);
+	free(bad);
+	engine_close(&e);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(ascending_inserts_leave_full_nodes),
 		cmocka_unit_test(small_trees_are_embedded_in_as_few_bytes_as_possible),
 		cmocka_unit_test(random_changes_match_a_sorted_array),
+		cmocka_unit_test(random_changes_match_a_sorted_array_in_a_plain_file),
 		cmocka_unit_test(deletes_shrink_the_tree_to_nothing),
+		cmocka_unit_test(keys_below_a_removed_first_leaf_are_welcome),
+		cmocka_unit_test(small_trees_become_nodes_to_be_shared),
 		cmocka_unit_test(a_changed_clone_leaves_its_source_alone),
 		cmocka_unit_test(dropping_a_shared_root_takes_one_step),
 		cmocka_unit_test(truncating_keeps_what_is_before),
 		cmocka_unit_test(a_tree_is_sound_between_the_steps_of_a_drop),
 		cmocka_unit_test(a_child_count_at_its_limit_is_copied_instead),
 		cmocka_unit_test(a_full_pool_fails_a_change_and_an_abort_undoes_it),
+		cmocka_unit_test(readers_see_all_of_a_transaction_or_nothing),
 		cmocka_unit_test(damaged_nodes_end_in_errors_only),
+		cmocka_unit_test(damaged_roots_end_in_errors_only),
 	};
 
+	(void)argc;
+	engine_without_pmem(argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -329,6 +329,158 @@ static void reads_give_pool_memory(void **state)
 	kit_close(&k);
 }
 
+/* The first transaction of a truncation was made, then the power failed. */
+static void a_truncation_cut_short_goes_on_at_mount(void **state)
+{
+	struct kit k;
+	struct file f;
+	struct um_inode inode;
+	struct um_txn *txn;
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	file_make(&k, &f, "f", 20 << 20);
+	fragment(&k, &f, 1000);
+	ok(um_txn_begin(k.fs->log, UM_TXN_RESERVE, &txn));
+	ok(um_inode_load(um_txn_src(txn), f.ino, &inode));
+	inode.core.size = 101 * B;
+	inode.core.blocks = 51;
+	ok(um_inode_store(txn, &inode));
+	ok(um_orphan_add(txn, f.ino, UM_ORPHAN_TRUNCATE, 101));
+	ok(um_txn_commit(txn));
+	want_size(&f, 101 * B);
+	kit_crash(&k);
+	assert_int_equal(file_map(&k, &f).blocks, 51);
+	file_truncate(&k, &f, 20 << 20);
+	file_verify(&k, &f);
+	assert_int_equal(file_blocks(&k, &f), 51);
+	file_free(&f);
+	kit_close(&k);
+}
+
+static void damage(struct kit *k, um_ino_t ino, struct um_extent e, uint64_t key)
+{
+	struct um_inode inode;
+	struct um_tree tree;
+	struct um_txn *txn;
+
+	ok(um_txn_begin(k->fs->log, 0, &txn));
+	ok(um_inode_load(um_txn_src(txn), ino, &inode));
+	um_inode_tree(&inode, UM_FORK_DATA, &tree);
+	ok(um_tree_insert(txn, &tree, key, &e, sizeof(e)));
+	um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
+	ok(um_inode_store(txn, &inode));
+	ok(um_txn_commit(txn));
+}
+
+static void impossible_extents_are_refused(void **state)
+{
+	static const struct um_extent bad[] = {
+		{.addr = 0, .len = 1},
+		{.addr = 2000, .len = 0},
+		{.addr = 2000, .len = 513},
+		{.addr = 2047, .len = 2},
+		{.addr = 1ull << 40, .len = 1},
+		{.addr = 2000 | 1ull << 55, .len = 1},
+		{.addr = 2000, .len = 400, .pad = 1},
+	};
+	struct kit k;
+	uint8_t buf[3 * B] = {0};
+	uint64_t pos;
+	char name[2] = "a";
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++, name[0]++) {
+		uint64_t ino = file_ino(&k, name);
+
+		ok(um_data_resize(k.fs, ino, 10 * B, false));
+		damage(&k, ino, bad[i], 1);
+		assert_int_equal(umbra_read(k.fs, ino, buf, sizeof(buf), 0), -EUCLEAN);
+		assert_int_equal(umbra_write(k.fs, ino, buf, sizeof(buf), 0, 0, NULL), -EUCLEAN);
+		assert_int_equal(umbra_lseek(k.fs, ino, 0, SEEK_DATA, &pos), -EUCLEAN);
+		assert_int_equal(um_data_resize(k.fs, ino, B / 2, false), -EUCLEAN);
+		assert_int_equal(umbra_fallocate(k.fs, ino, 0, 0, 10 * B), -EUCLEAN);
+	}
+	umbra_abandon(k.fs);
+	free(k.base);
+}
+
+/* ---- several threads ----------------------------------------------------------------------------------- */
+
+#define THREADS 4
+#define SLOT (64u << 10)
+
+struct worker {
+	struct kit *k;
+	uint64_t ino, other;
+	unsigned id;
+	pthread_t thread;
+	uint8_t want[SLOT];
+};
+
+/* Each owns a slot of one file and sees its own writes, whatever the others do around it. */
+static void *slot_worker(void *arg)
+{
+	struct worker *w = arg;
+	uint64_t seed = w->id * 977 + 1, base = (uint64_t)w->id * SLOT;
+	uint8_t buf[SLOT];
+
+	for (int i = 0; i < 400; i++) {
+		uint64_t off = (seed >> 20) % SLOT, len = 1 + (seed >> 40) % 9000;
+
+		seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+		if (len > SLOT - off)
+			len = SLOT - off;
+		pattern(w->want + off, len, seed);
+		if (umbra_write(w->k->fs, w->ino, w->want + off, len, base + off, 0, NULL) !=
+			(ssize_t)len)
+			return (void *)1;
+		if (umbra_read(w->k->fs, w->ino, buf, SLOT, base) < (ssize_t)(off + len) ||
+			memcmp(buf + off, w->want + off, len))
+			return (void *)2;
+		if (i % 40 == 39 && w->id == 0 && umbra_clone(w->k->fs, w->ino, w->other))
+			return (void *)3;
+		if (i % 100 == 50 && w->id == 1 && um_data_resize(w->k->fs, w->other, 0, false))
+			return (void *)4;
+	}
+	return NULL;
+}
+
+static void writers_of_one_file_do_not_disturb_each_other(void **state)
+{
+	struct kit k;
+	struct file f, other;
+	static struct worker w[THREADS];
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	file_make(&k, &f, "f", THREADS * SLOT);
+	file_make(&k, &other, "other", THREADS * SLOT);
+	file_truncate(&k, &f, THREADS * SLOT);
+	for (unsigned i = 0; i < THREADS; i++) {
+		w[i].k = &k;
+		w[i].ino = f.ino;
+		w[i].other = other.ino;
+		w[i].id = i;
+		memset(w[i].want, 0, SLOT);
+		ok(pthread_create(&w[i].thread, NULL, slot_worker, &w[i]));
+	}
+	for (unsigned i = 0; i < THREADS; i++) {
+		void *result;
+
+		ok(pthread_join(w[i].thread, &result));
+		assert_null(result);
+		want_bytes(&f, (uint64_t)i * SLOT, w[i].want, SLOT);
+	}
+	file_verify(&k, &f);
+	kit_crash(&k);
+	file_verify(&k, &f);
+	file_free(&f);
+	file_free(&other);
+	kit_close(&k);
+}
+
 /* ---- at random --------------------------------------------------------------------------------------- */
 
 #define RANDOM_SIZE (600u << 10)
@@ -353,16 +505,16 @@ static void random_op(struct kit *k, struct file *f, uint64_t *seed)
 	} else if (op < 60) {
 		file_truncate(k, f, op < 50 ? off % 1000 : off);
 	} else if (op < 75) {
-		ok(umbra_fallocate(k->fs, f->ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off,
-			len));
+		ok(umbra_fallocate(
+			k->fs, f->ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, len));
 		if (off < f->size)
 			memset(f->want + off, 0, off + len < f->size ? len : f->size - off);
 	} else if (op < 85) {
 		ok(umbra_fallocate(k->fs, f->ino, FALLOC_FL_ZERO_RANGE, off, len));
 		want_bytes(f, off, NULL, len);
 	} else if (op < 90) {
-		ok(umbra_fallocate(k->fs, f->ino, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off,
-			len));
+		ok(umbra_fallocate(
+			k->fs, f->ino, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, off, len));
 		if (off < f->size)
 			memset(f->want + off, 0, off + len < f->size ? len : f->size - off);
 	} else {
@@ -381,7 +533,8 @@ static void at_random(struct kit *k)
 	for (int i = 0; i < 3000; i++) {
 		random_op(k, &f, &seed);
 		file_verify(k, &f);
-		assert_int_equal(file_blocks(k, &f) - (file_map(k, &f).inline_bytes ? file_blocks(k, &f) : 0),
+		assert_int_equal(file_blocks(k, &f) -
+					 (file_map(k, &f).inline_bytes ? file_blocks(k, &f) : 0),
 			file_map(k, &f).blocks);
 		if (i % 500 == 250)
 			kit_remount(k);
@@ -410,6 +563,9 @@ int main(void)
 		cmocka_unit_test(many_extents_are_truncated_in_steps),
 		cmocka_unit_test(a_full_pool_says_so_and_recovers),
 		cmocka_unit_test(reads_give_pool_memory),
+		cmocka_unit_test(a_truncation_cut_short_goes_on_at_mount),
+		cmocka_unit_test(impossible_extents_are_refused),
+		cmocka_unit_test(writers_of_one_file_do_not_disturb_each_other),
 		cmocka_unit_test(random_operations_agree_with_a_plain_array),
 	};
 

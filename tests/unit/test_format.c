@@ -84,7 +84,8 @@ static void a_checksum_is_known_and_covers_every_byte(void **state)
 	assert_int_equal(um_block_verify(&pool, block, 77, UM_KIND_DIR, &why), -EUCLEAN);
 	for (i = 0; i < sizeof(block); i++) {
 		block[i] ^= 0x10;
-		assert_int_equal(um_block_verify(&pool, block, 77, UM_KIND_EXTENTS, &why), -EUCLEAN);
+		assert_int_equal(
+			um_block_verify(&pool, block, 77, UM_KIND_EXTENTS, &why), -EUCLEAN);
 		block[i] ^= 0x10;
 	}
 	pool.super.hdr.uuid[15] = 1;

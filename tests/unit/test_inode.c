@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fs_fixture.h"
 
@@ -322,6 +323,42 @@ static void mounts_are_counted(void **state)
 	assert_int_equal(info.mounts, mounts + 1);
 }
 
+/* A daemon's death on a plain file: what the kernel has of the journal is all there is. */
+static void plain_file_survives_the_daemon(void **state)
+{
+	char path[] = "/tmp/test_inode_XXXXXX", name[32];
+	struct umbra_mkfs_options mkfs = {.size = FIXTURE_SIZE, .sparse = true, .force = true};
+	struct umbra_check_report report;
+	struct fixture f = {0};
+	int fd = mkstemp(path), round, i;
+	uint64_t ino, dir;
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+	for (round = 0; round < 3; round++) {
+		assert_int_equal(umbra_open(path, &f.opt, &f.fs), 0);
+		snprintf(name, sizeof(name), "d%d", round);
+		dir = make_dir(&f, ROOT, name);
+		for (i = 0; i < 3000; i++) { /* more than the journal holds */
+			snprintf(name, sizeof(name), "f%d", i);
+			ino = make_file(&f, dir, name);
+			if (i % 2)
+				assert_int_equal(umbra_unlink(f.fs, dir, name), 0);
+		}
+		umbra_abandon(f.fs);
+		assert_int_equal(
+			umbra_check(path, UMBRA_CHECK_ONLY, fixture_problem, NULL, &report), 0);
+		assert_int_equal(report.problems, 0);
+	}
+	assert_int_equal(umbra_open(path, &f.opt, &f.fs), 0);
+	assert_int_equal(find(&f, dir, "f2998"), ino - 1);
+	assert_int_equal(find(&f, dir, "f2999"), 0);
+	assert_int_equal(umbra_close(f.fs), 0);
+	unlink(path);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -345,6 +382,7 @@ int main(void)
 		T(shutdown_stops_everything_until_the_next_mount),
 		T(readonly_refuses_changes),
 		T(mounts_are_counted),
+		cmocka_unit_test(plain_file_survives_the_daemon),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

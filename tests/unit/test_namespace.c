@@ -453,6 +453,43 @@ static void emptied_pool_has_all_its_space_back(void **state)
 	}
 }
 
+static void full_pool_still_allows_removal(void **state)
+{
+	struct fixture *f = fixture_new(16ull << 20);
+	uint64_t before = free_blocks(f), dir = make_dir(f, ROOT, "d"), ino;
+	struct umbra_cred cred = {0};
+	char target[600], name[32];
+	unsigned n, i;
+	int ret = 0;
+
+	(void)state;
+	memset(target, 't', sizeof(target) - 1);
+	target[sizeof(target) - 1] = 0;
+	for (n = 0; !ret; n++) {
+		struct umbra_attr attr;
+
+		snprintf(name, sizeof(name), "l%u", n);
+		ret = umbra_symlink(f->fs, dir, name, target, &cred, &attr);
+		if (!ret)
+			umbra_forget(f->fs, attr.st.st_ino, 1);
+	}
+	assert_int_equal(ret, -ENOSPC);
+	assert_true(n > 1000);
+	assert_int_equal(find(f, dir, name), 0); /* the one that failed left nothing */
+	fixture_crash(f);
+	for (i = 0; i + 1 < n; i++) {
+		snprintf(name, sizeof(name), "l%u", i);
+		assert_int_equal(umbra_unlink(f->fs, dir, name), 0);
+	}
+	assert_int_equal(umbra_rmdir(f->fs, ROOT, "d"), 0);
+	for (i = 0; i < 100 && inodes(f) > 1; i++)
+		;
+	assert_int_equal(free_blocks(f), before);
+	ino = make_file(f, ROOT, "again");
+	assert_int_equal(find(f, ROOT, "again"), ino);
+	fixture_free(f);
+}
+
 #define T(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
 
 int main(void)
@@ -476,6 +513,7 @@ int main(void)
 		T(cookies_stay_while_the_directory_changes),
 		T(parallel_changes_leave_a_sound_tree),
 		T(emptied_pool_has_all_its_space_back),
+		cmocka_unit_test(full_pool_still_allows_removal),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

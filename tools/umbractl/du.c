@@ -1,11 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/*
- * umbractl du: what a set of files refers to, what of it only they hold, what others hold too.
- *
- * Every extent of the set becomes a run (first block, end, owners). A sweep over the runs in block
- * order counts, for each stretch of blocks, how many runs of the set cover it; when that reaches the
- * number of owners that the pool knows of, nobody outside the set holds those blocks.
- */
+/* umbractl du: what a set of files refers to, what of it only they hold, what others hold too. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -16,139 +10,23 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "du.h"
 #include "walk.h"
 
-struct run {
-	uint64_t lba, end; /* blocks */
-	uint32_t refs;
-};
-
-struct seen { /* an inode with several links */
+struct seen { /* an inode that is in the set already */
 	dev_t dev;
 	ino_t ino;
 };
 
-struct totals {
-	uint64_t files, referenced, physical, exclusive, inline_bytes;
-};
-
 struct set {
-	struct run *run;
-	size_t n, room;
+	struct um_usage_set *usage;
+	struct um_usage_set *all; /* of all paths together, or NULL */
 	void *seen;
-	struct totals t;
+	void **seen_all;
 	const char *root; /* path of the argument */
 	dev_t dev;
 	bool failed;
 };
-
-static int add_extent(void *arg, const struct um_ioc_extent *e)
-{
-	struct set *s = arg;
-
-	s->t.referenced += e->len;
-	if (e->flags & UM_EXT_INLINE) {
-		s->t.inline_bytes += e->len;
-		return 0;
-	}
-	if (s->n == s->room) {
-		size_t room = s->room ? s->room * 2 : 1024;
-		void *grown = realloc(s->run, room * sizeof(*s->run));
-
-		if (!grown)
-			return -ENOMEM;
-		s->run = grown;
-		s->room = room;
-	}
-	s->run[s->n++] = (struct run){e->lba, e->lba + (e->len + 4095) / 4096, e->refs};
-	return 0;
-}
-
-/* ---- the sweep ------------------------------------------------------------------------------------ */
-
-static int cmp_run(const void *a, const void *b)
-{
-	const struct run *x = a, *y = b;
-
-	return x->lba < y->lba ? -1 : x->lba > y->lba;
-}
-
-static int cmp_end(const void *a, const void *b)
-{
-	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* A binary heap of runs, most owners first. */
-static void heap_push(struct run *heap, size_t *n, struct run r)
-{
-	size_t i = (*n)++;
-
-	while (i && heap[(i - 1) / 2].refs < r.refs) {
-		heap[i] = heap[(i - 1) / 2];
-		i = (i - 1) / 2;
-	}
-	heap[i] = r;
-}
-
-static void heap_pop(struct run *heap, size_t *n)
-{
-	struct run last = heap[--(*n)];
-	size_t i = 0, c;
-
-	while ((c = 2 * i + 1) < *n) {
-		if (c + 1 < *n && heap[c + 1].refs > heap[c].refs)
-			c++;
-		if (heap[c].refs <= last.refs)
-			break;
-		heap[i] = heap[c];
-		i = c;
-	}
-	heap[i] = last;
-}
-
-/*
- * Between two neighbouring boundaries the runs that cover a block are the same ones. A run's own
- * count is a lower bound of its blocks' owners, so the highest one at hand decides.
- */
-static int sweep(struct set *s)
-{
-	struct run *heap = malloc((s->n + 1) * sizeof(*heap));
-	uint64_t *ends = malloc((s->n + 1) * sizeof(*ends)), at = 0;
-	size_t i, begun = 0, ended = 0, held = 0;
-
-	if (!heap || !ends) {
-		free(heap);
-		free(ends);
-		return -ENOMEM;
-	}
-	qsort(s->run, s->n, sizeof(*s->run), cmp_run);
-	for (i = 0; i < s->n; i++)
-		ends[i] = s->run[i].end;
-	qsort(ends, s->n, sizeof(*ends), cmp_end);
-	while (ended < s->n) {
-		uint64_t next = ends[ended];
-
-		if (begun < s->n && s->run[begun].lba < next)
-			next = s->run[begun].lba;
-		while (held && heap[0].end <= at)
-			heap_pop(heap, &held);
-		if (begun > ended && next > at) {
-			s->t.physical += (next - at) * 4096;
-			if (begun - ended >= heap[0].refs)
-				s->t.exclusive += (next - at) * 4096;
-		}
-		at = next;
-		while (ended < s->n && ends[ended] <= at)
-			ended++;
-		while (begun < s->n && s->run[begun].lba <= at)
-			heap_push(heap, &held, s->run[begun++]);
-	}
-	free(heap);
-	free(ends);
-	return 0;
-}
 
 /* ---- collecting ------------------------------------------------------------------------------------- */
 
@@ -162,35 +40,40 @@ static int cmp_seen(const void *a, const void *b)
 }
 
 /* 1 if the inode was counted before, 0 if not, -errno. */
-static int seen_before(struct set *s, const struct stat *st)
+static int seen_before(void **tree, const struct stat *st)
 {
-	struct seen *key, **slot;
+	struct seen *key = malloc(sizeof(*key)), **slot;
 
-	if (st->st_nlink < 2)
-		return 0;
-	key = malloc(sizeof(*key));
 	if (!key)
 		return -ENOMEM;
 	*key = (struct seen){st->st_dev, st->st_ino};
-	slot = tsearch(key, &s->seen, cmp_seen);
-	if (!slot || *slot != key)
+	slot = tsearch(key, tree, cmp_seen);
+	if (!slot) {
 		free(key);
-	if (!slot)
 		return -ENOMEM;
-	return *slot != key;
+	}
+	if (*slot == key)
+		return 0;
+	free(key);
+	return 1;
 }
 
 static int add_file(struct set *s, int fd, const struct stat *st)
 {
-	int err = seen_before(s, st);
+	/* A file with one link is met once in one walk. */
+	int again = st->st_nlink > 1 ? seen_before(&s->seen, st) : 0, err = 0;
 
-	if (err)
-		return err < 0 ? err : 0;
+	if (again < 0)
+		return again;
 	/* Blocks that exist only as dirty pages of a mapping are counted too. */
 	(void)sync_file_range(fd, 0, 0,
 		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
-	s->t.files++;
-	return um_fd_map(fd, 0, UINT64_MAX, add_extent, s);
+	if (!again)
+		err = um_usage_add(s->usage, fd);
+	if (err || !s->all)
+		return err;
+	again = seen_before(s->seen_all, st);
+	return again ? (again < 0 ? again : 0) : um_usage_add(s->all, fd);
 }
 
 static int du_entry(void *arg, int dirfd, const char *name, const struct stat *st, bool *skip)
@@ -257,81 +140,122 @@ out:
 
 /* ---- output ------------------------------------------------------------------------------------------- */
 
-static struct json_object *totals_json(const char *path, const struct totals *t)
+struct output {
+	bool recursive, plain;
+	struct json_object *list; /* JSON, else NULL: text */
+};
+
+static struct json_object *usage_json(const char *path, const struct um_usage_sums *u)
 {
 	struct json_object *o = json_object_new_object();
 
 	if (!o)
 		return NULL;
-	json_object_object_add(o, "path", um_json_text(path));
-	json_object_object_add(o, "files", json_object_new_uint64(t->files));
-	json_object_object_add(o, "referenced_bytes", json_object_new_uint64(t->referenced));
-	json_object_object_add(o, "inline_bytes", json_object_new_uint64(t->inline_bytes));
-	json_object_object_add(o, "physical_bytes", json_object_new_uint64(t->physical));
-	json_object_object_add(o, "exclusive_bytes", json_object_new_uint64(t->exclusive));
+	json_object_object_add(o, "path", path ? um_json_text(path) : NULL);
+	json_object_object_add(o, "files", json_object_new_uint64(u->files));
+	json_object_object_add(o, "referenced_bytes", json_object_new_uint64(u->referenced));
+	json_object_object_add(o, "inline_bytes", json_object_new_uint64(u->inline_bytes));
+	json_object_object_add(o, "physical_bytes", json_object_new_uint64(u->physical));
+	json_object_object_add(o, "exclusive_bytes", json_object_new_uint64(u->exclusive));
 	json_object_object_add(
-		o, "shared_bytes", json_object_new_uint64(t->physical - t->exclusive));
+		o, "shared_bytes", json_object_new_uint64(u->physical - u->exclusive));
 	return o;
 }
 
-static void print_totals(const char *path, const struct totals *t, bool plain)
+/* path NULL: all of them. */
+static int print_usage(struct um_usage_set *set, const char *path, const struct output *out)
 {
 	char ref[UM_SIZE_STR], phys[UM_SIZE_STR], excl[UM_SIZE_STR], shared[UM_SIZE_STR];
+	struct um_usage_sums u;
+	struct json_object *o;
+	int err = um_usage_sum(set, &u);
 
-	printf("%12s %12s %12s %12s  %s\n", um_size_str(ref, t->referenced, plain),
-		um_size_str(phys, t->physical, plain), um_size_str(excl, t->exclusive, plain),
-		um_size_str(shared, t->physical - t->exclusive, plain), path);
+	if (err) {
+		um_err(err, "%s", path ? path : "total");
+		return err;
+	}
+	if (out->list) {
+		o = usage_json(path, &u);
+		return o && !json_object_array_add(out->list, o) ? 0 : -ENOMEM;
+	}
+	printf("%12s %12s %12s %12s  %s\n", um_size_str(ref, u.referenced, out->plain),
+		um_size_str(phys, u.physical, out->plain),
+		um_size_str(excl, u.exclusive, out->plain),
+		um_size_str(shared, u.physical - u.exclusive, out->plain), path ? path : "total");
+	return 0;
 }
 
 /* One PATH is one set. */
-static int du_path(const char *path, bool recursive, bool plain, struct json_object *list)
+static int du_path(
+	const char *path, struct um_usage_set *all, void **seen_all, const struct output *out)
 {
-	struct set s = {0};
-	int err = add_path(&s, path, recursive);
+	struct set s = {.all = all, .seen_all = seen_all};
+	int err;
 
-	if (!err) {
-		err = sweep(&s);
-		if (err)
-			um_err(err, "%s", path);
-	}
-	if (!err && list)
-		json_object_array_add(list, totals_json(path, &s.t));
-	else if (!err)
-		print_totals(path, &s.t, plain);
-	free(s.run);
+	s.usage = um_usage_new();
+	if (!s.usage)
+		return -ENOMEM;
+	err = add_path(&s, path, out->recursive);
+	if (!err)
+		err = print_usage(s.usage, path, out);
+	um_usage_free(s.usage);
 	tdestroy(s.seen, free);
 	return err || s.failed ? -1 : 0;
+}
+
+static int du_paths(char **paths, bool total, const struct output *out)
+{
+	struct um_usage_set *all = NULL;
+	void *seen_all = NULL;
+	int code = UM_EXIT_OK;
+
+	if (total) {
+		all = um_usage_new();
+		if (!all) {
+			um_err(ENOMEM, "total");
+			return UM_EXIT_FAIL;
+		}
+	}
+	for (; *paths; paths++)
+		if (du_path(*paths, all, &seen_all, out))
+			code = UM_EXIT_FAIL;
+	if (all && print_usage(all, NULL, out))
+		code = UM_EXIT_FAIL;
+	if (all)
+		um_usage_free(all);
+	tdestroy(seen_all, free);
+	return code;
 }
 
 int um_cmd_du(int argc, char **argv)
 {
 	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
 		{"bytes", no_argument, NULL, 'b'}, {"recursive", no_argument, NULL, 'r'},
-		{"help", no_argument, NULL, 'h'}, {}};
-	bool json = false, plain = false, recursive = false;
-	struct json_object *list = NULL;
-	int opt, i, code = UM_EXIT_OK;
+		{"total", no_argument, NULL, 'c'}, {"help", no_argument, NULL, 'h'}, {}};
+	struct output out = {0};
+	bool json = false, total = false;
+	int opt, code;
 
-	while ((opt = getopt_long(argc, argv, "brh", longs, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "bcrh", longs, NULL)) != -1) {
 		if (opt == 'j')
 			json = true;
 		else if (opt == 'b')
-			plain = true;
+			out.plain = true;
+		else if (opt == 'c')
+			total = true;
 		else if (opt == 'r')
-			recursive = true;
+			out.recursive = true;
 		else
 			return um_usage();
 	}
 	if (argc == optind)
 		return um_usage();
 	if (json)
-		list = json_object_new_array();
+		out.list = json_object_new_array();
 	else
 		printf("%12s %12s %12s %12s\n", "referenced", "physical", "exclusive", "shared");
-	for (i = optind; i < argc; i++)
-		if (du_path(argv[i], recursive, plain, list))
-			code = UM_EXIT_FAIL;
-	if (list && um_json_print(list) != UM_EXIT_OK)
+	code = du_paths(argv + optind, total, &out);
+	if (out.list && um_json_print(out.list) != UM_EXIT_OK)
 		code = UM_EXIT_FAIL;
 	return um_finish_output(code);
 }

@@ -206,7 +206,7 @@ static int drop_privileges(const struct um_call *call, const struct um_file *fil
 /* The checks and the clone itself, for two regular files of one mount with the modes it takes. */
 static int clone_checked(struct um_call *call, struct remap *r)
 {
-	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done;
+	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done, grown;
 	struct stat fresh;
 	int err;
 
@@ -231,6 +231,7 @@ static int clone_checked(struct um_call *call, struct remap *r)
 		err = drop_privileges(call, r->dst);
 	if (err)
 		return is_immutable(r->dst) ? -EPERM : err;
+	grown = r->len;
 	/* "To the end" stays that, against a change of the size, unless the destination is longer. */
 	if (!asked && r->dst->st.st_size <= r->src->st.st_size && !r->dst_off)
 		r->len = 0;
@@ -238,8 +239,9 @@ static int clone_checked(struct um_call *call, struct remap *r)
 		NULL, &done);
 	if (!err && r->len && done != r->len)
 		err = -EINVAL;
-	/* The kernel shall know the new size before the task maps the file. */
-	(void)fstat(r->dst->fd, &fresh);
+	/* The kernel shall know a new size before the task maps the file. */
+	if (r->dst_off + grown > (uint64_t)r->dst->st.st_size)
+		(void)fstat(r->dst->fd, &fresh);
 	return err;
 }
 

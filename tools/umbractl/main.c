@@ -13,7 +13,7 @@ static const struct um_cmd commands[] = {
 	{"dedupe", um_cmd_dedupe, "[-b] [--json] FILE OTHER...",
 		"share what is equal at equal offsets"},
 	{"map", um_cmd_map, "[-b] [--json] FILE", "extents of a file and how they are shared"},
-	{"du", um_cmd_du, "[-b] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
+	{"du", um_cmd_du, "[-b] [-c] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
 	{"exec", um_cmd_exec, "[-v] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };

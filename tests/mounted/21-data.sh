@@ -1,0 +1,19 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Random reads, writes, maps, truncations, holes and clones of a few files beside a model in memory.
+# backends: dax file
+# long-backends: dax file loop
+# seconds: 240 3600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+start
+ops=$(long 8000 100000)
+seeds=$(long 2 5)
+pool_make 256M
+for ((s = SEED; s < SEED + seeds; s++)); do
+	opts=
+	((s % 2)) || opts=data=inplace
+	pool_mount "$opts"
+	"$HELPERS/datatest" "$MNT" "$s" "$ops" "$CTL" || die "seed $s"
+	pool_finish
+done

@@ -1,0 +1,308 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* mkfs on plain files: what it makes, what it refuses, what it leaves behind when it fails. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "pool/pool.h"
+#include "umbra/check.h"
+#include "umbra/umbra.h"
+
+#define MIB (1ull << 20)
+
+static char dir[] = "/tmp/umbra-mkfs-XXXXXX", path[64], last_line[512];
+
+static void keep_line(void *arg, enum umbra_log_level level, const char *line)
+{
+	(void)arg;
+	(void)level;
+	snprintf(last_line, sizeof(last_line), "%s", line);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	umbra_log_to(keep_line, NULL);
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(path, sizeof(path), "%s/pool", dir);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	unlink(path);
+	return rmdir(dir);
+}
+
+static int each(void **state)
+{
+	(void)state;
+	unlink(path);
+	last_line[0] = 0;
+	return 0;
+}
+
+static void assert_sound(void)
+{
+	struct umbra_check_report report;
+
+	assert_int_equal(umbra_check(path, UMBRA_CHECK_ONLY, NULL, NULL, &report), 0);
+	assert_int_equal(report.problems, 0);
+	assert_int_equal(report.inodes, 1);
+}
+
+static void a_file_is_made_private_and_takes_its_space(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 20 * MIB, .label = "a label"};
+	struct umbra_info info;
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600);
+	assert_int_equal(st.st_size, 20 * MIB);
+	assert_true((uint64_t)st.st_blocks * 512 >= 20 * MIB);
+	assert_string_equal(info.label, "a label");
+	assert_int_equal(info.copies, 2);
+	assert_int_equal(info.inodes, 1);
+	assert_true(info.clean);
+	assert_sound();
+}
+
+static void a_sparse_file_takes_what_is_written_only(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 4096 * MIB, .sparse = true, .copies = 1};
+	struct umbra_info info;
+	struct stat st;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(stat(path, &st), 0);
+	assert_true((uint64_t)st.st_blocks * 512 < 4 * MIB);
+	assert_int_equal(info.copies, 1);
+	assert_int_equal(info.journal_bytes, 64 * MIB);
+	assert_sound();
+}
+
+static void sizes_are_rounded_down_to_chunks(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 19 * MIB + 5};
+	struct umbra_info info;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.size, 18 * MIB);
+	assert_sound();
+}
+
+static void a_tail_too_short_for_a_group_is_left_out(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = (504 + 3) * 2 * MIB, .sparse = true};
+	struct umbra_info info;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.size, 504 * 2 * MIB);
+	assert_sound();
+}
+
+static void what_is_too_small_is_refused_and_leaves_no_file(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB - 1};
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -ENOSPC);
+	assert_non_null(strstr(last_line, "at least 16 MiB"));
+	assert_int_equal(access(path, F_OK), -1);
+	opt.size = 0;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -ENOENT);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+static void a_dry_run_makes_nothing(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 64 * MIB, .dry_run = true};
+	struct umbra_info info;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.size, 64 * MIB);
+	assert_int_equal(access(path, F_OK), -1);
+}
+
+static void a_pool_is_overwritten_by_force_only(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB, .label = "first"};
+	struct umbra_info info;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	opt.label = "second";
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -EEXIST);
+	assert_non_null(strstr(last_line, "first"));
+	assert_int_equal(umbra_info_pool(path, &info), 0);
+	assert_string_equal(info.label, "first");
+	opt.force = true;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_string_equal(info.label, "second");
+	assert_sound();
+}
+
+static void a_pool_in_use_is_refused_even_by_force(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB, .force = true};
+	struct um_pool *pool;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_int_equal(um_pool_open(path, UM_POOL_EXCL, 0, &pool), 0);
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -EBUSY);
+	um_pool_close(pool);
+	assert_sound();
+}
+
+static void a_foreign_signature_is_refused_and_by_force_wiped(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 32 * MIB};
+	/* A swap area's signature is the simplest that libblkid believes. */
+	static const char swap[] = "SWAPSPACE2";
+	uint32_t header[3] = {1, 8191, 0};
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+	char back[sizeof(swap)];
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, 32 * MIB), 0);
+	assert_int_equal(pwrite(fd, swap, 10, 4086), 10);
+	assert_int_equal(pwrite(fd, header, sizeof(header), 1024), sizeof(header));
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -EEXIST);
+	assert_non_null(strstr(last_line, "swap"));
+	assert_int_equal(pread(fd, back, 10, 4086), 10);
+	assert_memory_equal(back, swap, 10);
+	opt.force = true;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_int_equal(pread(fd, back, 10, 4086), 10);
+	assert_memory_not_equal(back, swap, 10);
+	close(fd);
+	assert_sound();
+}
+
+static void a_larger_file_keeps_its_length(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB};
+	struct umbra_info info;
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CREAT, 0600);
+
+	(void)state;
+	assert_int_equal(ftruncate(fd, 40 * MIB), 0);
+	close(fd);
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.size, 16 * MIB);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, 40 * MIB);
+	assert_sound();
+}
+
+struct interrupted {
+	uint8_t *image;
+	unsigned looks;
+};
+
+/* Called from within mkfs: what is there now is what an mkfs killed here would leave. */
+static void look_at_image(void *arg, uint64_t done, uint64_t total)
+{
+	struct interrupted *at = arg;
+	struct um_pool *pool;
+
+	if (!done || done >= total)
+		return;
+	assert_int_equal(
+		um_pool_open_image(at->image, 16 * MIB, UM_POOL_RDONLY, &pool), -EMEDIUMTYPE);
+	at->looks++;
+}
+
+static void an_interrupted_mkfs_leaves_no_pool(void **state)
+{
+	struct interrupted at = {.image = calloc(1, 16 * MIB)};
+	struct umbra_mkfs_options opt = {.label = "old"};
+	struct um_pool *pool;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs_image(at.image, 16 * MIB, &opt), 0);
+	opt.progress = look_at_image;
+	opt.arg = &at;
+	assert_int_equal(umbra_mkfs_image(at.image, 16 * MIB, &opt), 0);
+	assert_true(at.looks > 0);
+	assert_int_equal(um_pool_open_image(at.image, 16 * MIB, UM_POOL_RDONLY, &pool), 0);
+	um_pool_close(pool);
+	free(at.image);
+}
+
+/* A daemon that died without a checkpoint left the truth in the journal. */
+static void info_of_a_crashed_pool_says_not_clean(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB};
+	struct umbra_attr attr;
+	struct umbra_info info;
+	struct umbra_fs *fs;
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_int_equal(umbra_open(path, NULL, &fs), 0);
+	assert_int_equal(umbra_mknod(fs, 1, "file", S_IFREG | 0600, 0, NULL, &attr), 0);
+	umbra_abandon(fs);
+	assert_int_equal(umbra_info_pool(path, &info), 0);
+	assert_false(info.clean);
+	assert_int_equal(info.inodes, 2);
+}
+
+static void bad_options_are_refused(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB, .copies = 3};
+	char label[66];
+
+	(void)state;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -EINVAL);
+	memset(label, 'x', 65);
+	label[65] = 0;
+	opt.copies = 0;
+	opt.label = label;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -ENAMETOOLONG);
+	label[64] = 0;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_sound();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(a_file_is_made_private_and_takes_its_space, each),
+		cmocka_unit_test_setup(a_sparse_file_takes_what_is_written_only, each),
+		cmocka_unit_test_setup(sizes_are_rounded_down_to_chunks, each),
+		cmocka_unit_test_setup(a_tail_too_short_for_a_group_is_left_out, each),
+		cmocka_unit_test_setup(what_is_too_small_is_refused_and_leaves_no_file, each),
+		cmocka_unit_test_setup(a_dry_run_makes_nothing, each),
+		cmocka_unit_test_setup(a_pool_is_overwritten_by_force_only, each),
+		cmocka_unit_test_setup(a_pool_in_use_is_refused_even_by_force, each),
+		cmocka_unit_test_setup(a_foreign_signature_is_refused_and_by_force_wiped, each),
+		cmocka_unit_test_setup(a_larger_file_keeps_its_length, each),
+		cmocka_unit_test_setup(an_interrupted_mkfs_leaves_no_pool, each),
+		cmocka_unit_test_setup(info_of_a_crashed_pool_says_not_clean, each),
+		cmocka_unit_test_setup(bad_options_are_refused, each),
+	};
+
+	return cmocka_run_group_tests(tests, setup, teardown);
+}
