@@ -104,18 +104,30 @@ static int take_arguments(struct run *run, int argc, char **argv)
 
 /*
  * A daemon that died leaves its mount behind: it is cleared away. The kernel may still answer for the
- * dead mount from what it has cached; only STATFS is always asked of the daemon.
+ * dead mount from what it has cached; only STATFS is always asked of the daemon. A daemon that holds its
+ * pool is not asked: it lives, though it may hang.
  */
+static bool is_dead(const struct um_where *where)
+{
+	struct statvfs now;
+	bool used;
+
+	if (!um_where_is_ours(where))
+		return false;
+	if (where->source[0] == '/' && um_pool_in_use(where->source, &used) == 0 && used)
+		return false;
+	return statvfs(where->dir, &now) && errno == ENOTCONN;
+}
+
 static void clear_dead_mount(const char *target)
 {
 	struct um_where where = {0};
-	struct statvfs now;
 	char *dir;
 	int err = um_mounts_resolve(target, &dir);
 
 	if (!err)
 		err = um_mounts_at(dir, &where);
-	if (!err && um_where_is_ours(&where) && statvfs(dir, &now) && errno == ENOTCONN) {
+	if (!err && is_dead(&where)) {
 		err = um_mounts_detach(dir);
 		um_message(err ? UMBRA_LOG_WARN : UMBRA_LOG_INFO, "%s: %s", target,
 			err ? "the mount of a daemon that died could not be cleared away"
@@ -363,7 +375,7 @@ int main(int argc, char **argv)
 	um_message_init("umbrafs", run.debug);
 	/* Nothing of the caller's stays open for as long as the mount lives. */
 	close_range(3, ~0u, 0);
-	if (check_fuse() || check_target(&run) || check_pool(&run)) {
+	if (check_fuse() || check_pool(&run) || check_target(&run)) {
 		status = EXIT_MOUNT;
 	} else if (run.foreground) {
 		status = serve(&run);

@@ -4,23 +4,53 @@
 
 #include "fs/data.h"
 
-int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, um_lba_t goal, uint64_t block,
-	uint64_t want, unsigned flags, struct um_pieces *pieces, uint64_t *out_got)
+/*
+ * Two files that grow side by side would take turns block by block. So when a growing file finds the block
+ * behind its last one taken, it does not go to the next free one, where it would be in the way again, but
+ * into a larger run, at some distance from its start: whoever grows towards it has that room, and so has
+ * it itself. Nothing is kept for either; what the run has more is given back at once.
+ */
+static int take_with_room(struct umbra_fs *fs, um_lba_t goal, uint32_t want, uint32_t room,
+	unsigned flags, um_lba_t *lba, uint32_t *got)
 {
+	um_lba_t run;
+	uint32_t len, skip;
+	int err = um_space_take(fs->space, goal, want, flags, lba, got);
+
+	if (err || !room || !goal || *lba == goal || want + 2 * room > UM_CHUNK_BLOCKS)
+		return err;
+	if (um_space_take(fs->space, goal, want + 2 * room, flags, &run, &len))
+		return 0;
+	if (len < want + room) {
+		um_space_give(fs->space, run, len);
+		return 0;
+	}
+	um_space_give(fs->space, *lba, *got);
+	skip = len - want < room ? len - want : room;
+	um_space_give(fs->space, run, skip);
+	if (len > skip + want)
+		um_space_give(fs->space, run + skip + want, len - skip - want);
+	*lba = run + skip;
+	*got = want;
+	return 0;
+}
+
+int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, const struct um_wish *wish,
+	struct um_pieces *pieces, uint64_t *out_got)
+{
+	um_lba_t goal = wish->goal ? wish->goal : mem->next_goal;
 	uint64_t got = 0;
 	int err = 0;
 
-	if (!goal)
-		goal = mem->next_goal;
-	while (got < want && pieces->n < UM_SEGMENT_BLOCKS) {
+	while (got < wish->n && pieces->n < UM_SEGMENT_BLOCKS) {
 		struct um_piece *p = &pieces->v[pieces->n];
-		uint64_t left = want - got;
+		uint64_t left = wish->n - got;
 		uint32_t ask = left < UM_CHUNK_BLOCKS ? (uint32_t)left : UM_CHUNK_BLOCKS;
 
-		err = um_space_take(fs->space, goal, ask, flags, &p->lba, &p->len);
+		err = take_with_room(fs, goal, ask, wish->room, wish->flags, &p->lba, &p->len);
 		if (err)
 			break;
-		p->block = block + got;
+		p->block = wish->block + got;
 		pieces->n++;
 		got += p->len;
 		goal = p->lba + p->len;

@@ -74,13 +74,19 @@ struct um_pieces {
 	unsigned counted; /* the first of v, which the transaction now answers for */
 	struct um_piece v[UM_SEGMENT_BLOCKS];
 };
+/* What is asked for. */
+struct um_wish {
+	uint64_t block, n; /* file blocks [block, block + n) */
+	um_lba_t goal;     /* there, else where the file's last allocation ended */
+	uint32_t room;  /* of a growing file: blocks to keep clear of others when it has to move */
+	unsigned flags; /* UM_SPACE_* */
+};
 /*
- * Takes blocks for [block, block + want) in as few pieces as free space allows, close to goal or else
- * to where the file's last allocation ended. *out_got < want when the room in `pieces` or the space
+ * Takes blocks in as few pieces as free space allows. *out_got < n when the room in `pieces` or the space
  * ends; -ENOSPC when nothing was got. mem->lock is held alone.
  */
-int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, um_lba_t goal, uint64_t block,
-	uint64_t want, unsigned flags, struct um_pieces *pieces, uint64_t *out_got);
+int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, const struct um_wish *wish,
+	struct um_pieces *pieces, uint64_t *out_got);
 /* Allocates them all in the transaction, which gives them back if it does not commit. */
 int um_pieces_count(struct um_txn *txn, struct um_pieces *pieces);
 /* Puts them all into the tree's holes. */

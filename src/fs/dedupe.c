@@ -171,7 +171,7 @@ static int adopt(struct umbra_fs *fs, um_ino_t src_ino, um_ino_t dst_ino)
 	if (!err)
 		err = um_inode_read(fs, dst_ino, &dst);
 	if (err || src.core.size != dst.core.size || src.core.blocks != dst.core.blocks ||
-		src.core.data.format < UM_ROOT_EMBED || dst.core.data.format < UM_ROOT_EMBED ||
+		src.core.data.format != UM_ROOT_NODE || dst.core.data.format < UM_ROOT_EMBED ||
 		same_root(&src, &dst))
 		return err;
 	err = same_blocks(fs, &src, &dst, &same);

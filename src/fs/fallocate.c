@@ -54,13 +54,14 @@ static int step_take(struct step *s)
 
 	for (unsigned i = 0; !err && i < s->nruns; i++) {
 		struct um_run *run = &s->runs[i];
-		um_lba_t goal =
-			i && s->runs[i - 1].lba ? s->runs[i - 1].lba + s->runs[i - 1].len : 0;
+		struct um_wish wish = {.block = run->block, .n = run->len};
 		uint64_t got;
 
 		if (!wants_blocks(s, run))
 			continue;
-		err = um_pieces_take(s->fs, s->mem, goal, run->block, run->len, 0, &s->fresh, &got);
+		if (i && s->runs[i - 1].lba)
+			wish.goal = s->runs[i - 1].lba + s->runs[i - 1].len;
+		err = um_pieces_take(s->fs, s->mem, &wish, &s->fresh, &got);
 		if (!err && got < run->len) {
 			run->len = got;
 			s->nruns = i + (got != 0);

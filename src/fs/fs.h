@@ -132,6 +132,9 @@ void um_reaper_stop(struct umbra_fs *fs);
 /* There may be work for this inode (last close of an unlinked file). Small files are freed by the
  * reaper at once; it never holds the writer lock for more than one bounded step. */
 void um_reaper_kick(struct umbra_fs *fs, um_ino_t ino);
+/* Tests: set before a mount, no thread is started, and what there is to do waits for um_reaper_run. */
+extern bool um_reaper_manual;
+void um_reaper_run(struct umbra_fs *fs);
 /* An inode was unlinked that somebody still holds: um_reaper_wait looks out for it. */
 void um_reaper_note(struct umbra_fs *fs, um_ino_t ino);
 /* Frees some inodes in the calling thread when the backlog is long; for threads that add to it. */

@@ -96,10 +96,11 @@ int umbra_info_pool(const char *path, struct umbra_info *out)
 
 	memset(out, 0, sizeof(*out));
 	snprintf(out->path, sizeof(out->path), "%s", path);
-	ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_NOLOCK, 0, &pool);
+	ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_NOLOCK | UM_POOL_PRIVATE, 0, &pool);
 	if (ret)
 		return ret;
 	um_info_super(pool, out);
+	replay(pool, out);
 	ret = fill_from_root(pool, out);
 	if (!ret)
 		ret = fill_from_groups(pool, out);

@@ -23,6 +23,8 @@
 #define TICK_NSEC 1000000000u
 #define SCAN 256u /* records read at a time after mount */
 
+bool um_reaper_manual;
+
 struct note {
 	um_ino_t ino;
 	uint64_t nsec;
@@ -30,6 +32,7 @@ struct note {
 
 struct um_reaper {
 	pthread_t thread;
+	bool manual; /* no thread: um_reaper_run() */
 	pthread_mutex_t lock; /* everything below; only a bucket of the mem table is taken inside */
 	pthread_cond_t wake;  /* of the reaper */
 	pthread_cond_t freed; /* of those who wait */
@@ -360,12 +363,33 @@ int um_reaper_start(struct umbra_fs *fs)
 	r->next_tick = now + TICK_NSEC;
 	r->next_commit = now + TICK_NSEC;
 	fs->reaper = r;
-	ret = pthread_create(&r->thread, NULL, reaper_main, fs);
+	r->manual = um_reaper_manual;
+	ret = r->manual ? 0 : pthread_create(&r->thread, NULL, reaper_main, fs);
 	if (ret) {
 		fs->reaper = NULL;
 		reaper_free(r);
 	}
 	return -ret;
+}
+
+void um_reaper_run(struct umbra_fs *fs)
+{
+	struct um_reaper *r = fs->reaper;
+
+	if (!r)
+		return;
+	pthread_mutex_lock(&r->lock);
+	if (r->retry) {
+		r->scan = true;
+		r->scan_pos = 0;
+		r->retry = false;
+	}
+	do {
+		if (r->scan && !r->dead)
+			scan(fs, r);
+	} while (work(fs, r) || (r->scan && !r->dead));
+	pthread_mutex_unlock(&r->lock);
+	um_space_reap(fs->space);
 }
 
 void um_reaper_stop(struct umbra_fs *fs)
@@ -378,7 +402,8 @@ void um_reaper_stop(struct umbra_fs *fs)
 	r->stop = true;
 	pthread_cond_broadcast(&r->wake);
 	pthread_mutex_unlock(&r->lock);
-	pthread_join(r->thread, NULL);
+	if (!r->manual)
+		pthread_join(r->thread, NULL);
 	fs->reaper = NULL;
 	reaper_free(r);
 }
@@ -457,6 +482,10 @@ void um_reaper_wait(struct umbra_fs *fs, unsigned msec)
 
 	if (!r)
 		return;
+	if (r->manual) {
+		um_reaper_run(fs);
+		return;
+	}
 	pthread_mutex_lock(&r->lock);
 	while (!r->dead && !r->stop && now < end) {
 		if (r->n || r->busy || r->scan) {

@@ -195,13 +195,14 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 /* A shared last block gets a successor of its own. */
 static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 {
+	const struct um_wish wish = {.block = s->first - 1, .n = 1, .flags = UM_SPACE_RESERVE};
 	uint8_t block[UM_BLOCK_SIZE] = {0};
 	uint64_t got;
 	int err;
 
 	if (!s->tail || s->last.refs <= 1)
 		return 0;
-	err = um_pieces_take(fs, mem, 0, s->first - 1, 1, UM_SPACE_RESERVE, &s->fresh, &got);
+	err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
 	if (err)
 		return err;
 	memcpy(block, um_pool_ptr(fs->pool, s->last.lba), s->tail);

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <string.h>
 
 #include "fs/data.h"
@@ -245,14 +246,29 @@ static int store_blocks(struct umbra_fs *fs, const struct segment *s, const stru
 	return err;
 }
 
+/* How much room a file that grows here should find: more as it becomes larger. */
+static uint32_t growth_room(const struct segment *s, const struct um_run *run)
+{
+	uint64_t blocks = s->inode.core.blocks;
+
+	if (run->lba || blocks < 16 || run->block < s->inode.core.size >> UM_BLOCK_SHIFT)
+		return 0;
+	return blocks < 256 ? (uint32_t)blocks / 2 : 128;
+}
+
 /* New blocks for a run, filled. When space ends the segment is cut off there. */
 static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *s, unsigned i)
 {
 	const struct um_run *run = &s->runs[i];
 	unsigned at = s->fresh.n;
-	um_lba_t goal = at ? 0 : s->goal;
+	const struct um_wish wish = {
+		.block = run->block,
+		.n = run->len,
+		.goal = at ? 0 : s->goal,
+		.room = growth_room(s, run),
+	};
 	uint64_t got;
-	int err = um_pieces_take(fs, mem, goal, run->block, run->len, 0, &s->fresh, &got);
+	int err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
 
 	for (; !err && at < s->fresh.n; at++) {
 		const struct um_piece *p = &s->fresh.v[at];
@@ -447,6 +463,7 @@ static int uninline_txn(struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pie
 
 int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
 {
+	const struct um_wish wish = {.n = 1};
 	uint8_t block[UM_BLOCK_SIZE] = {0};
 	struct um_pieces pieces;
 	struct um_inode inode;
@@ -456,7 +473,7 @@ int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
 	if (err || inode.core.data.format != UM_ROOT_INLINE)
 		return err;
 	pieces.n = pieces.counted = 0;
-	err = um_pieces_take(fs, mem, 0, 0, 1, 0, &pieces, &got);
+	err = um_pieces_take(fs, mem, &wish, &pieces, &got);
 	if (err)
 		return err;
 	memcpy(block, inode.data, inode.core.data.len);
@@ -540,6 +557,8 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		}
 		if (err)
 			break;
+		if (s.inode.core.flags & FS_SYNC_FL)
+			w->flags |= UMBRA_WRITE_SYNC;
 		done += s.len;
 	}
 	atomic_fetch_add_explicit(&w->fs->stat_writes, 1, memory_order_relaxed);
@@ -609,7 +628,7 @@ ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t l
 	um_mem_put(fs, w.mem);
 	if (out_off)
 		*out_off = off;
-	if (done > 0 && flags & UMBRA_WRITE_SYNC)
+	if (done > 0 && w.flags & UMBRA_WRITE_SYNC)
 		err = um_log_sync(fs->log);
 	return err ? err : done;
 }

@@ -201,16 +201,16 @@ static void report_supers(struct um_check *c, bool restored)
 {
 	unsigned i;
 
-	if (c->mode == UMBRA_CHECK_ONLY)
-		return; /* the pass reads them itself */
-	c->fix = true;  /* opening the pool has rewritten them */
-	for (i = 0; i < 2; i++)
+	c->fix = c->mode != UMBRA_CHECK_ONLY;
+	/* Opening the pool has rewritten them; where it must not, the pass reads them itself. */
+	for (i = 0; i < 2 && c->fix; i++)
 		if (c->pool->super_repaired >> i & 1)
 			um_problem(c, "super", UM_CURE_SAFE, "%s superblock was bad; rewritten",
 				i ? "second" : "first");
 	if (restored)
 		um_problem(c, "super", UM_CURE_FULL,
 			"both superblocks were bad; a backup has taken their place");
+	um_check_super_fields(c);
 	c->fix = false;
 }
 
@@ -346,6 +346,12 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 		mark_clean(&c);
 	free_check(&c);
 	return ret;
+}
+
+int um_check_pool(struct um_pool *pool, enum umbra_check_mode mode, umbra_check_fn *fn, void *arg,
+	struct umbra_check_report *out)
+{
+	return check_pool(pool, mode, false, fn, arg, out);
 }
 
 static unsigned open_flags(enum umbra_check_mode mode)

@@ -234,6 +234,8 @@ bool um_salvage_root(struct um_check *c, enum um_kind kind, struct um_root *out)
 
 /* ---- what is in the trees ------------------------------------------------------------------------------------- */
 
+/* What the superblock says but the format fixes; corrected in pool->super, the pass writes it. */
+void um_check_super_fields(struct um_check *c);
 void um_check_supers(struct um_check *c);    /* super.c */
 void um_check_root_load(struct um_check *c); /* super.c */
 void um_check_root_store(struct um_check *c);
@@ -255,6 +257,9 @@ void um_check_links(struct um_check *c);        /* link.c: connectivity, orphans
 void um_check_space(struct um_check *c);        /* space.c */
 /* After a repairing pass, by the engine: root directory, lost+found and what goes there. */
 int um_relink(struct um_check *c); /* relink.c */
+/* umbra_check of a pool that is open (check.c); the crash tests'. */
+int um_check_pool(struct um_pool *pool, enum umbra_check_mode mode, umbra_check_fn *fn, void *arg,
+	struct umbra_check_report *out);
 /* Before the pool can be opened at all (restore.c). -ENOENT: no backup is good either. */
 int um_restore_super(const char *path);
 int um_restore_super_image(void *base, uint64_t size);

@@ -28,6 +28,26 @@ static void check_copy(struct um_check *c, um_lba_t lba, const char *which, cons
 		um_write_raw(c, lba, good);
 }
 
+void um_check_super_fields(struct um_check *c)
+{
+	struct um_super *super = &c->pool->super;
+	struct um_ptr want = um_ag_ptr(c->pool, 0);
+	um_block_t block = {0};
+
+	want.lba += UM_TABLE_ROOT - UM_TABLE_AG;
+	if (want.mirror)
+		want.mirror += UM_TABLE_ROOT - UM_TABLE_AG;
+	if (super->root.lba == want.lba && super->root.mirror == want.mirror)
+		return;
+	um_problem(c, "super", UM_CURE_SAFE,
+		"superblock says that the pool root is at blocks %llu and %llu",
+		(unsigned long long)super->root.lba, (unsigned long long)super->root.mirror);
+	super->root = want;
+	memcpy(block, super, sizeof(*super));
+	um_block_seal(block);
+	super->hdr.csum = um_hdr(block)->csum;
+}
+
 void um_check_supers(struct um_check *c)
 {
 	um_lba_t second = um_super_mirror(c->pool->super.nchunks);

@@ -12,6 +12,12 @@ extern const struct um_pool_ops um_ops_memory;  /* anonymous memory of our own *
 extern const struct um_pool_ops um_ops_image;   /* the caller's memory */
 extern const struct um_pool_ops um_ops_private; /* any of them, stores to private pages only */
 
+/*
+ * Tests: called when a pool image is opened, before anything is read from it. May put a recorder's
+ * operations in place of the image's own, and clear pool->direct.
+ */
+extern void (*um_image_hook)(struct um_pool *pool);
+
 /* Shared by fsdax and devdax: maps fd with libpmem. -EOPNOTSUPP: not persistent memory. */
 int um_pmem_map(struct um_pool *pool);
 void um_pmem_unmap(struct um_pool *pool);

@@ -67,6 +67,8 @@ const struct um_pool_ops um_ops_image = {
 	.barrier = um_barrier_none,
 };
 
+void (*um_image_hook)(struct um_pool *pool);
+
 static int open_memory(void *base, uint64_t size, bool copy, struct um_pool **out)
 {
 	struct um_pool *pool;
@@ -80,6 +82,8 @@ static int open_memory(void *base, uint64_t size, bool copy, struct um_pool **ou
 	pool->map_len = size & ~(uint64_t)(UM_BLOCK_SIZE - 1);
 	if (base && !copy)
 		pool->base = base;
+	if (base && um_image_hook)
+		um_image_hook(pool);
 	ret = pool->ops->map(pool);
 	if (!ret && copy)
 		memcpy(pool->base, base, pool->map_len);

@@ -20,14 +20,27 @@ static bool range_ok(uint64_t nblocks, um_lba_t lba, uint64_t n)
 	return lba && lba < nblocks && n <= nblocks - lba;
 }
 
+/* A run of blocks that touches no table chunk and no table's mirror: inside one group, between them. */
+static bool between_tables(const struct um_super *super, um_lba_t lba, uint64_t n)
+{
+	uint64_t first = lba / UM_CHUNK_BLOCKS, last = (lba + n - 1) / UM_CHUNK_BLOCKS;
+	uint64_t group = first / UM_AG_CHUNKS * UM_AG_CHUNKS, end = super->nchunks;
+
+	if (end - group > UM_AG_CHUNKS)
+		end = group + UM_AG_CHUNKS;
+	return first > group && last < end - 1;
+}
+
 static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
 {
 	uint64_t len = super->journal_blocks;
 	um_lba_t a = super->journal_lba, b = super->journal_mirror;
 
-	if (len < JOURNAL_MIN_BLOCKS || !range_ok(nblocks, a, len))
+	if (len < JOURNAL_MIN_BLOCKS || !range_ok(nblocks, a, len) ||
+		!between_tables(super, a, len))
 		return "journal lies outside of the pool";
-	if (b && (!range_ok(nblocks, b, len) || (b < a + len && a < b + len)))
+	if (b && (!range_ok(nblocks, b, len) || !between_tables(super, b, len) ||
+			 (b < a + len && a < b + len)))
 		return "second copy of the journal is misplaced";
 	return NULL;
 }
@@ -36,16 +49,21 @@ static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
 static const char *super_fault(const struct um_super *super)
 {
 	uint64_t nblocks = super->nchunks * UM_CHUNK_BLOCKS;
+	um_lba_t second = um_super_mirror(super->nchunks);
+	uint64_t used;
 
+	um_pool_groups(super->nchunks, &used);
 	if (super->block_size != UM_BLOCK_SIZE)
 		return "block size is not 4096";
-	if (super->nchunks < UM_AG_MIN_CHUNKS || super->nchunks > UM_LBA_MASK / UM_CHUNK_BLOCKS)
+	if (!used || used != super->nchunks || super->nchunks > UM_LBA_MASK / UM_CHUNK_BLOCKS)
 		return "impossible size";
 	if (super->copies != 1 && super->copies != 2)
 		return "impossible number of metadata copies";
-	if (!range_ok(nblocks, super->root.lba, 1) ||
-		(super->root.mirror && !range_ok(nblocks, super->root.mirror, 1)))
-		return "pool root lies outside of the pool";
+	if (super->hdr.mirror != second)
+		return "size and second copy contradict each other";
+	if (super->root.lba != UM_TABLE_ROOT ||
+		super->root.mirror != (super->copies == 2 ? second + UM_TABLE_ROOT : 0))
+		return "pool root is not where it should be";
 	return journal_fault(super, nblocks);
 }
 
@@ -130,7 +148,8 @@ static int refuse(struct um_pool *pool, const struct um_super *super, enum super
 
 static int check_features(struct um_pool *pool, const struct um_super *super)
 {
-	if (pool->readonly || !(super->ro_compat & ~UM_RO_COMPAT_KNOWN))
+	if (pool->readonly || pool->ops == &um_ops_private ||
+		!(super->ro_compat & ~UM_RO_COMPAT_KNOWN))
 		return 0;
 	um_err("%s: has features that only allow reading it here (ro_compat 0x%llx); mount "
 	       "read-only",
@@ -140,10 +159,8 @@ static int check_features(struct um_pool *pool, const struct um_super *super)
 
 static int take_super(struct um_pool *pool, const struct um_super *super)
 {
-	uint64_t used, bytes;
+	uint64_t bytes = super->nchunks * UM_CHUNK_SIZE;
 
-	um_pool_groups(super->nchunks, &used);
-	bytes = used * UM_CHUNK_SIZE;
 	if (bytes > pool->map_len) {
 		um_err("%s: is truncated: the superblock says %llu bytes, there are %llu",
 			pool->path, (unsigned long long)bytes, (unsigned long long)pool->map_len);

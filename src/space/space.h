@@ -19,6 +19,7 @@
 struct um_space;
 
 int um_space_open(struct um_log *log, struct um_space **out);
+/* Before or after the log is closed, when no transaction will run any more. NULL is fine. */
 void um_space_close(struct um_space *space);
 /* mkfs: words and counts of a new pool; the journal's blocks (and its mirror's) get count 1. */
 int um_space_format(struct um_pool *pool);

@@ -42,6 +42,7 @@ struct um_ring_state {
 };
 uint64_t um_journal_csum(const struct um_journal *head);
 void um_boot_id(uint8_t out[16]);
+extern const uint8_t *um_boot_id_fake; /* NULL, or what tests have the boot's name be */
 int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_state *out);
 /* Writes the whole header: boot, mode, and the ring's tail with seq + 1 expected there. */
 int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode);
@@ -140,6 +141,7 @@ struct um_txn {
 	struct um_copy *copies;
 	uint32_t ncopies, cap_copies;
 	uint32_t nnow;   /* copies with content */
+	uint32_t nnew;   /* of them new blocks */
 	uint32_t nfresh; /* blocks written straight home */
 	/* lba -> copy: open addressing; a slot counts only when its stamp is this transaction's. */
 	struct um_slot_ref {

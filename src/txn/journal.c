@@ -29,12 +29,19 @@ uint64_t um_journal_csum(const struct um_journal *head)
 	return XXH3_64bits(bytes, sizeof(bytes));
 }
 
+const uint8_t *um_boot_id_fake;
+
 void um_boot_id(uint8_t out[16])
 {
-	FILE *file = fopen("/proc/sys/kernel/random/boot_id", "re");
+	FILE *file;
 	unsigned n = 0;
 	int c, high = -1;
 
+	if (um_boot_id_fake) {
+		memcpy(out, um_boot_id_fake, 16);
+		return;
+	}
+	file = fopen("/proc/sys/kernel/random/boot_id", "re");
 	memset(out, 0, 16);
 	while (file && n < 16 && (c = fgetc(file)) != EOF) {
 		int digit = c >= '0' && c <= '9'   ? c - '0'

@@ -113,7 +113,7 @@ void um_txn_reset(struct um_txn *txn)
 
 	for (i = 0; i < txn->ncopies; i++)
 		um_log_put_buffer(txn->log, txn->copies[i].now);
-	txn->ncopies = txn->nnow = txn->nfresh = 0;
+	txn->ncopies = txn->nnow = txn->nnew = txn->nfresh = 0;
 	txn->nallocs = txn->nfrees = txn->nhooks = 0;
 	txn->nentry = txn->ndata = 0;
 	txn->record.len = 0;
@@ -276,8 +276,10 @@ int um_txn_overwrite(
 	if (!copy) {
 		/* What is there counts for nothing in the committed state: written like a new block. */
 		ret = add_copy(txn, ptr, kind, &copy);
-		if (!ret)
+		if (!ret) {
 			copy->fresh = true;
+			txn->nnew++;
+		}
 	}
 	if (!ret && !copy->now)
 		ret = give_content(txn, copy);
@@ -322,6 +324,7 @@ int um_txn_new(struct um_txn *txn, enum um_kind kind, uint8_t level, um_lba_t go
 	if (ret)
 		return ret;
 	copy->fresh = true;
+	txn->nnew++;
 	memset(copy->now, 0, UM_BLOCK_SIZE);
 	um_block_init(txn->log->pool, copy->now, kind, level, ptr, txn->seq, 0);
 	*out_ptr = ptr;
@@ -458,5 +461,14 @@ struct um_space *um_txn_space(struct um_txn *txn)
 
 size_t um_txn_bytes(const struct um_txn *txn)
 {
-	return txn->record.len + (size_t)txn->nnow * EDIT_BYTES;
+	size_t bytes = txn->record.len + (size_t)txn->nnow * EDIT_BYTES;
+	uint64_t max = um_log_record_max(txn->log);
+
+	/* New blocks are in an indirect pool's record with all they have. */
+	if (!txn->log->direct)
+		bytes += (size_t)txn->nnew * (UM_BLOCK_SIZE - EDIT_BYTES);
+	/* A small journal: "sensible" is reached at half of what it can take. */
+	if (max < 2 * UM_TXN_BYTES_SOFT)
+		bytes *= 2 * UM_TXN_BYTES_SOFT / max;
+	return bytes;
 }

@@ -26,6 +26,7 @@
 #define B UM_BLOCK_SIZE
 
 struct kit {
+	const char *path; /* of a plain file, removed at the end; NULL: in memory */
 	uint8_t *base;
 	uint64_t size;
 	struct umbra_options opt;
@@ -34,19 +35,35 @@ struct kit {
 
 static inline void kit_mount(struct kit *k)
 {
-	ok(umbra_open_image(k->base, k->size, &k->opt, &k->fs));
+	if (k->path)
+		ok(umbra_open(k->path, &k->opt, &k->fs));
+	else
+		ok(umbra_open_image(k->base, k->size, &k->opt, &k->fs));
 }
 
 static inline void kit_open(struct kit *k, uint64_t mib, enum umbra_data_mode data)
 {
 	struct umbra_mkfs_options mkfs = {.copies = 2};
 
+	k->path = NULL;
 	k->size = mib << 20;
 	k->base = aligned_alloc(UM_CHUNK_SIZE, k->size);
 	assert_non_null(k->base);
 	memset(k->base, 0xe5, k->size); /* free blocks are not zero */
 	k->opt = (struct umbra_options){.data = data};
 	ok(umbra_mkfs_image(k->base, k->size, &mkfs));
+	kit_mount(k);
+}
+
+/* On a plain file: transactions are gathered, data and metadata reach the file in other ways. */
+static inline void kit_open_file(struct kit *k, const char *path, uint64_t mib)
+{
+	struct umbra_mkfs_options mkfs = {.size = mib << 20, .force = true, .sparse = true};
+	struct umbra_info info;
+
+	unlink(path);
+	*k = (struct kit){.path = path, .size = mib << 20};
+	ok(umbra_mkfs(path, &mkfs, &info));
 	kit_mount(k);
 }
 
@@ -62,7 +79,11 @@ static inline void kit_check(struct kit *k)
 {
 	struct umbra_check_report report;
 
-	ok(umbra_check_image(k->base, k->size, UMBRA_CHECK_ONLY, kit_problem, NULL, &report));
+	if (k->path)
+		ok(umbra_check(k->path, UMBRA_CHECK_ONLY, kit_problem, NULL, &report));
+	else
+		ok(umbra_check_image(
+			k->base, k->size, UMBRA_CHECK_ONLY, kit_problem, NULL, &report));
 	assert_int_equal(report.problems, 0);
 }
 
@@ -85,6 +106,8 @@ static inline void kit_close(struct kit *k)
 	ok(umbra_close(k->fs));
 	kit_check(k);
 	free(k->base);
+	if (k->path)
+		unlink(k->path);
 }
 
 static inline uint64_t kit_free(struct kit *k)

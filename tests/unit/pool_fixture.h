@@ -58,20 +58,28 @@ static inline void fixture_format(
 	pool->super.journal_blocks = journal_blocks;
 	pool->super.journal_mirror = journal_mirror;
 	pool->super.root.lba = UM_TABLE_ROOT;
+	if (copies == 2)
+		pool->super.root.mirror = um_super_mirror(pool->nchunks) + UM_TABLE_ROOT;
 	ok(um_space_format(pool));
 	ok(um_log_format(pool));
 	fixture_write_supers(pool);
 }
 
-static inline void fixture_make(uint64_t chunks, uint8_t copies, uint64_t journal_blocks)
+static inline void fixture_make_mirrored(
+	uint64_t chunks, uint8_t copies, uint64_t journal_blocks, um_lba_t journal_mirror)
 {
 	struct um_pool *pool;
 
 	ok(truncate(fixture_path, 0));
 	ok(truncate(fixture_path, (off_t)(chunks * UM_CHUNK_SIZE)));
 	ok(um_pool_open(fixture_path, UM_POOL_EXCL | UM_POOL_NOSUPER, 0, &pool));
-	fixture_format(pool, copies, journal_blocks, 0);
+	fixture_format(pool, copies, journal_blocks, journal_mirror);
 	um_pool_close(pool);
+}
+
+static inline void fixture_make(uint64_t chunks, uint8_t copies, uint64_t journal_blocks)
+{
+	fixture_make_mirrored(chunks, copies, journal_blocks, 0);
 }
 
 static inline void fixture_poke(uint64_t off, const void *bytes, size_t len)

@@ -168,19 +168,24 @@ static inline void recorder_detach(struct um_pool *pool)
 }
 
 /*
- * A possible state after a cut now: the medium and, of each store since, all, nothing, or any of its
- * words (sectors). Free it with munmap.
+ * A possible state after a cut now: the medium and, of the stores since, all, none, all but one, or of
+ * each any words (sectors). Free it with munmap.
  */
 static inline uint8_t *recorder_state(void)
 {
 	uint8_t *base = mmap(NULL, recorder.size, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_NORESERVE, recorder.medium, 0);
-	unsigned mode = (unsigned)rnd_below(&recorder.seed, 4), i, at;
+	unsigned mode = (unsigned)rnd_below(&recorder.seed, 5), i, at;
+	unsigned odd = recorder.n ? (unsigned)rnd_below(&recorder.seed, recorder.n) : 0;
 
 	assert_true(base != MAP_FAILED);
 	for (i = 0; i < recorder.n; i++) {
 		struct recorder_store *store = &recorder.store[i];
+		/* 0: all of it, 1: nothing, 2: any of its words. */
 		unsigned what = mode < 2 ? mode : (unsigned)rnd_below(&recorder.seed, 3);
+
+		if (mode == 2)
+			what = i == odd;
 
 		for (at = 0; at < store->len;) {
 			/* Pieces end where units of the medium do. */

@@ -595,24 +595,32 @@ static void random_rounds(struct kit *k, struct file *f, uint64_t seed)
 	}
 }
 
-static void random_sharing_agrees_with_plain_arrays(void **state)
+static void random_in(struct kit *k)
 {
 	static const char *const names[NFILES] = {"a", "b", "c", "d"};
-	struct kit k;
 	struct file f[NFILES];
+
+	for (unsigned i = 0; i < NFILES; i++)
+		file_make(k, &f[i], names[i], RANDOM_SIZE);
+	random_rounds(k, f, 4242);
+	for (unsigned i = 0; i < NFILES; i++) {
+		file_verify(k, &f[i]);
+		file_free(&f[i]);
+	}
+	kit_close(k);
+}
+
+static void random_sharing_agrees_with_plain_arrays(void **state)
+{
+	struct kit k;
 
 	(void)state;
 	for (int mode = UMBRA_DATA_ATOMIC; mode <= UMBRA_DATA_INPLACE; mode++) {
 		kit_open(&k, 64, (enum umbra_data_mode)mode);
-		for (unsigned i = 0; i < NFILES; i++)
-			file_make(&k, &f[i], names[i], RANDOM_SIZE);
-		random_rounds(&k, f, 4242);
-		for (unsigned i = 0; i < NFILES; i++) {
-			file_verify(&k, &f[i]);
-			file_free(&f[i]);
-		}
-		kit_close(&k);
+		random_in(&k);
 	}
+	kit_open_file(&k, "test_clone.pool", 64);
+	random_in(&k);
 }
 
 int main(void)

@@ -2,8 +2,10 @@
 /* File data: write, read, resize, fallocate, seek, map. */
 #include "datakit.h"
 
-static int each_mode(void (*test)(struct kit *k))
+static void each_mode(void (*test)(struct kit *k))
 {
+	struct kit file;
+
 	for (int mode = UMBRA_DATA_ATOMIC; mode <= UMBRA_DATA_INPLACE; mode++) {
 		struct kit k;
 
@@ -11,7 +13,9 @@ static int each_mode(void (*test)(struct kit *k))
 		test(&k);
 		kit_close(&k);
 	}
-	return 0;
+	kit_open_file(&file, "test_data.pool", 64);
+	test(&file);
+	kit_close(&file);
 }
 
 static void small_file(struct kit *k)
@@ -68,6 +72,27 @@ static void appends_stay_in_one_piece(void **state)
 {
 	(void)state;
 	each_mode(growing);
+}
+
+static void files_that_grow_together_keep_apart(void **state)
+{
+	struct kit k;
+	struct file f[4];
+	static const char *const names[] = {"a", "b", "c", "d"};
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	for (int i = 0; i < 4; i++)
+		file_make(&k, &f[i], names[i], 4 << 20);
+	for (uint64_t off = 0; off < 4 << 20; off += B)
+		for (int i = 0; i < 4; i++)
+			file_write(&k, &f[i], off, B, off + (uint64_t)i);
+	for (int i = 0; i < 4; i++) {
+		assert_true(file_map(&k, &f[i]).extents < 64); /* of 1024 blocks */
+		file_verify(&k, &f[i]);
+		file_free(&f[i]);
+	}
+	kit_close(&k);
 }
 
 static void overwriting(struct kit *k)
@@ -555,6 +580,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(small_content_lives_in_the_inode),
 		cmocka_unit_test(appends_stay_in_one_piece),
+		cmocka_unit_test(files_that_grow_together_keep_apart),
 		cmocka_unit_test(overwrites_keep_the_layout),
 		cmocka_unit_test(bytes_behind_the_end_read_as_zero_when_it_moves),
 		cmocka_unit_test(huge_offsets_work_to_the_last_byte),

@@ -5,10 +5,12 @@
 #include "txn/internal.h"
 
 #define CHUNKS 8u
-#define JOURNAL 65u /* a ring of 256 KiB: wraps often */
-#define CELLS 6u    /* metadata blocks that every transaction changes together */
-#define DATA 3000u  /* block of file data, in an allocated chunk */
+#define JOURNAL 65u  /* a ring of 256 KiB: wraps often */
+#define MIRROR 1024u /* of the journal, where there is one */
+#define CELLS 6u     /* metadata blocks that every transaction changes together */
+#define DATA 3000u   /* block of file data, in an allocated chunk */
 #define DATA_LEN 5000u
+#define SLOT(version) (2600u + (version) % 64) /* new data: written before its transaction */
 
 /*
  * The state under test. Version n: each cell holds n and a pattern that depends on n; the first cell
@@ -61,10 +63,14 @@ static int step(struct world *w)
 	struct um_txn *txn;
 	struct um_ptr leaf = {0, 0};
 	uint8_t data[DATA_LEN];
+	uint64_t next = w->version + 1;
 	void *block;
 	unsigned i;
-	int ret = um_txn_begin(w->e.log, 0, &txn);
+	int ret = um_pool_write(w->e.pool, SLOT(next), 800, &next, sizeof(next));
 
+	um_pool_drain(w->e.pool);
+	if (!ret)
+		ret = um_txn_begin(w->e.log, 0, &txn);
 	if (ret)
 		return ret;
 	w->pending = w->version + 1;
@@ -98,7 +104,7 @@ static uint64_t inspect(const struct world *w, struct engine *e, bool with_data)
 {
 	_Alignas(64) struct cell want;
 	struct um_src src = {e->pool, NULL};
-	const uint8_t *data = um_pool_ptr(e->pool, DATA);
+	const uint8_t *data = um_pool_ptr(e->pool, DATA), *slot;
 	const void *block;
 	const struct cell *cell;
 	uint64_t version = 0;
@@ -125,6 +131,8 @@ static uint64_t inspect(const struct world *w, struct engine *e, bool with_data)
 		must(um_ref_count(src, cell->leaf.lba, 1, &count, &run));
 		must(count != 1);
 	}
+	slot = um_pool_ptr(e->pool, SLOT(version));
+	must(version && memcmp(slot + 800, &version, sizeof(version)));
 	for (i = 100; with_data && version && i < 100 + DATA_LEN; i++)
 		must(data[i] != (uint8_t)version);
 	um_log_read_unlock(e->log);
@@ -152,19 +160,24 @@ static void world_fill(struct world *w)
 	} while (lba + n <= DATA);
 }
 
-static void world_open(struct world *w)
+static void world_open_mirrored(struct world *w, um_lba_t journal_mirror)
 {
 	memset(w, 0, sizeof(*w));
 	ok(um_pool_open_memory(CHUNKS * UM_CHUNK_SIZE, &w->e.pool));
-	fixture_format(w->e.pool, 2, JOURNAL, 0);
+	fixture_format(w->e.pool, 2, JOURNAL, journal_mirror);
 	engine_mount(&w->e);
 	world_fill(w);
 }
 
-static void world_open_file(struct world *w)
+static void world_open(struct world *w)
+{
+	world_open_mirrored(w, 0);
+}
+
+static void world_open_file(struct world *w, um_lba_t journal_mirror)
 {
 	memset(w, 0, sizeof(*w));
-	fixture_make(CHUNKS, 2, JOURNAL);
+	fixture_make_mirrored(CHUNKS, 2, JOURNAL, journal_mirror);
 	ok(um_pool_open(fixture_path, UM_POOL_EXCL, 0, &w->e.pool));
 	engine_mount(&w->e);
 	world_fill(w);
@@ -453,13 +466,12 @@ static void cut_direct(void *arg)
 	munmap(base, recorder.size);
 }
 
-static void a_power_cut_leaves_whole_transactions(void **state)
+static void cut_everywhere(um_lba_t journal_mirror)
 {
 	struct world w;
 	unsigned i;
 
-	(void)state;
-	world_open(&w);
+	world_open_mirrored(&w, journal_mirror);
 	ok(step(&w));
 	recorder_attach(w.e.pool);
 	recorder.moment = cut_direct;
@@ -470,6 +482,18 @@ static void a_power_cut_leaves_whole_transactions(void **state)
 	assert_true(w.states > 500);
 	recorder_detach(w.e.pool);
 	world_close(&w);
+}
+
+static void a_power_cut_leaves_whole_transactions(void **state)
+{
+	(void)state;
+	cut_everywhere(0);
+}
+
+static void so_it_does_with_two_journals(void **state)
+{
+	(void)state;
+	cut_everywhere(MIRROR);
 }
 
 static void replay_for_reading_leaves_the_medium_alone(void **state)
@@ -518,7 +542,7 @@ static void the_daemons_death_loses_nothing(void **state)
 	unsigned round, i;
 
 	(void)state;
-	world_open_file(&w);
+	world_open_file(&w, 0);
 	for (round = 1; round < 12; round++) {
 		for (i = 0; i < round * 7; i++)
 			ok(step(&w));
@@ -539,9 +563,9 @@ static void the_daemons_death_loses_nothing(void **state)
 }
 
 /* As if another boot read the pool: the file of the kernel that died was not all on the medium. */
-static void other_boot(uint8_t *base)
+static void other_boot(uint8_t *base, um_lba_t journal)
 {
-	struct um_journal *head = (void *)(base + 512 * UM_BLOCK_SIZE);
+	struct um_journal *head = (void *)(base + journal * UM_BLOCK_SIZE);
 
 	/* A torn header would be one sector; sectors do not tear. */
 	memset(head->boot_id, 0x11, sizeof(head->boot_id));
@@ -556,19 +580,20 @@ static void cut_indirect(void *arg)
 	if (rnd_below(&recorder.seed, 2))
 		return;
 	base = recorder_state();
-	other_boot(base);
+	other_boot(base, w->e.pool->super.journal_lba);
+	if (w->e.pool->super.journal_mirror)
+		other_boot(base, MIRROR);
 	recover_and_check(w, base, w->synced, w->pending ? w->pending : w->version, false);
 	munmap(base, recorder.size);
 }
 
-static void a_power_cut_keeps_what_was_synced(void **state)
+static void cut_groups(um_lba_t journal_mirror)
 {
 	struct world w;
 	uint64_t version;
 	unsigned i;
 
-	(void)state;
-	world_open_file(&w);
+	world_open_file(&w, journal_mirror);
 	ok(step(&w));
 	ok(um_log_checkpoint(w.e.log));
 	recorder_attach(w.e.pool);
@@ -591,6 +616,18 @@ static void a_power_cut_keeps_what_was_synced(void **state)
 	world_close(&w);
 }
 
+static void a_power_cut_keeps_what_was_synced(void **state)
+{
+	(void)state;
+	cut_groups(0);
+}
+
+static void so_it_does_with_two_journals_in_a_file(void **state)
+{
+	(void)state;
+	cut_groups(MIRROR);
+}
+
 static void a_failed_write_aborts_a_failed_barrier_stops(void **state)
 {
 	struct world w;
@@ -598,7 +635,7 @@ static void a_failed_write_aborts_a_failed_barrier_stops(void **state)
 	unsigned i;
 
 	(void)state;
-	world_open_file(&w);
+	world_open_file(&w, 0);
 	recorder_attach(w.e.pool);
 	for (i = 0; i < 50; i++) {
 		ok(step(&w));
@@ -722,7 +759,7 @@ static void readers_and_syncs_share_an_indirect_pool(void **state)
 	struct world w;
 
 	(void)state;
-	world_open_file(&w);
+	world_open_file(&w, 0);
 	ok(step(&w));
 	read_while_writing(&w, 600);
 	um_log_stats(w.e.log, &stats);
@@ -747,12 +784,14 @@ static const struct CMUnitTest direct[] = {
 	cmocka_unit_test(the_journal_wraps),
 	cmocka_unit_test(one_bad_journal_header_is_survived_two_are_not),
 	cmocka_unit_test(a_power_cut_leaves_whole_transactions),
+	cmocka_unit_test(so_it_does_with_two_journals),
 	cmocka_unit_test(replay_for_reading_leaves_the_medium_alone),
 	cmocka_unit_test(readers_see_whole_transactions),
 };
 static const struct CMUnitTest indirect[] = {
 	file_test(the_daemons_death_loses_nothing),
 	file_test(a_power_cut_keeps_what_was_synced),
+	file_test(so_it_does_with_two_journals_in_a_file),
 	file_test(a_failed_write_aborts_a_failed_barrier_stops),
 	file_test(a_direct_pools_journal_is_replayed_from_a_file),
 	file_test(readers_and_syncs_share_an_indirect_pool),

@@ -23,23 +23,26 @@ static struct json_object *pool_json(const struct umbra_info *in)
 
 	if (!obj)
 		return NULL;
-	json_object_object_add(obj, "pool", um_json_text(in->path));
+	/* Names and order are those of the daemon's own answer. */
+	json_object_object_add(obj, "path", um_json_text(in->path));
 	json_object_object_add(obj, "label", um_json_text(in->label));
 	json_object_object_add(obj, "uuid", um_json_text(in->uuid));
 	json_object_object_add(obj, "kind", um_json_text(in->kind));
-	add_num(obj, "version", in->version);
-	add_num(obj, "metadata_copies", in->copies);
 	add_num(obj, "size", in->size);
 	add_num(obj, "total_blocks", in->total_blocks);
 	add_num(obj, "free_blocks", in->free_blocks);
 	add_num(obj, "inodes", in->inodes);
-	add_num(obj, "journal_bytes", in->journal_bytes);
+	add_num(obj, "mounts", in->mounts);
+	add_num(obj, "version", in->version);
+	add_num(obj, "copies", in->copies);
 	add_num(obj, "compat", in->compat);
 	add_num(obj, "ro_compat", in->ro_compat);
 	add_num(obj, "incompat", in->incompat);
-	add_num(obj, "mounts", in->mounts);
-	json_object_object_add(obj, "made", json_object_new_int64(in->made_sec));
-	json_object_object_add(obj, "last_mount", json_object_new_int64(in->mount_sec));
+	add_num(obj, "journal_bytes", in->journal_bytes);
+	add_num(obj, "replayed", in->replayed);
+	json_object_object_add(obj, "made_sec", json_object_new_int64(in->made_sec));
+	json_object_object_add(obj, "mount_sec", json_object_new_int64(in->mount_sec));
+	json_object_object_add(obj, "readonly", json_object_new_boolean(in->readonly));
 	json_object_object_add(obj, "clean", json_object_new_boolean(in->clean));
 	add_num(obj, "errors", in->errors);
 	return obj;

@@ -1,0 +1,160 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# umbractl info, stat, clone, clone -r, dedupe, map, du through a mount.
+# backends: dax
+# long-backends: dax file loop
+# seconds: 120 600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+start
+[ -x "$UMBRACTL" ] || die "umbractl is not built"
+
+# expect WHAT WANTED GOT
+expect() {
+	[ "$2" = "$3" ] || die "$1: expected \"$2\", got \"$3\""
+}
+
+# json EXPRESSION: of standard input, parsed as `j`.
+json() {
+	"$PYTHON" -c 'import json, sys; j = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" || die "not JSON"
+}
+
+# refuses WORDS COMMAND...: it fails and says so.
+refuses() {
+	local words=$1
+	shift
+	"$@" >"$T/out" 2>&1 && die "should have failed: $*"
+	grep -q "$words" "$T/out" || die "$*: \"$words\" expected in: $(cat "$T/out")"
+}
+
+used() {
+	sync -f "$MNT"
+	df --output=used -B1 "$MNT" | tail -n1
+}
+
+pool_make 1G -L exec-test
+say "info and stat"
+expect "label of the pool" exec-test "$("$UMBRACTL" info --json "$POOL" | json 'j["label"]')"
+pool_mount
+expect "label of the mount" exec-test "$("$UMBRACTL" info --json "$MNT" | json 'j["label"]')"
+expect "keys of both" "$("$UMBRACTL" info --json "$POOL" | json 'list(j)')" \
+	"$("$UMBRACTL" info --json "$MNT" | json 'list(j)')"
+"$UMBRACTL" info "$MNT" | grep -q '^label *exec-test$' || die "info for people"
+refuses "neither a pool nor" "$UMBRACTL" info /proc
+refuses "not on a mounted umbrafs" "$UMBRACTL" stat /
+
+say "clone, map, du"
+head -c 20000000 /dev/urandom >"$MNT/a"
+chmod 640 "$MNT/a"
+before=$(used)
+for i in 1 2 3; do
+	"$UMBRACTL" clone "$MNT/a" "$MNT/c$i" || die "clone"
+done
+cmp "$MNT/a" "$MNT/c3" || die "the clone differs"
+expect "mode" 640 "$(stat -c %a "$MNT/c1")"
+[ $(($(used) - before)) -lt 1000000 ] || die "clones take space"
+expect "shared bytes of map" 20000768 "$("$UMBRACTL" map --json "$MNT/a" | json 'j["shared_bytes"]')"
+expect "du of a part" "0 20000768" \
+	"$("$UMBRACTL" du --json -c "$MNT/a" "$MNT/c1" | json '"%d %d" % (j[-1]["exclusive_bytes"], j[-1]["shared_bytes"])')"
+expect "du of all" "80003072 20000768 20000768" "$("$UMBRACTL" du --json -r "$MNT" |
+	json '"%d %d %d" % tuple(j[0][k + "_bytes"] for k in ("referenced", "physical", "exclusive"))')"
+refuses "File exists" "$UMBRACTL" clone "$MNT/a" "$MNT/c1"
+refuses "different filesystems\|not on a mounted" "$UMBRACTL" clone "$MNT/a" "$MEM/x"
+[ -e "$MEM/x" ] && die "a refused clone leaves its destination"
+
+say "du foretells what removing frees"
+printf x | dd of="$MNT/c2" bs=1 seek=9000000 conv=notrunc status=none
+"$UMBRACTL" clone "$MNT/c2" "$MNT/c4" || die "clone of a clone"
+expect "exclusive of the changed two" 4096 \
+	"$("$UMBRACTL" du --json -c "$MNT/c2" "$MNT/c4" | json 'j[-1]["exclusive_bytes"]')"
+expect "exclusive of the first three" 4096 \
+	"$("$UMBRACTL" du --json -c "$MNT/a" "$MNT/c1" "$MNT/c3" | json 'j[-1]["exclusive_bytes"]')"
+
+say "dedupe"
+cp --reflink=never "$MNT/a" "$MNT/copy" 2>/dev/null || cat "$MNT/a" >"$MNT/copy"
+cat "$MNT/a" >"$MNT/near"
+printf x | dd of="$MNT/near" bs=1 seek=9000000 conv=notrunc status=none
+cp "$MNT/near" "$MEM/near"
+expect "all of a copy" 20000000 "$("$UMBRACTL" dedupe --json "$MNT/a" "$MNT/copy" | json 'j[0]["shared_bytes"]')"
+"$UMBRACTL" dedupe "$MNT/a" "$MNT/near" >/dev/null || die "dedupe"
+cmp "$MNT/near" "$MEM/near" || die "dedupe changed content"
+expect "what differs stays" True "$("$UMBRACTL" du --json "$MNT/near" | json '0 < j[0]["exclusive_bytes"] <= 65536')"
+refuses "same file" "$UMBRACTL" dedupe "$MNT/a" "$MNT/a"
+rm "$MNT"/c? "$MNT/copy" "$MNT/near"
+
+say "clone -r keeps everything"
+mkdir -p "$MNT/tree/sub" "$MNT/tree/empty"
+(
+	cd "$MNT/tree" || exit 1
+	cp -a /usr/include/linux sub/ 2>/dev/null || cp -a /etc/. sub/ 2>/dev/null
+	mkfifo fifo && mknod null c 1 3 && mknod block b 7 0
+	ln -s ../nowhere dangling && ln dangling dangling2
+	echo text >"$(printf 'odd\nname \377')" && ln "$(printf 'odd\nname \377')" hard
+	chown 55:66 hard && chmod 6755 hard && touch -d 2001-02-03 hard
+	touch -h -d 2002-02-03 dangling
+	mkdir closed && echo x >closed/f && chmod 555 closed && mkdir -m 0 shut
+	truncate -s 10M sparse && chmod 1777 sub
+	"$PYTHON" -c '
+import os
+os.setxattr("hard", "user.one", b"1")
+os.setxattr("sub", "trusted.two", b"2")
+for i in range(14):
+    os.mkdir("d" * 200)
+    os.chdir("d" * 200)
+open("deep", "w").write("deep")
+os.link("deep", "deep2")
+' || exit 1
+	! command -v setfacl >/dev/null || setfacl -m u:1000:rwx,d:u:1001:rx sub
+) || die "cannot make the tree"
+"$UMBRACTL" clone -r "$MNT/tree" "$MNT/new" || die "clone -r"
+"$PYTHON" "$LIB/treecmp.py" "$MNT/tree" "$MNT/new" || die "the cloned tree differs"
+expect "nothing beside it" "" "$(find "$MNT" -maxdepth 1 -name '.*partial*')"
+expect "blocks shared with the original" True \
+	"$("$UMBRACTL" du --json -r "$MNT/new" | json 'j[0]["exclusive_bytes"] == 0')"
+refuses "File exists" "$UMBRACTL" clone -r "$MNT/tree" "$MNT/new"
+refuses "lies inside" "$UMBRACTL" clone -r "$MNT/tree" "$MNT/tree/sub/new"
+
+say "a tree deeper than a path can be long"
+"$PYTHON" - "$MNT" "$(long 200 3000)" <<'END' || die "cannot make the deep tree"
+import os, sys
+os.chdir(sys.argv[1])
+for name in ["deep"] + ["d" * 200] * int(sys.argv[2]):
+    os.mkdir(name)
+    os.chdir(name)
+open("bottom", "w").write("reached")
+os.link("bottom", "link")
+END
+"$UMBRACTL" clone -r "$MNT/deep" "$MNT/deep2" || die "clone -r of a deep tree"
+"$PYTHON" - "$MNT" "$(long 200 3000)" <<'END' || die "the deep tree is not what it was"
+import os, sys
+os.chdir(sys.argv[1])
+for name in ["deep2"] + ["d" * 200] * int(sys.argv[2]):
+    os.chdir(name)
+assert open("bottom").read() == "reached"
+assert os.stat("bottom").st_ino == os.stat("link").st_ino
+END
+rm -rf "$MNT/deep" "$MNT/deep2"
+
+say "clone -r is undone when it cannot end"
+mkdir "$MNT/big"
+for i in $(seq 20); do "$UMBRACTL" clone -r "$MNT/tree" "$MNT/big/$i" || die "clone -r"; done
+before=$(used)
+"$UMBRACTL" clone -r "$MNT/big" "$MNT/big2" 2>/dev/null &
+pid=$!
+for ((i = 0; i < 500; i++)); do
+	[ -n "$(find "$MNT"/.big2.partial-* -mindepth 2 -maxdepth 2 2>/dev/null | head -n1)" ] && break
+	sleep 0.01
+done
+kill -TERM $pid
+wait $pid
+expect "status after SIGTERM" 143 $?
+expect "nothing is left" "" "$(find "$MNT" -maxdepth 1 -name '*big2*')"
+sleep 0.5
+[ $(($(used) - before)) -lt 1000000 ] || die "an undone clone takes space"
+setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null && {
+	mkdir -m 777 "$MNT/user"
+	refuses "not permitted\|denied" setpriv --reuid 65534 --regid 65534 --clear-groups \
+		"$UMBRACTL" clone -r "$MNT/tree" "$MNT/user/t"
+	expect "nothing is left of a user's" "" "$(ls -A "$MNT/user")"
+}
+pool_finish

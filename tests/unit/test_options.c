@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Mount options as mount(8), systemd and people write them; the paths of mount points. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "fuse/mounts.h"
+#include "fuse/options.h"
+
+static int parse(struct um_options *opt, const char *list, bool sloppy, char msg[256])
+{
+	*msg = 0;
+	um_options_init(opt, true);
+	return um_options_parse(opt, list, sloppy, msg, 256);
+}
+
+static void generic_options_and_stray_commas_are_accepted(void **state)
+{
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(
+		parse(&opt, "rw,defaults,nofail,noauto,_netdev,x-systemd.automount,,", false, msg),
+		0);
+	assert_int_equal(opt.ms_flags, 0);
+	assert_true(opt.allow_other);
+	assert_false(opt.remount);
+	assert_int_equal(parse(&opt, "comment=\"a,b\",user=joe", false, msg), 0);
+	assert_int_equal(parse(&opt, "", false, msg), 0);
+}
+
+static void root_gets_dev_and_suid_unless_told_otherwise(void **state)
+{
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(parse(&opt, "nosuid,nodev,noexec", false, msg), 0);
+	assert_int_equal(opt.ms_flags, MS_NOSUID | MS_NODEV | MS_NOEXEC);
+	assert_int_equal(parse(&opt, "user,exec,dev", false, msg), 0);
+	assert_int_equal(opt.ms_flags, MS_NOSUID);
+	um_options_init(&opt, false);
+	assert_int_equal(opt.ms_flags, MS_NOSUID | MS_NODEV);
+	assert_false(opt.allow_other);
+}
+
+static void later_options_override_earlier_ones(void **state)
+{
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(parse(&opt, "ro,rw", false, msg), 0);
+	assert_false(opt.fs.readonly);
+	assert_int_equal(
+		parse(&opt, "rw,ro,noatime,strictatime,data=inplace,cache=none", false, msg), 0);
+	assert_true(opt.fs.readonly);
+	assert_int_equal(opt.fs.atime, UMBRA_STRICTATIME);
+	assert_int_equal(opt.ms_flags, MS_RDONLY);
+	assert_int_equal(opt.fs.data, UMBRA_DATA_INPLACE);
+	assert_true(opt.cache_none);
+}
+
+static void unknown_options_are_refused_by_name(void **state)
+{
+	static const char *const lists[] = {"dax", "dax=always", "inlinecrypt", "wibble",
+		"ro,share=auto", "fsname=x", "user_id=0", "data=", "roo"};
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+		const char *word = strrchr(lists[i], ',') ? strrchr(lists[i], ',') + 1 : lists[i];
+
+		assert_int_equal(parse(&opt, lists[i], false, msg), -EINVAL);
+		assert_non_null(strstr(msg, word));
+		assert_int_equal(parse(&opt, lists[i], true, msg), 0);
+	}
+}
+
+static void numbers_have_limits(void **state)
+{
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(parse(&opt, "threads=7,commit=30", false, msg), 0);
+	assert_int_equal(opt.threads, 7);
+	assert_int_equal(opt.fs.commit_seconds, 30);
+	assert_int_equal(parse(&opt, "threads=0", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "threads=257", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "commit=", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "commit=-1", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "commit=5x", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "commit=99999999999999999999", false, msg), -EINVAL);
+}
+
+static void remount_takes_what_the_mount_table_shows(void **state)
+{
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(
+		parse(&opt, "rw,nosuid,user_id=0,group_id=0,allow_other,remount,ro", false, msg),
+		0);
+	assert_true(opt.remount);
+	assert_int_equal(opt.ms_flags, MS_RDONLY | MS_NOSUID);
+	assert_int_equal(opt.ms_named & (MS_NODEV | MS_NOSUID), MS_NOSUID);
+	assert_int_equal(parse(&opt, "remount,wibble", false, msg), -EINVAL);
+}
+
+static void long_contexts_are_refused_not_cut(void **state)
+{
+	struct um_options opt;
+	char msg[256], list[2048] = "context=";
+
+	(void)state;
+	assert_int_equal(parse(&opt, "context=\"a:b,c\",fscontext=d", false, msg), 0);
+	assert_string_equal(opt.context, "context=\"a:b,c\",fscontext=d");
+	memset(list + 8, 'c', sizeof(list) - 9);
+	assert_int_equal(parse(&opt, list, false, msg), -EINVAL);
+}
+
+static void mount_points_are_found_by_path(void **state)
+{
+	struct um_where where;
+	char *path;
+
+	(void)state;
+	assert_int_equal(um_mounts_resolve("/proc/", &path), 0);
+	assert_string_equal(path, "/proc");
+	assert_int_equal(um_mounts_at(path, &where), 0);
+	assert_string_equal(where.type, "proc");
+	assert_false(um_where_is_ours(&where));
+	assert_true(um_mounts_have_device(where.major, where.minor));
+	um_where_clear(&where);
+	free(path);
+	assert_int_equal(um_mounts_resolve("/", &path), 0);
+	assert_string_equal(path, "/");
+	free(path);
+	assert_int_equal(um_mounts_resolve("/proc/../proc/.", &path), 0);
+	assert_string_equal(path, "/proc");
+	free(path);
+	assert_int_equal(um_mounts_resolve("/no/such/parent", &path), -ENOENT);
+	assert_int_equal(um_mounts_at("/no/such/mount", &where), -ENOENT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(generic_options_and_stray_commas_are_accepted),
+		cmocka_unit_test(root_gets_dev_and_suid_unless_told_otherwise),
+		cmocka_unit_test(later_options_override_earlier_ones),
+		cmocka_unit_test(unknown_options_are_refused_by_name),
+		cmocka_unit_test(numbers_have_limits),
+		cmocka_unit_test(remount_takes_what_the_mount_table_shows),
+		cmocka_unit_test(long_contexts_are_refused_not_cut),
+		cmocka_unit_test(mount_points_are_found_by_path),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
