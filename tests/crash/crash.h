@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The crash machine. It runs short sequences of operations on a small pool in memory, writes down every
+ * store, flush and drain, and then goes through the states that a power cut could have left: each is
+ * mounted (which replays the journal), checked as fsck does, compared with what the tree was before and
+ * after the operation in flight, changed, and checked again.
+ *
+ * What a state can be. All that was drained before the cut is there. Of each cache line stored to and
+ * not yet drained, any prefix of its stores is, flushed or not; a store of more than 8 bytes tears at
+ * 8-byte boundaries. Non-temporal stores have no order among each other, so any of their words may be
+ * there. (H. LeBlanc et al., "Chipmunk: Investigating crash-consistency in persistent-memory file
+ * systems", EuroSys 2023; the workloads are those of J. Mohan et al., "Finding crash-consistency bugs
+ * with bounded black-box crash testing", OSDI 2018.) Pools that are plain files have sectors of 512
+ * bytes for lines, and barriers for drains.
+ *
+ * A run is repeatable: the clock, the pool's UUID and all choices follow from the seed. A state's name,
+ * config/ops:point.state, is printed with each failure and runs alone with --repro.
+ */
+#ifndef TESTS_CRASH_CRASH_H
+#define TESTS_CRASH_CRASH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fs.h"
+#include "pool/backend.h"
+#include "umbra/check.h"
+#include "umbra/umbra.h"
+
+#define POOL_SIZE UM_POOL_MIN_SIZE
+#define B UM_BLOCK_SIZE
+
+/* Ends the program: something is wrong with the machine itself. */
+void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
+void *xalloc(size_t size);
+/* Makes room for n + 1 elements of an array. */
+void grow(void *array, size_t n, size_t *cap, size_t size);
+
+/* ---- chance (util.c) ---------------------------------------------------------------------------- */
+
+uint64_t mix64(uint64_t x);
+uint64_t mix_text(uint64_t seed, const char *text);
+/* xorshift64*; state must not be 0. */
+uint64_t rnd(uint64_t *state);
+static inline uint64_t rnd_below(uint64_t *state, uint64_t n)
+{
+	return (rnd(state) >> 16) % n;
+}
+/* Bytes that tell which write they came from. */
+void pattern(uint8_t *buf, size_t len, uint64_t seed);
+
+/* ---- images (image.c) ------------------------------------------------------------------------------ */
+
+/*
+ * A pool in memory whose stores can be taken back: a state costs what it changes, not a copy of the
+ * pool. An indirect pool has a second array, what the file has: `base` is then the daemon's private
+ * mapping of it.
+ */
+struct image {
+	uint8_t *base;
+	uint8_t *file;      /* indirect pools, else NULL */
+	uint8_t *own;       /* indirect: one byte a block, it is a private page */
+	uint8_t *log;       /* old bytes, each run behind them described by a struct */
+	size_t len, cap;    /* of the log */
+	struct trace *into; /* where its stores are written down, or NULL */
+	bool direct;
+};
+void image_open(struct image *img, bool direct);
+void image_close(struct image *img);
+/* What is on the medium: base, or file. */
+static inline uint8_t *image_medium(struct image *img)
+{
+	return img->direct ? img->base : img->file;
+}
+/* Stores to an array of the image, remembering what was there. src NULL: zeros. */
+void image_set(struct image *img, uint8_t *array, uint64_t off, const void *src, size_t len);
+/* As a power cut does: the medium gets these bytes. */
+void image_put(struct image *img, uint64_t off, const void *src, size_t len);
+size_t image_mark(const struct image *img);
+void image_rollback(struct image *img, size_t mark);
+/* What was stored up to now stays. */
+void image_keep(struct image *img);
+/* All of it becomes another's medium. */
+void image_copy(struct image *img, const uint8_t *medium);
+/* Images that a pool may be opened over, known by address. The live one is recorded as libpmem is called. */
+void image_register(struct image *img, bool live);
+
+/* ---- the record (trace.c, interpose.c) -------------------------------------------------------------- */
+
+enum event_kind {
+	EV_CACHED, /* a store through the cache, not yet flushed */
+	EV_NT,     /* one past the cache; to a file: a write */
+	EV_FLUSH,
+	EV_DRAIN, /* a fence; to a file: a barrier */
+	EV_BEGIN, /* of the call numbered `off` */
+	EV_END,
+};
+struct event {
+	enum event_kind kind;
+	uint32_t len;
+	uint64_t off;
+	size_t at; /* of the bytes, in trace->bytes */
+};
+struct trace {
+	struct event *event;
+	size_t n, cap;
+	uint8_t *bytes;
+	size_t nbytes, cap_bytes;
+	uint8_t *shadow; /* what the recorded stores alone make of the pool; NULL: not kept */
+	bool compare;    /* at each drain, not only at the end */
+	bool moment_on;  /* call moment before each drain */
+	void (*moment)(struct trace *trace, void *arg);
+	void *arg;
+	char bypass[160]; /* the first store found that was not recorded, as text */
+};
+void trace_clear(struct trace *trace);
+void trace_free(struct trace *trace);
+void trace_add(struct trace *trace, enum event_kind kind, uint64_t off, const void *src, size_t len);
+/* Looks for stores that went past the recorder. */
+void trace_compare(struct trace *trace, const uint8_t *base);
+
+/* The pool that libpmem's functions, taken over by interpose.c, record; NULL: they only store. */
+extern struct trace *live_trace;
+extern uint8_t *live_base;
+/* The clock that the engine sees: goes on by a fixed step with each look. */
+extern uint64_t fake_nsec;
+
+/* ---- stores in flight, and the states they allow (flight.c) ------------------------------------------- */
+
+struct piece {
+	uint8_t off, len; /* in its line */
+	bool nt, flushed;
+	uint32_t seq;    /* order of issue */
+	uint32_t next;   /* of the line, index + 1 */
+	uint8_t byte[64];
+};
+struct line {
+	uint64_t number; /* address / 64 */
+	uint32_t first, last;
+	uint16_t n;
+};
+#define SECTOR 512u
+struct flight {
+	bool direct;
+	unsigned density; /* how many states of a family are taken at most */
+	struct line *line;
+	size_t nline, cap_line;
+	struct piece *piece;
+	size_t npiece, cap_piece;
+	uint32_t *index; /* line number -> index + 1; open addressing */
+	size_t nindex;
+	uint32_t seq; /* stores noted since the start */
+};
+void flight_free(struct flight *f);
+void flight_clear(struct flight *f);
+void flight_store(struct flight *f, uint64_t off, const uint8_t *src, size_t len, bool nt);
+void flight_flush(struct flight *f, uint64_t off, size_t len);
+/* Drained pieces leave; they are put on each of the images. */
+void flight_drain(struct flight *f, struct image **img, unsigned n);
+/* Number of states looked at now, and one of them put on the image (to be rolled back by the caller). */
+uint64_t flight_states(const struct flight *f);
+void flight_put(const struct flight *f, uint64_t state, uint64_t seed, struct image *img);
+/* The same in words, for a failure's report. */
+void flight_describe(const struct flight *f, uint64_t state, uint64_t seed, FILE *out);
+
+/* ---- trees (snapshot.c) ------------------------------------------------------------------------------- */
+
+struct node {
+	uint32_t path; /* offset in text */
+	uint64_t ino, size, blocks, rdev, xattrs, target;
+	uint32_t mode, nlink, uid, gid, flags;
+	struct timespec time[4];
+	uint32_t block, nblock; /* hashes of its content */
+};
+struct snapshot {
+	struct node *node;
+	size_t n, cap;
+	char *text;
+	size_t ntext, cap_text;
+	uint64_t *hash;
+	size_t nhash, cap_hash;
+	uint64_t digest;
+};
+void snapshot_free(struct snapshot *s);
+/* Reads the whole tree. 0 or -errno, with what failed in why. */
+int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t size);
+bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
+/*
+ * Is `s` `a` or `b`, or, in content, block by block, and in times and blocks, of the file `mix` between
+ * them? mix 0: no file may be.
+ */
+bool snapshot_between(const struct snapshot *s, const struct snapshot *a, const struct snapshot *b,
+	uint64_t mix);
+/* Says where they differ. */
+void snapshot_diff(const struct snapshot *want, const struct snapshot *got, FILE *out);
+const struct node *snapshot_find(const struct snapshot *s, const char *path);
+
+/* ---- operations (ops.c, calls.c) -------------------------------------------------------------------------- */
+
+enum call_kind {
+	CALL_NONE,
+	CALL_MKNOD,
+	CALL_SYMLINK,
+	CALL_LINK,
+	CALL_UNLINK,
+	CALL_RMDIR,
+	CALL_RENAME,
+	CALL_TMPFILE, /* its inode is "the open file" until CALL_RELEASE */
+	CALL_OPEN,
+	CALL_LINK_OPEN,
+	CALL_WRITE_OPEN,
+	CALL_TRUNCATE_OPEN,
+	CALL_RELEASE,
+	CALL_WRITE,
+	CALL_APPEND,
+	CALL_TRUNCATE,
+	CALL_FALLOCATE,
+	CALL_SETXATTR,
+	CALL_REMOVEXATTR,
+	CALL_CHMOD,
+	CALL_CHOWN,
+	CALL_UTIMENS,
+	CALL_FLAGS,
+	CALL_CLONE,
+	CALL_CLONE_RANGE,
+	CALL_COPY_RANGE,
+	CALL_DEDUPE,
+	CALL_SYNC,
+	CALL_REAP,
+};
+struct call {
+	enum call_kind kind;
+	const char *a, *b; /* paths, names */
+	uint64_t off, len, to;
+	unsigned flags;
+};
+#define CALLS_MAX 6
+struct op {
+	const char *name;
+	struct call call[CALLS_MAX]; /* up to the first CALL_NONE */
+};
+extern const struct op crash_ops[];
+extern const unsigned crash_nops;
+int op_find(const char *name);
+
+struct world {
+	struct umbra_fs *fs;
+	uint64_t open;    /* inode of the open file, 0: none */
+	uint64_t writes;  /* counts, so that no two write the same bytes */
+	uint64_t mix;     /* inode whose content the last call may leave between, 0: none */
+};
+/* 0 or -errno: an operation may fail, as long as nothing comes of it. */
+int call_run(struct world *w, const struct call *call);
+/* Lets go of the open file. */
+void world_end(struct world *w);
+/* One more operation, of any kind, on any file there is. */
+void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out,
+	char text[2][64]);
+
+struct config {
+	const char *name;
+	unsigned copies;
+	bool direct;
+	enum umbra_data_mode data;
+	void (*fill)(struct world *w);
+};
+extern const struct config crash_configs[];
+extern const unsigned crash_nconfigs;
+/* The pool that a config's workloads begin with, on the image's medium. */
+void config_make(const struct config *config, struct image *img);
+int config_mount(const struct config *config, struct image *img, struct umbra_fs **out);
+
+/* ---- judging a state (judge.c) ------------------------------------------------------------------------------- */
+
+struct expect {
+	const struct snapshot *before, *after;
+	const struct snapshot *older; /* what else may be there: all states since the last sync */
+	unsigned nolder;
+	uint64_t mix;
+	bool acked; /* only `after` will do */
+};
+struct judge {
+	const struct config *config;
+	struct image *img, *second; /* second: for a cut during recovery */
+	struct snapshot got, again;
+	struct trace trace;     /* of a recovery */
+	struct flight flight;   /* of that */
+	uint64_t seen_log;      /* error lines of the engine */
+	char log[512];          /* the first of them */
+	uint64_t *known;        /* hashes of recovered pools that were found good */
+	size_t nknown;
+	uint64_t checks, mounts, repeats, recoveries; /* counted */
+	FILE *report;           /* what is wrong */
+	uint64_t seed;
+	bool deep;              /* cut the recovery short, too */
+};
+void judge_open(struct judge *j, const struct config *config, struct image *img, struct image *second);
+void judge_close(struct judge *j);
+void judge_log(void *arg, enum umbra_log_level level, const char *line);
+/* True: the state on the image is good. It is left as it was. */
+bool judge_state(struct judge *j, const struct expect *expect);
+
+/* ---- workloads (run.c) ------------------------------------------------------------------------------------------ */
+
+struct options {
+	uint64_t seed;
+	double budget;
+	unsigned seq, jobs, density, max_failures, length;
+	const char *repro, *config, *only, *dump;
+	bool verbose, list;
+	unsigned mutant;
+};
+struct totals {
+	_Atomic(uint64_t) next, workloads, points, states, repeats, checks, mounts, recoveries, failures,
+		calls;
+};
+struct worker {
+	const struct options *opt;
+	struct totals *totals;
+	const struct config *config;
+	struct image live, disk, second;
+	uint8_t *golden; /* the config's pool */
+	struct trace trace;
+	struct flight flight;
+	struct judge judge;
+	struct snapshot *snap; /* after each call; snap[0]: at the start */
+	size_t nsnap, cap_snap;
+	struct called {
+		struct call call;
+		uint64_t mix;
+		int ret;
+		bool explore;
+		char text[2][64];
+	} *called;
+	size_t ncalled, cap_called;
+	char *now; /* name of the state at work, for whoever finds us dead */
+	uint64_t only_point, only_state;
+	bool repro;
+};
+#define NOW_SIZE 512
+void worker_open(struct worker *w, const struct options *opt, struct totals *totals, char *now);
+void worker_close(struct worker *w);
+void worker_config(struct worker *w, const struct config *config);
+/* Runs operations one after the other; states of the last `explore` of them are looked at. */
+void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore);
+/* A long one, of random calls. */
+void workload_random(struct worker *w, uint64_t number, unsigned length);
+/* Runs the state named so; false: no such name. */
+bool workload_repro(struct worker *w, const char *name);
+
+#endif

@@ -1,0 +1,171 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# mount(8), umount(8), mkfs(8), fsck(8), fstab and fusermount3. Runs in a mount namespace of its own,
+# where the helpers are in /sbin as if installed.
+# backends: file
+# long-backends: file loop
+# seconds: 180 300
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+if [ "${UMBRA_INSIDE:-}" != 1 ]; then
+	[ "$(id -u)" = 0 ] || skip "needs root"
+	UMBRA_INSIDE=1 UMBRA_T=${UMBRA_T:-} exec unshare -m --propagation private bash "$0"
+fi
+start
+need fusermount3
+
+# /usr/sbin with our helpers added, in this namespace only.
+SBIN=$(readlink -f /sbin)
+mkdir "$MEM/up" "$MEM/work"
+if ! mount -t overlay -o "lowerdir=$SBIN,upperdir=$MEM/up,workdir=$MEM/work" overlay "$SBIN" 2>/dev/null; then
+	cp -a "$SBIN" "$MEM/sbin" && mount --bind "$MEM/sbin" "$SBIN" || skip "cannot cover $SBIN here"
+fi
+for p in "$BUILD"/inst/sbin/*; do
+	ln -sf "$p" "$SBIN/${p##*/}" || die "ln"
+done
+export PATH="$PATH:/usr/sbin:/sbin"
+mkdir "$T/second"
+
+field() { # of the mount on $MNT: fstype, source, options
+	findmnt -n -o "$1" "$MNT"
+}
+
+wait_free() { # the helper has waited: the pool must be free at once
+	lslocks >"$T/locks"; ps ax >"$T/ps"
+	"$FSCK" -n "$POOL" >"$T/fsck.out" 2>&1 || { grep pool "$T/locks"; cat /proc/locks | tail -3; grep umbrafs "$T/ps"; die "$1: $(tail -n1 "$T/fsck.out")"; }
+}
+
+quiet() { # WHAT COMMAND...: succeeds and says nothing
+	local what=$1
+	shift
+	timeout 60 "$@" >"$T/out" 2>&1 </dev/null || die "$what: exit $?: $(head -n2 "$T/out")"
+	[ ! -s "$T/out" ] || die "$what: says $(head -n2 "$T/out")"
+	say "ok: $what"
+}
+
+fails_with() { # WHAT CODE COMMAND...
+	local what=$1 code=$2 rc
+	shift 2
+	timeout 60 "$@" >"$T/out" 2>&1 </dev/null
+	rc=$?
+	[ $rc = "$code" ] || die "$what: exit $rc, must be $code: $(head -n2 "$T/out")"
+	[ -s "$T/out" ] || die "$what: fails without a word"
+	say "ok: $what: $(head -n1 "$T/out")"
+}
+
+# ---- mkfs(8), fsck(8) --------------------------------------------------------------------------------
+if [ "$BACKEND" = loop ]; then
+	pool_make 64M
+	fails_with "mkfs over a pool" 1 mkfs -t fuse.umbrafs "$POOL"
+	mkfs -t fuse.umbrafs -f "$POOL" >"$T/out" 2>&1 </dev/null || die "mkfs -t fuse.umbrafs: $(cat "$T/out")"
+else
+	truncate -s 64M "$POOL"
+	mkfs -t fuse.umbrafs "$POOL" >"$T/out" 2>&1 </dev/null || die "mkfs -t fuse.umbrafs: $(cat "$T/out")"
+fi
+mkfs -t umbrafs -f "$POOL" >"$T/out" 2>&1 </dev/null || die "mkfs -t umbrafs: $(cat "$T/out")"
+fsck -t fuse.umbrafs -n "$POOL" >"$T/out" 2>&1 </dev/null || die "fsck -t fuse.umbrafs: $(cat "$T/out")"
+fsck -t umbrafs -p "$POOL" >"$T/out" 2>&1 </dev/null || die "fsck -p: $(cat "$T/out")"
+
+# ---- both type names ----------------------------------------------------------------------------------
+for type in fuse.umbrafs umbrafs; do
+	quiet "mount -t $type" mount -t $type "$POOL" "$MNT"
+	[ "$(field FSTYPE)" = fuse.umbrafs ] || die "the type shown is $(field FSTYPE)"
+	[ "$(field SOURCE)" = "$POOL" ] || die "the source shown is $(field SOURCE), not $POOL"
+	case ,$(field OPTIONS), in *,nosuid,* | *,nodev,*) die "root's mount has $(field OPTIONS)" ;; esac
+	case ,$(field OPTIONS), in *,allow_other,*) ;; *) die "no allow_other: $(field OPTIONS)" ;; esac
+	case ,$(field OPTIONS), in *,default_permissions,*) ;; *) die "no default_permissions" ;; esac
+	echo hello >"$MNT/f-$type" || die "write"
+	quiet "umount after -t $type" umount "$MNT"
+	wait_free "umount did not wait"
+done
+
+# ---- options ---------------------------------------------------------------------------------------------
+quiet "mount with generic options" mount -t fuse.umbrafs "$POOL" "$MNT" \
+	-o rw,nofail,noauto,_netdev,x-systemd.automount,noatime,nosuid,nodev,comment=x,data=inplace
+case ,$(field OPTIONS), in *,nosuid,*) ;; *) die "nosuid is lost: $(field OPTIONS)" ;; esac
+fails_with "the same pool on the same directory" 32 mount -t fuse.umbrafs "$POOL" "$MNT"
+timeout 60 mount -t fuse.umbrafs "$POOL" "$T/second" >"$T/out" 2>&1 </dev/null
+rc=$?
+[ $rc = 32 ] || [ $rc = 0 ] || die "the same pool on a second directory: exit $rc"
+if [ $rc = 0 ]; then
+	cmp "$MNT/f-umbrafs" "$T/second/f-umbrafs" || die "two mounts of a pool differ"
+	umount "$T/second" || die "umount of the second"
+fi
+say "ok: the same pool on a second directory: exit $rc: $(head -n1 "$T/out")"
+
+quiet "remount ro" mount -o remount,ro "$MNT"
+touch "$MNT/x" 2>/dev/null && die "written after remount,ro"
+daemons=$(um_daemons_below "$T" | wc -l)
+[ "$daemons" = 1 ] || die "$daemons daemons after a remount"
+quiet "remount rw" mount -o remount,rw "$MNT"
+touch "$MNT/x" || die "not writable after remount,rw"
+quiet "umount" umount "$MNT"
+wait_free "umount"
+fails_with "an unknown option" 1 mount -t fuse.umbrafs "$POOL" "$MNT" -o nonsense
+fails_with "dax" 1 mount -t fuse.umbrafs "$POOL" "$MNT" -o dax
+fails_with "inlinecrypt" 1 mount -t umbrafs "$POOL" "$MNT" -o inlinecrypt
+fails_with "a missing pool" 32 mount -t fuse.umbrafs "$T/missing" "$MNT"
+fails_with "a missing directory" 32 mount -t fuse.umbrafs "$POOL" "$T/nowhere"
+quiet "a trailing comma" "$SBIN/mount.fuse.umbrafs" "$POOL" "$MNT" -o rw,
+quiet "umount -i" umount -i "$MNT"
+quiet "mounting right behind a bare umount" mount -t fuse.umbrafs "$POOL" "$MNT" -o ro
+touch "$MNT/x" 2>/dev/null && die "written though mounted ro"
+[ "$(cat "$MNT/f-umbrafs")" = hello ] || die "content"
+quiet "umount of ro" umount "$MNT"
+
+# ---- fstab -------------------------------------------------------------------------------------------------
+cat >"$T/fstab" <<EOF
+$POOL $MNT fuse.umbrafs noauto,nofail,relatime,x-test=1 0 2
+EOF
+quiet "mount from fstab by directory" mount -T "$T/fstab" "$MNT"
+quiet "umount" umount "$MNT"
+quiet "mount from fstab by source" mount -T "$T/fstab" "$POOL"
+# Who waits: a process that keeps a file open makes umount busy, a lazy one does not.
+sleep 30 <"$MNT/f-umbrafs" &
+holder=$!
+fails_with "umount of a busy mount" 32 umount "$MNT"
+kill $holder
+wait $holder 2>/dev/null
+quiet "umount after all" umount "$MNT"
+wait_free "umount"
+
+# The helper closes what its caller had open: a pipe to it ends.
+timeout 20 bash -c 'mount -t fuse.umbrafs "$1" "$2" | cat' sh "$POOL" "$MNT" || die "mount in a pipe hangs"
+[ "$(field FSTYPE)" = fuse.umbrafs ] || die "mount in a pipe"
+# kill -9, then the same mount command again just works.
+kill -9 $(um_daemons_below "$T")
+sleep 0.2
+mount -t fuse.umbrafs "$POOL" "$MNT" >"$T/out" 2>&1 </dev/null || die "mount over a dead mount: $(cat "$T/out")"
+[ "$(cat "$MNT/f-umbrafs")" = hello ] || die "content after kill -9"
+quiet "umount" umount "$MNT"
+wait_free "umount"
+
+# ---- an ordinary user ----------------------------------------------------------------------------------------
+if [ "$BACKEND" = file ]; then
+	mkdir "$MEM/dev" "$MEM/user" "$MEM/user/mnt"
+	mount -t tmpfs -o mode=0755 dev "$MEM/dev"
+	mknod -m 0666 "$MEM/dev/fuse" c 10 229 && mount --bind "$MEM/dev/fuse" /dev/fuse || die "mknod"
+	chmod 0755 "$MEM" "$T" 2>/dev/null
+	chown -R 65534:65534 "$MEM/user"
+	user() {
+		timeout 60 setpriv --reuid 65534 --regid 65534 --clear-groups "$@" </dev/null
+	}
+	if user test -x "$UMBRAFS" && user test -w "$MEM/user"; then
+		UPOOL=$MEM/user/pool
+		user "$MKFS" -q -s 64M "$UPOOL" || die "mkfs as user"
+		user "$UMBRAFS" "$UPOOL" "$MEM/user/mnt" >"$T/out" 2>&1 || die "mount as user: $(cat "$T/out")"
+		user sh -c 'echo mine >"$1/f" && cat "$1/f" >/dev/null && mkdir "$1/d"' sh "$MEM/user/mnt" || die "work as user"
+		[ "$(findmnt -n -o FSTYPE "$MEM/user/mnt")" = fuse.umbrafs ] || die "type as user"
+		case ,$(findmnt -n -o OPTIONS "$MEM/user/mnt"), in *,nosuid,*) ;; *) die "a user's mount without nosuid" ;; esac
+		user fusermount3 -u "$MEM/user/mnt" || die "fusermount3 -u"
+		for ((i = 0; i < 100; i++)); do
+			user "$FSCK" -n "$UPOOL" >"$T/out" 2>&1 && break
+			sleep 0.1
+		done
+		user "$FSCK" -n -f "$UPOOL" >"$T/out" 2>&1 || die "fsck as user: $(cat "$T/out")"
+		say "ok: an ordinary user mounts a pool of their own"
+	else
+		say "not tried as an ordinary user: $UMBRAFS is out of reach for one"
+	fi
+fi
+"$FSCK" -n -f "$POOL" >"$T/out" 2>&1 || die "fsck: $(cat "$T/out")"
