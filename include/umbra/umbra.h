@@ -242,6 +242,28 @@ struct umbra_owners {
 /* For the records that begin at file block `first` or behind, in the leaf that covers it. */
 int umbra_owners(struct umbra_fs *fs, uint64_t ino, uint64_t first, struct umbra_owners *out);
 
+/*
+ * A name for a file's whole content. Two files of the same name share every block and have the same
+ * bytes, now; a name says nothing about later, unless its owner keeps a clone that nobody writes to:
+ * that one's blocks and nodes stay what they are, and so does what the name stands for.
+ */
+enum umbra_content_kind {
+	UMBRA_CONTENT_NONE = 0, /* no blocks: there is nothing to share */
+	UMBRA_CONTENT_ROOT,
+	UMBRA_CONTENT_EXTENTS,
+};
+struct umbra_content {
+	enum umbra_content_kind kind;
+	uint32_t mode, flags; /* st_mode, FS_*_FL */
+	uint32_t owners;      /* of the block that has the fewest: nobody else has it all when 1 */
+	uint64_t size;
+	uint64_t root; /* ROOT */
+	uint16_t len;  /* EXTENTS: bytes in body */
+	uint8_t body[1024];
+};
+int umbra_content(struct umbra_fs *fs, uint64_t ino, struct umbra_content *out);
+bool umbra_content_same(const struct umbra_content *a, const struct umbra_content *b);
+
 /* ---- attributes -------------------------------------------------------------------------------------------- */
 
 /* flags: XATTR_CREATE, XATTR_REPLACE. system.posix_acl_access updates the mode too. */

@@ -88,6 +88,22 @@ int um_tree_trace(struct um_src src, const struct um_tree *tree, uint64_t key,
  */
 int um_tree_drop_step(struct um_txn *txn, struct um_tree *tree, uint64_t first, bool *out_done);
 
+/*
+ * Parts of trees, as wholes (graft.c). Each costs by the nodes on the way to its edges and their children, not
+ * by what lies between: a bounded part of one transaction.
+ */
+/* Moves all records from key on into `right`, which need not be initialised; references move with them. */
+int um_tree_split(struct um_txn *txn, struct um_tree *tree, uint64_t key, struct um_tree *right);
+/*
+ * What src has in [first, last] as a tree of its own, `out`, which need not be initialised: whole nodes are
+ * shared; of the nodes at the two edges there are copies, whose children, or what their values refer to, gain
+ * a reference. -EMLINK: something cannot have one more.
+ */
+int um_tree_slice(struct um_txn *txn, const struct um_tree *src, uint64_t first, uint64_t last,
+	struct um_tree *out);
+/* Moves the records of `right` behind those of `left`: all of left's keys are below `key`, none of right's. */
+int um_tree_join(struct um_txn *txn, struct um_tree *left, struct um_tree *right, uint64_t key);
+
 /* ---- for the checker ------------------------------------------------------------------------------ */
 
 /* Structure of a body: slots inside, ascending, values inside and not overlapping. -EUCLEAN. */

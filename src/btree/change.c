@@ -6,8 +6,7 @@
 #include "btree/node.h"
 #include "space/space.h"
 
-/* Smallest key that may be below step i, as its ancestors' slots say. */
-static uint64_t lower_bound(const struct um_path *path, unsigned i)
+uint64_t um_path_lower(const struct um_path *path, unsigned i)
 {
 	while (i--) {
 		const struct um_step *step = &path->step[i];
@@ -34,7 +33,7 @@ static void lower_first_key(const struct um_path *path, unsigned i, void *body, 
 
 	um_body_slot(body, 0, &first, &val, &len);
 	if (first >= key)
-		um_body_set_key(body, 0, lower_bound(path, i));
+		um_body_set_key(body, 0, um_path_lower(path, i));
 }
 
 static int path_insert(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i,
@@ -196,8 +195,7 @@ static int path_merge(struct um_txn *txn, struct um_tree *tree, struct um_path *
 	return err;
 }
 
-/* A root with one child gives way to it, and a small leaf returns into its owner's record. */
-static int settle_root(struct um_txn *txn, struct um_tree *tree)
+int um_tree_settle(struct um_txn *txn, struct um_tree *tree)
 {
 	struct um_src src = um_txn_src(txn);
 	struct um_path path;
@@ -208,6 +206,10 @@ static int settle_root(struct um_txn *txn, struct um_tree *tree)
 	while (!err && tree->root.level && um_body_nrec(um_node_body(path.step[0].block)) == 1) {
 		struct um_ptr old = tree->root.ptr;
 
+		/* A shared one keeps its child: that would gain a parent, not change it. */
+		err = um_node_count(src, tree, old, &count);
+		if (err || count > 1)
+			return err;
 		err = um_node_child(src, tree, &path.step[0], 0, &key, &tree->root.ptr);
 		tree->root.level--;
 		tree->dirty = true;
@@ -249,7 +251,7 @@ int um_path_shrink(struct um_txn *txn, struct um_tree *tree, struct um_path *pat
 			if (i && merge)
 				err = path_merge(txn, tree, path, i, &merged);
 			if (!err && !merged)
-				return settle_root(txn, tree);
+				return um_tree_settle(txn, tree);
 		}
 		if (err)
 			return err;

@@ -64,6 +64,11 @@ int um_path_edit(struct um_txn *txn, const struct um_tree *tree, struct um_path 
 /* After records left the leaf: removes empty nodes, merges small ones (if `merge`), lowers the root. */
 int um_path_shrink(struct um_txn *txn, struct um_tree *tree, struct um_path *path, bool merge);
 
+/* Smallest key that may be below step i, as its ancestors' slots say. */
+uint64_t um_path_lower(const struct um_path *path, unsigned i);
+/* A root with one child gives way to it, and a small leaf returns into its owner's record. */
+int um_tree_settle(struct um_txn *txn, struct um_tree *tree);
+
 /* Embedded or empty root as a body of UM_NODE_BODY bytes, and back (-ENOSPC: too large). */
 int um_embed_load(const struct um_tree *tree, void *body);
 int um_embed_store(struct um_tree *tree, const void *body);

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include <linux/fuse.h>
 #include <stdint.h>
+#include <sys/ioctl.h>
 
 /* Opcodes. */
 #define UM_OP_SYNCFS 50u             /* 7.34, fuseblk and virtiofs only */
@@ -18,7 +19,18 @@
 
 /* INIT flags, the two words as one. */
 #define UM_INIT_DIRECT_IO_ALLOW_MMAP (1ull << 36) /* 7.39 */
+#define UM_INIT_PASSTHROUGH (1ull << 37)          /* 7.40 */
 #define UM_INIT_HAS_RESEND (1ull << 39)           /* 7.40 */
+
+/* Passthrough (7.40): OPEN's answer has a backing id in the place of the padding. */
+#define UM_FOPEN_PASSTHROUGH (1u << 7)
+struct um_backing_map {
+	int32_t fd;
+	uint32_t flags;
+	uint64_t padding;
+};
+#define UM_DEV_BACKING_OPEN _IOW(229, 1, struct um_backing_map)
+#define UM_DEV_BACKING_CLOSE _IOW(229, 2, uint32_t)
 
 /* INIT's answer as of 7.40: libfuse 3.14 leaves the words after flags2 zero. */
 struct um_init_out {

@@ -100,23 +100,20 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 }
 
 /*
- * udev probes a block device that was just closed by a writer, under a shared lock: for a moment
- * that looks like a user. So a block device gets a second chance even without WAIT.
+ * umount(8) returns before the daemon has let go of the pool, and udev probes a block device that was
+ * just closed by a writer, under a shared lock: for a moment both look like a user. So there is a
+ * second chance even without WAIT.
  */
 static int take_in_use(const char *path, unsigned flags, int *out_fd)
 {
 	struct timespec pause = {0, RETRY_MS * 1000000L};
 	int64_t limit = flags & UM_POOL_WAIT ? WAIT_SECONDS * 1000 : SETTLE_MS;
 	int64_t start = now_ms();
-	bool settle = flags & UM_POOL_WAIT;
-	struct stat st;
 	int ret;
 
-	if (!stat(path, &st) && S_ISBLK(st.st_mode))
-		settle = true;
 	do {
 		ret = try_open(path, flags, out_fd);
-		if (ret != -EBUSY || !settle)
+		if (ret != -EBUSY)
 			break;
 		nanosleep(&pause, NULL);
 	} while (now_ms() - start < limit);

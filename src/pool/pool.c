@@ -91,6 +91,8 @@ static int store_at(
 	return 0;
 }
 
+_Thread_local bool um_pool_undrained;
+
 int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
 {
 	uint64_t at;
@@ -100,6 +102,7 @@ int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 		return ret;
 	um_pool_mark(pool, at >> UM_BLOCK_SHIFT,
 		((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1, false);
+	um_pool_undrained = true;
 	return pool->ops->write(pool, at, src, len);
 }
 
@@ -125,6 +128,7 @@ int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 void um_pool_drain(struct um_pool *pool)
 {
 	pool->ops->drain(pool);
+	um_pool_undrained = false;
 }
 
 int um_pool_barrier(struct um_pool *pool)

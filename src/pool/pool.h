@@ -122,6 +122,8 @@ int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len);
 int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
 /* Orders: all stores before are durable (direct) or handed to the kernel (indirect). */
 void um_pool_drain(struct um_pool *pool);
+/* Has this thread stored anything since its last drain? */
+extern _Thread_local bool um_pool_undrained;
 /* All stores before, except applied metadata of an indirect pool, are on the medium. -EIO. */
 int um_pool_barrier(struct um_pool *pool);
 

@@ -5,6 +5,8 @@
  * the counts become equal.
  */
 #include <errno.h>
+#include <string.h>
+#include <wchar.h>
 
 #include "pool/log.h"
 #include "space/space_int.h"
@@ -92,12 +94,34 @@ struct added {
 	unsigned freed;  /* how many are 0 now */
 };
 
+static bool same(const uint32_t *count, unsigned n)
+{
+	return count[0] == count[n - 1] && !memcmp(count, count + 1, (n - 1) * sizeof(*count));
+}
+
+/* The C library's is by the processor's widest vectors. */
+static void set(uint32_t *count, unsigned n, uint32_t value)
+{
+	static_assert(sizeof(wchar_t) == sizeof(*count), "wide characters are counts");
+
+	wmemset((wchar_t *)count, (wchar_t)value, n);
+}
+
 static void add(uint32_t *count, unsigned n, uint32_t delta, struct added *out)
 {
 	lanes_t zero = {0}, used = {0}, limit = {0}, freed = {0};
 	unsigned i = 0;
 
 	*out = (struct added){.zero = false};
+	if (same(count, n)) {
+		/* As a rule: an extent is allocated, shared and dropped in one piece. */
+		out->zero = !count[0];
+		out->used = count[0];
+		out->limit = count[0] >= UM_REF_MAX;
+		set(count, n, count[0] + delta);
+		out->freed = count[0] ? 0 : n;
+		return;
+	}
 	for (; i + LANES <= n; i += LANES) {
 		lanes_t v = *(lanes_t *)(count + i);
 
@@ -122,17 +146,6 @@ static void add(uint32_t *count, unsigned n, uint32_t delta, struct added *out)
 	}
 }
 
-static bool all_equal(const uint32_t *count)
-{
-	lanes_t differ = {0};
-
-	if (count[0] != count[UM_CHUNK_BLOCKS - 1])
-		return false;
-	for (unsigned i = 0; i < UM_CHUNK_BLOCKS; i += LANES)
-		differ |= *(const lanes_t *)(count + i) ^ count[0];
-	return !any_lane(differ);
-}
-
 /* ---- changing -------------------------------------------------------------------------------------- */
 
 /* The counts of a chunk to change, whatever it was before. */
@@ -152,9 +165,24 @@ static int edit_counts(struct um_txn *txn, uint64_t chunk, uint64_t word, uint32
 	if (err)
 		return err;
 	*out = ((struct um_refs *)block)->count;
-	for (unsigned i = 0; i < UM_CHUNK_BLOCKS; i++)
-		(*out)[i] = UM_WORD_COUNT(word);
+	set(*out, UM_CHUNK_BLOCKS, UM_WORD_COUNT(word));
 	return 0;
+}
+
+/* A piece whose blocks have one count, in a chunk with counts: by their run, without a copy. */
+struct even {
+	const uint32_t *count; /* of the chunk, before */
+	uint32_t now;          /* the piece's */
+};
+
+static bool all_equal_after(const struct even *even, const struct piece *p)
+{
+	const uint32_t *count = even->count;
+	unsigned end = p->first + p->n, rest = UM_CHUNK_BLOCKS - end;
+
+	if (p->first && (count[0] != even->now || !same(count, p->first)))
+		return false;
+	return !rest || (count[end] == even->now && same(count + end, rest));
 }
 
 /* Was the change one that those counts allow? */
@@ -222,7 +250,7 @@ static int change_piece(struct um_txn *txn, const struct piece *p, int delta, bo
 	nfree -= alloc ? p->n : 0;
 	if (nfree > UM_CHUNK_BLOCKS)
 		return bad(lba, "chunk word and counts disagree");
-	word = all_equal(count) ? UM_WORD(UM_CHUNK_UNIFORM, 0, count[0])
+	word = same(count, UM_CHUNK_BLOCKS) ? UM_WORD(UM_CHUNK_UNIFORM, 0, count[0])
 				: UM_WORD(UM_CHUNK_MIXED, nfree, 0);
 	return word == was ? 0 : write_word(txn, p->chunk, word);
 }
@@ -234,7 +262,7 @@ int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n)
 	unsigned freed;
 	int err = next_piece(um_txn_pool(txn), lba, n, &p);
 
-	if (!err && p.n != n)
+	if (!err && (!n || p.n != n))
 		err = -EINVAL;
 	if (!err)
 		err = change_piece(txn, &p, 1, true, &count, &freed);

@@ -41,21 +41,51 @@ static int write_fresh(struct um_txn *txn, const struct um_copy *copy)
 	return ret;
 }
 
-static int add_copy_to_record(struct um_txn *txn, const struct um_copy *copy)
+/* What a copy changes, before it is sealed. False: nothing. */
+static bool find_changes(const struct um_copy *copy, struct um_changes *out)
+{
+	if (!copy->fill.n || !copy->was)
+		return um_diff_find(copy->was, copy->now, out);
+	memset(out, 0, sizeof(*out));
+	um_diff_add(out, 4u * copy->fill.first, 4u * copy->fill.n);
+	return true;
+}
+
+static int add_to_record(struct um_txn *txn, const struct um_copy *copy)
 {
 	struct um_ptr ptr = {copy->lba, copy->mirror};
+	struct um_changes changes;
 	int ret;
 
-	if (copy->was && !memcmp(copy->was, copy->now, UM_BLOCK_SIZE))
+	if (!find_changes(copy, &changes))
 		return 0;
+	ret = um_buf_reserve(&txn->record, UM_DIFF_MAX);
+	if (ret)
+		return ret;
 	um_block_seal(copy->now);
+	um_diff_add(&changes, offsetof(struct um_block_hdr, csum), sizeof(um_le64_t));
+	txn->nentry += um_diff_put(&txn->record, ptr, copy->was, copy->now, &changes);
+	return 0;
+}
+
+static int add_copy_to_record(struct um_txn *txn, struct um_copy *copy)
+{
+	int ret;
+
+	if (copy->freed || (!copy->now && !copy->fill.n))
+		return 0;
 	if (copy->fresh && txn->log->direct) {
+		um_block_seal(copy->now);
 		txn->nfresh++;
 		return write_fresh(txn, copy);
 	}
-	ret = um_buf_reserve(&txn->record, UM_DIFF_MAX);
+	if (copy->now)
+		return add_to_record(txn, copy);
+	copy->now = txn->scratch;
+	ret = um_txn_load(txn, copy);
 	if (!ret)
-		txn->nentry += um_diff_block(&txn->record, ptr, copy->was, copy->now);
+		ret = add_to_record(txn, copy);
+	copy->now = NULL;
 	return ret;
 }
 
@@ -68,8 +98,7 @@ static int build_record(struct um_txn *txn)
 	int ret = log->direct ? 0 : write_data(txn);
 
 	for (i = 0; i < txn->ncopies && !ret; i++)
-		if (txn->copies[i].now && !txn->copies[i].freed)
-			ret = add_copy_to_record(txn, &txn->copies[i]);
+		ret = add_copy_to_record(txn, &txn->copies[i]);
 	len = (txn->record.len + 63) & ~(size_t)63;
 	if (!ret && len > um_log_record_max(log)) {
 		um_err("%s: a transaction of %zu bytes is too large for the journal",
@@ -156,8 +185,8 @@ static void apply_record(struct um_txn *txn)
 /*
  * Direct pools, three fences: the record is durable before anything changes; the changes before the
  * tail passes the record; the tail before any block freed here is used again. And one more before
- * the record when there are new blocks: a record that is whole by chance must not refer to blocks
- * that are not.
+ * the record when there are new blocks, or data was stored for it: a record that is whole by chance must
+ * not refer to blocks that are not.
  */
 static int write_and_apply(struct um_txn *txn)
 {
@@ -165,7 +194,7 @@ static int write_and_apply(struct um_txn *txn)
 	struct um_ring *ring = &log->ring;
 	int ret;
 
-	if (log->direct && txn->nfresh)
+	if (log->direct && um_pool_undrained)
 		um_pool_drain(log->pool);
 	ret = um_ring_append(ring, (struct um_record *)txn->record.at, txn->record.len, txn->seq);
 	if (ret) {

@@ -75,6 +75,15 @@ int um_ring_read(const struct um_ring *ring, struct um_cursor *cursor, uint64_t 
  */
 #define UM_DIFF_MAX (4 * UM_BLOCK_SIZE)
 uint32_t um_diff_block(struct um_buf *buf, struct um_ptr ptr, const void *was, const void *now);
+/* The same in two steps, for who has to know whether, before the block is sealed. */
+#define UM_CHANGE_WORDS (UM_BLOCK_SIZE / 8 / 64)
+struct um_changes {
+	uint64_t word[UM_CHANGE_WORDS]; /* a bit for each 8 bytes that differ */
+};
+bool um_diff_find(const void *was, const void *now, struct um_changes *out); /* any? */
+void um_diff_add(struct um_changes *changes, uint32_t off, uint32_t len); /* bytes known to differ */
+uint32_t um_diff_put(struct um_buf *buf, struct um_ptr ptr, const void *was, const void *now,
+	const struct um_changes *changes);
 /* Bytes of an entry with what follows it. */
 static inline size_t um_entry_size(const struct um_entry *entry)
 {
@@ -119,11 +128,16 @@ void um_dirty_free(struct um_dirty *dirty);
 struct um_copy {
 	um_lba_t lba;
 	um_lba_t mirror;
-	uint8_t *now;    /* the private copy; NULL: only known to be freed */
+	uint8_t *now;    /* the private copy; NULL: none was needed so far */
 	const void *was; /* what the pool has, to compare with; NULL: write it all */
 	enum um_kind kind;
 	bool fresh; /* allocated by this txn */
 	bool freed; /* its last reference was dropped by this txn */
+	/* Without `now`: all that changes is that these 32-bit values become `value`. n 0: nothing does. */
+	struct um_fill {
+		uint16_t first, n;
+		uint32_t value;
+	} fill;
 };
 struct um_hook {
 	um_txn_hook_fn *fn;
@@ -140,7 +154,7 @@ struct um_txn {
 	uint64_t seq;
 	struct um_copy *copies;
 	uint32_t ncopies, cap_copies;
-	uint32_t nnow;   /* copies with content */
+	uint32_t nnow;   /* copies with content or a fill */
 	uint32_t nnew;   /* of them new blocks */
 	uint32_t nfresh; /* blocks written straight home */
 	/* lba -> copy: open addressing; a slot counts only when its stamp is this transaction's. */
@@ -155,8 +169,11 @@ struct um_txn {
 	uint32_t nallocs, cap_allocs, nfrees, cap_frees;
 	struct um_hook *hooks;
 	uint32_t nhooks, cap_hooks;
+	uint8_t scratch[UM_BLOCK_SIZE] __attribute__((aligned(64))); /* a block at a time, at commit */
 };
 struct um_copy *um_txn_find(const struct um_txn *txn, um_lba_t lba);
+/* Fills copy->now, which has room for a block, with what the block is in this transaction. */
+int um_txn_load(struct um_txn *txn, struct um_copy *copy);
 void um_txn_reset(struct um_txn *txn); /* gives the copies' buffers back, forgets everything */
 void um_txn_free(struct um_txn *txn);  /* at the end of the log */
 

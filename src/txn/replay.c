@@ -2,6 +2,7 @@
 /* Storing what a record says: at commit, and again after a crash. */
 #include <errno.h>
 #include <string.h>
+#include <wchar.h>
 
 #include "pool/log.h"
 #include "txn/internal.h"
@@ -52,28 +53,46 @@ static int ignore_lost(const struct um_pool *pool, um_lba_t lba, int ret)
 	return ret == -EIO && um_pool_lost(pool, lba, 1) ? 0 : ret;
 }
 
+/* Equal values in a row: of the same value for many blocks, as a rule. */
+struct filler {
+	uint32_t value, n;
+	wchar_t at[UM_BLOCK_SIZE / 4]; /* for the C library's vectors; 32 bits */
+};
+
+static const void *fill_of(struct filler *fill, const struct um_entry *entry)
+{
+	uint32_t n = entry->len / sizeof(fill->at[0]);
+
+	static_assert(sizeof(fill->at) == UM_BLOCK_SIZE, "wide characters are values");
+	if (fill->value != entry->value || fill->n < n) {
+		wmemset(fill->at, (wchar_t)entry->value, n);
+		fill->value = entry->value;
+		fill->n = n;
+	}
+	return fill->at;
+}
+
 static int apply_copy(struct um_log *log, um_lba_t lba, const struct um_entry *entry,
 	const void *src, uint64_t seq)
 {
-	int ret = um_pool_apply(log->pool, lba, entry->off, src, entry->len);
+	int ret;
 
+	/* A mirror on a direct pool: nobody reads it soon, so past the cache. */
+	if (log->direct && lba != entry->lba)
+		ret = um_pool_write(log->pool, lba, entry->off, src, entry->len);
+	else
+		ret = um_pool_apply(log->pool, lba, entry->off, src, entry->len);
 	if (!log->direct)
 		um_dirty_add(&log->dirty, lba, seq);
 	return ignore_lost(log->pool, lba, ret);
 }
 
-static int apply_meta(struct um_log *log, const struct um_entry *entry, uint64_t seq)
+static int apply_meta(
+	struct um_log *log, const struct um_entry *entry, uint64_t seq, struct filler *fill)
 {
-	uint32_t fill[UM_BLOCK_SIZE / 4], i;
-	const void *src = entry + 1;
-	int ret;
+	const void *src = entry->type == UM_ENTRY_FILL ? fill_of(fill, entry) : entry + 1;
+	int ret = apply_copy(log, entry->lba, entry, src, seq);
 
-	if (entry->type == UM_ENTRY_FILL) {
-		for (i = 0; i < entry->len / 4; i++)
-			fill[i] = entry->value;
-		src = fill;
-	}
-	ret = apply_copy(log, entry->lba, entry, src, seq);
 	if (!ret && entry->mirror)
 		ret = apply_copy(log, entry->mirror, entry, src, seq);
 	return ret;
@@ -89,9 +108,11 @@ static int apply_data(struct um_log *log, const struct um_entry *entry)
 int um_record_apply(struct um_log *log, const struct um_record *record, unsigned which)
 {
 	const uint8_t *at = (const uint8_t *)(record + 1);
+	struct filler fill;
 	int ret = 0, ret2;
 	uint32_t i;
 
+	fill.value = fill.n = 0;
 	for (i = 0; i < record->nentry; i++) {
 		const struct um_entry *entry = (const struct um_entry *)at;
 		bool data = entry->type == UM_ENTRY_DATA;
@@ -100,7 +121,7 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 		if (data && (which & UM_APPLY_DATA))
 			ret2 = apply_data(log, entry);
 		else if (!data && (which & UM_APPLY_META))
-			ret2 = apply_meta(log, entry, record->seq);
+			ret2 = apply_meta(log, entry, record->seq, &fill);
 		if (!ret)
 			ret = ret2;
 		at += um_entry_size(entry);

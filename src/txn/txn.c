@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <wchar.h>
 
 #include "pool/log.h"
 #include "space/space.h"
@@ -196,20 +197,15 @@ static bool fits(const struct um_copy *copy, struct um_ptr ptr, enum um_kind kin
 	return copy->kind == kind && copy->mirror == ptr.mirror;
 }
 
-int um_src_get(struct um_src src, struct um_ptr ptr, enum um_kind kind, const void **out)
+/* The C library's loop is by the processor's widest vectors. */
+static void set_values(uint8_t *block, const struct um_fill *fill)
 {
-	struct um_copy *copy = src.txn ? um_txn_find(src.txn, ptr.lba) : NULL;
+	static_assert(sizeof(wchar_t) == sizeof(fill->value), "wide characters are values");
 
-	if (!copy || !copy->now)
-		return um_block_get(src.pool, ptr, kind, out);
-	if (!fits(copy, ptr, kind))
-		return wrong_pointer(src.txn, ptr, kind);
-	*out = copy->now;
-	return 0;
+	wmemset((wchar_t *)(void *)block + fill->first, (wchar_t)fill->value, fill->n);
 }
 
-/* Fills a copy with what the pool has. */
-static int load_copy(struct um_txn *txn, struct um_copy *copy)
+int um_txn_load(struct um_txn *txn, struct um_copy *copy)
 {
 	struct um_ptr ptr = {copy->lba, copy->mirror};
 	struct um_pool *pool = txn->log->pool;
@@ -225,9 +221,51 @@ static int load_copy(struct um_txn *txn, struct um_copy *copy)
 			continue; /* gone bad just now: once more, from the other copy */
 		/* A bad primary is written whole, and is thereby repaired. */
 		copy->was = block == um_pool_ptr(pool, copy->lba) ? block : NULL;
+		set_values(copy->now, &copy->fill);
 		return 0;
 	}
 	return -EIO;
+}
+
+/* A copy that can be changed. */
+static int make_content(struct um_txn *txn, struct um_copy *copy)
+{
+	bool counted = copy->fill.n;
+	int ret = give_content(txn, copy);
+
+	if (!ret)
+		ret = um_txn_load(txn, copy);
+	if (ret) {
+		um_log_put_buffer(txn->log, copy->now);
+		if (copy->now)
+			txn->nnow--;
+		copy->now = NULL;
+		return ret;
+	}
+	copy->fill.n = 0;
+	if (counted)
+		txn->nnow--;
+	else
+		atomic_fetch_add_explicit(&txn->log->n_edits, 1, memory_order_relaxed);
+	return 0;
+}
+
+int um_src_get(struct um_src src, struct um_ptr ptr, enum um_kind kind, const void **out)
+{
+	struct um_copy *copy = src.txn ? um_txn_find(src.txn, ptr.lba) : NULL;
+
+	if (!copy || (!copy->now && !copy->fill.n))
+		return um_block_get(src.pool, ptr, kind, out);
+	if (!fits(copy, ptr, kind))
+		return wrong_pointer(src.txn, ptr, kind);
+	if (!copy->now) {
+		int ret = make_content(src.txn, copy);
+
+		if (ret)
+			return ret;
+	}
+	*out = copy->now;
+	return 0;
 }
 
 int um_txn_edit(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, void **out)
@@ -246,19 +284,37 @@ int um_txn_edit(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, void *
 			return ret;
 	}
 	if (!copy->now) {
-		ret = give_content(txn, copy);
-		if (!ret)
-			ret = load_copy(txn, copy);
-		if (ret) {
-			um_log_put_buffer(txn->log, copy->now);
-			if (copy->now)
-				txn->nnow--;
-			copy->now = NULL;
+		ret = make_content(txn, copy);
+		if (ret)
 			return ret;
-		}
-		atomic_fetch_add_explicit(&txn->log->n_edits, 1, memory_order_relaxed);
 	}
 	*out = copy->now;
+	return 0;
+}
+
+int um_txn_fill(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, unsigned first,
+	unsigned n, uint32_t value)
+{
+	const struct um_fill fill = {(uint16_t)first, (uint16_t)n, value};
+	struct um_copy *copy = um_txn_find(txn, ptr.lba);
+	const void *block;
+	void *now;
+	int ret;
+
+	if (copy) {
+		ret = um_txn_edit(txn, ptr, kind, &now);
+		if (!ret)
+			set_values(now, &fill);
+		return ret;
+	}
+	ret = um_block_get(txn->log->pool, ptr, kind, &block);
+	if (!ret)
+		ret = add_copy(txn, ptr, kind, &copy);
+	if (ret)
+		return ret;
+	copy->fill = fill;
+	txn->nnow++;
+	atomic_fetch_add_explicit(&txn->log->n_edits, 1, memory_order_relaxed);
 	return 0;
 }
 
@@ -281,8 +337,9 @@ int um_txn_overwrite(
 			txn->nnew++;
 		}
 	}
+	/* Content first, so that what is compared with the pool is what the pool has. */
 	if (!ret && !copy->now)
-		ret = give_content(txn, copy);
+		ret = copy->fill.n ? make_content(txn, copy) : give_content(txn, copy);
 	if (ret)
 		return ret;
 	memset(copy->now, 0, UM_BLOCK_SIZE);

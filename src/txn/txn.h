@@ -97,7 +97,13 @@ static inline struct um_src um_txn_src(struct um_txn *txn)
 /* A copy of the block at ptr to change; the same copy when asked again. Header fields stay as they are. */
 int um_txn_edit(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, void **out);
 /*
- * The same for a block at a static place whose old content does not matter and may never have been
+ * Sets n 32-bit values of a block, the first-th behind its start and on. As an edit; but a block that is
+ * changed in no other way, as many count pages are when a leaf is copied, needs no copy.
+ */
+int um_txn_fill(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, unsigned first,
+	unsigned n, uint32_t value);
+/*
+ * An edit of a block at a static place whose old content does not matter and may never have been
  * initialised (a chunk's counts): not verified; a zeroed copy with a fresh header, written whole as
  * if it were new. The current copy when this txn has one already, zeroed again.
  */

@@ -37,6 +37,8 @@
 /* Ends the program: something is wrong with the machine itself. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void *xalloc(size_t size);
+/* The same text, for ever. */
+const char *intern(const char *text);
 /* Makes room for n + 1 elements of an array. */
 void grow(void *array, size_t n, size_t *cap, size_t size);
 
@@ -82,6 +84,9 @@ void image_set(struct image *img, uint8_t *array, uint64_t off, const void *src,
 void image_put(struct image *img, uint64_t off, const void *src, size_t len);
 size_t image_mark(const struct image *img);
 void image_rollback(struct image *img, size_t mark);
+/* Goes through the stores to an array in the log, last first; *at is 0 in the beginning. */
+bool image_log_next(
+	const struct image *img, size_t *at, const uint8_t *array, uint64_t *off, uint64_t *len);
 /* What was stored up to now stays. */
 void image_keep(struct image *img);
 /* All of it becomes another's medium. */
@@ -112,8 +117,7 @@ struct trace {
 	size_t nbytes, cap_bytes;
 	uint8_t *shadow; /* what the recorded stores alone make of the pool; NULL: not kept */
 	bool compare;    /* at each drain, not only at the end */
-	bool moment_on;  /* call moment before each drain */
-	void (*moment)(struct trace *trace, void *arg);
+	void (*moment)(struct trace *trace, void *arg); /* called before each drain */
 	void *arg;
 	char bypass[160]; /* the first store found that was not recorded, as text */
 };
@@ -131,27 +135,30 @@ extern uint64_t fake_nsec;
 
 /* ---- stores in flight, and the states they allow (flight.c) ------------------------------------------- */
 
+#define LINE 64u
+#define SECTOR 512u
 struct piece {
-	uint8_t off, len; /* in its line */
+	uint16_t off, len; /* in its line */
 	bool nt, flushed;
-	uint32_t seq;    /* order of issue */
-	uint32_t next;   /* of the line, index + 1 */
-	uint8_t byte[64];
+	uint32_t seq;  /* order of issue */
+	uint32_t next; /* of the line: index + 1 */
+	size_t at;     /* of its bytes, in flight->bytes */
 };
 struct line {
-	uint64_t number; /* address / 64 */
-	uint32_t first, last;
+	uint64_t number; /* address / unit */
+	uint32_t first, last; /* pieces: index + 1 */
 	uint16_t n;
 };
-#define SECTOR 512u
 struct flight {
-	bool direct;
+	unsigned unit;    /* LINE or SECTOR */
 	unsigned density; /* how many states of a family are taken at most */
 	struct line *line;
 	size_t nline, cap_line;
 	struct piece *piece;
 	size_t npiece, cap_piece;
-	uint32_t *index; /* line number -> index + 1; open addressing */
+	uint8_t *bytes;
+	size_t nbytes, cap_bytes;
+	uint32_t *index; /* line number -> index + 1; open addressing, a power of two */
 	size_t nindex;
 	uint32_t seq; /* stores noted since the start */
 };
@@ -170,12 +177,13 @@ void flight_describe(const struct flight *f, uint64_t state, uint64_t seed, FILE
 /* ---- trees (snapshot.c) ------------------------------------------------------------------------------- */
 
 struct node {
-	uint32_t path; /* offset in text */
 	uint64_t ino, size, blocks, rdev, xattrs, target;
-	uint32_t mode, nlink, uid, gid, flags;
 	struct timespec time[4];
+	uint32_t mode, nlink, uid, gid, flags;
+	uint32_t path;          /* offset in text */
 	uint32_t block, nblock; /* hashes of its content */
 };
+static_assert(sizeof(struct node) == 6 * 8 + 4 * 16 + 8 * 4, "compared as bytes: no gaps");
 struct snapshot {
 	struct node *node;
 	size_t n, cap;
@@ -249,17 +257,16 @@ int op_find(const char *name);
 
 struct world {
 	struct umbra_fs *fs;
-	uint64_t open;    /* inode of the open file, 0: none */
-	uint64_t writes;  /* counts, so that no two write the same bytes */
-	uint64_t mix;     /* inode whose content the last call may leave between, 0: none */
+	uint64_t open;   /* inode of the open file, 0: none */
+	uint64_t writes; /* counts, so that no two write the same bytes */
+	uint64_t mix;    /* inode whose content the last call may leave between, 0: none */
 };
 /* 0 or -errno: an operation may fail, as long as nothing comes of it. */
 int call_run(struct world *w, const struct call *call);
 /* Lets go of the open file. */
 void world_end(struct world *w);
-/* One more operation, of any kind, on any file there is. */
-void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out,
-	char text[2][64]);
+/* One more call, of any kind, on any file there is. */
+void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out);
 
 struct config {
 	const char *name;
@@ -287,22 +294,33 @@ struct judge {
 	const struct config *config;
 	struct image *img, *second; /* second: for a cut during recovery */
 	struct snapshot got, again;
-	struct trace trace;     /* of a recovery */
-	struct flight flight;   /* of that */
-	uint64_t seen_log;      /* error lines of the engine */
-	char log[512];          /* the first of them */
-	uint64_t *known;        /* hashes of recovered pools that were found good */
-	size_t nknown;
+	struct trace trace; /* of a recovery */
+	size_t traced;      /* events of it that the flight has */
+	struct flight flight;
+	const struct expect *expect; /* while a recovery is cut short */
+	bool inner_bad;
+	uint64_t ring[2][2];  /* where the journal's records are: from, to */
+	uint64_t errors;      /* error lines of the engine */
+	char log[512];        /* the first of them */
+	uint64_t *known;      /* hashes of recovered pools that were found good at this point */
+	size_t nknown, cap_known;
+	uint32_t *stamp, now; /* of each line: looked at */
 	uint64_t checks, mounts, repeats, recoveries; /* counted */
-	FILE *report;           /* what is wrong */
-	uint64_t seed;
-	bool deep;              /* cut the recovery short, too */
+	FILE *report;         /* what is wrong */
+	uint64_t seed;        /* of the state */
 };
 void judge_open(struct judge *j, const struct config *config, struct image *img, struct image *second);
 void judge_close(struct judge *j);
 void judge_log(void *arg, enum umbra_log_level level, const char *line);
-/* True: the state on the image is good. It is left as it was. */
-bool judge_state(struct judge *j, const struct expect *expect);
+/* The states to come have another medium below, or are expected to be something else. */
+void judge_next_point(struct judge *j);
+/*
+ * True: the state on the image is good. It is left as it was. `second` has the medium before the cut.
+ * full: look at everything even when recovery made of it what it made of a state before.
+ */
+bool judge_state(struct judge *j, const struct expect *expect, bool full);
+/* The same for states that a second cut, during recovery, leaves; both images have the state. */
+bool judge_recovery(struct judge *j, const struct expect *expect);
 
 /* ---- workloads (run.c) ------------------------------------------------------------------------------------------ */
 
@@ -310,8 +328,8 @@ struct options {
 	uint64_t seed;
 	double budget;
 	unsigned seq, jobs, density, max_failures, length;
-	const char *repro, *config, *only, *dump;
-	bool verbose, list;
+	const char *repro, *config, *only, *dump; /* names of options */
+	bool seq_given, verbose, mutants;
 	unsigned mutant;
 };
 struct totals {
@@ -333,8 +351,7 @@ struct worker {
 		struct call call;
 		uint64_t mix;
 		int ret;
-		bool explore;
-		char text[2][64];
+		bool explore; /* look at states within */
 	} *called;
 	size_t ncalled, cap_called;
 	char *now; /* name of the state at work, for whoever finds us dead */

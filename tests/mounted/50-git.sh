@@ -24,7 +24,8 @@ run() {
 
 run git init "$MNT/origin"
 cp -a "$SRC/src" "$SRC/include" "$SRC/tests" "$SRC/tools" "$MNT/origin/"
-cp -a /usr/include "$MNT/origin/usr-include"
+mkdir "$MNT/origin/usr-include"
+cp -a "/usr/include$(long /linux "")/." /usr/include/stdio.h "$MNT/origin/usr-include/"
 cd "$MNT/origin" || die "cd"
 run git add -A
 run git commit -q -m first

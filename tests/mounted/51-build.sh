@@ -14,7 +14,7 @@ mkdir "$MNT/src"
 tar -C "$SRC" --exclude=./build --exclude=./.git --exclude='./build*' -cf - . | tar -C "$MNT/src" -xf - ||
 	die "copying the sources"
 cd "$MNT/src" || die "cd"
-meson setup build -Dtests=$([ "$LONG" = 1 ] && echo true || echo false) >"$T/build.log" 2>&1 &&
+meson setup build -Dtests="$(long false true)" >"$T/build.log" 2>&1 &&
 	ninja -C build >>"$T/build.log" 2>&1 || {
 	tail -n 5 "$T/build.log"
 	die "the build on the mount failed"

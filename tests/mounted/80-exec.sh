@@ -107,6 +107,24 @@ setpriv --reuid 65534 --regid 65534 --clear-groups \
 grep -q no_new_privs "$T/said" || die "-v does not mention no_new_privs: $(cat "$T/said")"
 "$UMBRACTL" exec grep -q "^NoNewPrivs:.*0$" /proc/self/status || die "no_new_privs is set for root"
 
+say "--as-xfs changes the type of umbrafs files, by path and by descriptor, and of nothing else"
+type_of() { "$PYTHON" -c '
+import ctypes, os, sys
+libc, buf = ctypes.CDLL(None), (ctypes.c_long * 32)()
+os.chdir(sys.argv[2])
+path = sys.argv[3].encode()
+r = libc.statfs(path, buf) if sys.argv[1] == "path" else libc.fstatfs(os.open(path, os.O_RDONLY), buf)
+print(hex(buf[0]) if r == 0 else "failed")' "$@"; }
+export -f type_of
+export PYTHON
+for how in path fd; do
+	expect "$how, absolute" 0x58465342 "$("$UMBRACTL" exec --as-xfs bash -c "type_of $how / $MNT/a")"
+	expect "$how, relative" 0x58465342 "$("$UMBRACTL" exec --as-xfs bash -c "type_of $how $MNT a")"
+	expect "$how, tmpfs" 0x1021994 "$("$UMBRACTL" exec --as-xfs bash -c "type_of $how / $MEM/other")"
+	expect "$how, without it" 0x65735546 "$("$UMBRACTL" exec bash -c "type_of $how / $MNT/a")"
+done
+expect "a missing file" failed "$("$UMBRACTL" exec --as-xfs bash -c "type_of path $MNT missing")"
+
 say "mount, clone, unmount, all inside the wrapper"
 pool_umount
 cat >"$T/mounts" <<'END'

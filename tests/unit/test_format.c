@@ -216,6 +216,15 @@ static void small_changes_make_small_entries(void **state)
 	assert_int_equal(buf.len, 32);
 	count[0] = 0;
 	buf.len = 0;
+	assert_int_equal(um_diff_block(&buf, ptr, was, now), 1);
+	assert_int_equal(buf.len, 32);
+	count[511] = 0;
+	buf.len = 0;
+	assert_int_equal(um_diff_block(&buf, ptr, was, now), 1);
+	assert_int_equal(buf.len, 32);
+	/* Half a word of another value beside the run. */
+	count[0] = 1;
+	buf.len = 0;
 	assert_int_equal(um_diff_block(&buf, ptr, was, now), 2);
 	assert_int_equal(buf.len, 32 + 40);
 	free(buf.at);

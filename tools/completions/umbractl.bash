@@ -25,7 +25,7 @@ _umbractl_complete() {
 			fi
 		done
 		if [[ $cur == -* ]]; then
-			mapfile -t COMPREPLY < <(compgen -W "-v --verbose --relay --" -- "$cur")
+			mapfile -t COMPREPLY < <(compgen -W "-v --verbose --as-xfs --relay --" -- "$cur")
 		else
 			mapfile -t COMPREPLY < <(compgen -c -- "$cur")
 		fi

@@ -33,6 +33,7 @@
 struct command {
 	char **argv;
 	bool verbose;
+	bool as_xfs;
 };
 
 static void __attribute__((noreturn)) supervisor(int sock, int argc, char **argv)
@@ -135,7 +136,7 @@ static int become_command(void *arg, int sock)
 	bool nnp, killable;
 	int listener, err;
 
-	listener = um_filter_install(&nnp, &killable);
+	listener = um_filter_install(cmd->as_xfs, &nnp, &killable);
 	if (listener < 0)
 		return explain_filter(listener);
 	err = um_hand_over(sock, listener, killable);
@@ -177,7 +178,8 @@ static int supervised(struct command *cmd, int argc, char **argv, bool relay)
 int um_cmd_exec(int argc, char **argv)
 {
 	static const struct option longs[] = {{"verbose", no_argument, NULL, 'v'},
-		{"relay", no_argument, NULL, 'r'}, {"help", no_argument, NULL, 'h'}, {}};
+		{"relay", no_argument, NULL, 'r'}, {"as-xfs", no_argument, NULL, 'x'},
+		{"help", no_argument, NULL, 'h'}, {}};
 	struct command cmd = {0};
 	bool relay = false;
 	int opt, r;
@@ -188,6 +190,8 @@ int um_cmd_exec(int argc, char **argv)
 			cmd.verbose = true;
 		} else if (opt == 'r') {
 			relay = true;
+		} else if (opt == 'x') {
+			cmd.as_xfs = true;
 		} else {
 			um_usage();
 			return EXIT_OWN_FAILURE;

@@ -26,17 +26,20 @@
  * listener exists already. *out_nnp: no_new_privs had to be set. *out_killable: a caller whose
  * request has been received waits for the answer, but for fatal signals.
  */
-int um_filter_install(bool *out_nnp, bool *out_killable);
+/* statfs: notify statfs and fstatfs too, for --as-xfs. */
+int um_filter_install(bool statfs, bool *out_nnp, bool *out_killable);
 
 /* ---- exec_supervisor.c ------------------------------------------------------------------------- */
 
-/* One ioctl of a supervised task. */
+/* One system call of a supervised task. */
 struct um_call {
 	int listener;
 	bool killable; /* see um_filter_install */
 	uint64_t id;
 	pid_t tid;
 	int pidfd; /* of the task, -1 until um_task_open */
+	int nr;    /* of the system call; SYS_ioctl or, with --as-xfs, SYS_statfs, SYS_fstatfs */
+	uint64_t arg0, arg1; /* as they are, for the latter */
 	unsigned int cmd;
 	int fd; /* the task's descriptor */
 	uint64_t arg;
@@ -121,5 +124,7 @@ void um_do_clone(struct um_call *call);
 void um_do_clone_range(struct um_call *call);
 void um_do_dedupe(struct um_call *call);
 void um_do_fiemap(struct um_call *call);
+/* exec_statfs.c */
+void um_do_statfs(struct um_call *call);
 
 #endif

@@ -82,7 +82,15 @@ static int export_program(scmp_filter_ctx ctx, struct sock_fprog *prog)
 	return err;
 }
 
-static int make_program(struct sock_fprog *prog)
+/* Of this machine's own table only: others have another struct statfs. */
+static int add_statfs(scmp_filter_ctx ctx)
+{
+	int err = seccomp_rule_add_exact(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(statfs), 0);
+
+	return err ? err : seccomp_rule_add_exact(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(fstatfs), 0);
+}
+
+static int make_program(bool statfs, struct sock_fprog *prog)
 {
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
 	int err;
@@ -91,6 +99,8 @@ static int make_program(struct sock_fprog *prog)
 	if (!ctx)
 		return -ENOMEM;
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW);
+	if (!err && statfs)
+		err = add_statfs(ctx);
 	if (!err)
 		err = add_arches(ctx);
 	if (!err)
@@ -120,13 +130,13 @@ static int load(const struct sock_fprog *prog, bool *out_killable)
 	return fd < 0 ? -errno : (int)fd;
 }
 
-int um_filter_install(bool *out_nnp, bool *out_killable)
+int um_filter_install(bool statfs, bool *out_nnp, bool *out_killable)
 {
 	struct sock_fprog prog;
 	int fd;
 
 	*out_nnp = false;
-	fd = make_program(&prog);
+	fd = make_program(statfs, &prog);
 	if (!fd)
 		fd = load(&prog, out_killable);
 	/* Without CAP_SYS_ADMIN a filter may only be installed by who cannot gain privileges. */

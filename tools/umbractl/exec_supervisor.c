@@ -6,6 +6,7 @@
 #include "exec.h"
 
 #include <errno.h>
+#include <linux/audit.h>
 #include <linux/fiemap.h>
 #include <linux/fs.h>
 #include <linux/seccomp.h>
@@ -17,6 +18,14 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(__x86_64__)
+#define UM_AUDIT_ARCH AUDIT_ARCH_X86_64
+#elif defined(__aarch64__)
+#define UM_AUDIT_ARCH AUDIT_ARCH_AARCH64
+#else
+#define UM_AUDIT_ARCH 0
+#endif
 
 #define IDLE_KEPT 4     /* threads that stay without work */
 #define IDLE_SECONDS 10 /* after which others end */
@@ -62,10 +71,13 @@ static void serve(struct um_call *call)
 {
 	int64_t val = 0;
 
-	if (call->cmd == FICLONE && call->fd == -1 && call->arg == UM_EXEC_PROBE) {
+	if (call->nr == SYS_ioctl && call->cmd == FICLONE && call->fd == -1 &&
+		call->arg == UM_EXEC_PROBE) {
 		val = UM_EXEC_ANSWER;
 	} else if (!call->tid || um_task_open(call)) {
 		call->pass = true; /* a process we cannot see, or gone */
+	} else if (call->nr != SYS_ioctl) {
+		um_do_statfs(call);
 	} else {
 		switch (call->cmd) {
 		case FICLONE:
@@ -177,6 +189,14 @@ static void dispatch(struct job *job)
 	}
 }
 
+/* The filter notifies ioctl under any of the machine's tables, all else under its own only. */
+static int native_nr(const struct seccomp_data *data)
+{
+	if (data->nr == SYS_statfs || data->nr == SYS_fstatfs)
+		return data->arch == UM_AUDIT_ARCH ? data->nr : SYS_ioctl;
+	return SYS_ioctl;
+}
+
 static struct job *receive(int listener, bool killable)
 {
 	size_t len = sizeof(struct seccomp_notif);
@@ -198,6 +218,9 @@ static struct job *receive(int listener, bool killable)
 			.id = req->id,
 			.tid = (pid_t)req->pid,
 			.pidfd = -1,
+			.nr = native_nr(&req->data),
+			.arg0 = req->data.args[0],
+			.arg1 = req->data.args[1],
 			.cmd = (unsigned int)req->data.args[1],
 			.fd = (int)(uint32_t)req->data.args[0],
 			.arg = req->data.args[2]};

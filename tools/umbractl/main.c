@@ -14,7 +14,7 @@ static const struct um_cmd commands[] = {
 		"share what is equal at equal offsets"},
 	{"map", um_cmd_map, "[-b] [--json] FILE", "extents of a file and how they are shared"},
 	{"du", um_cmd_du, "[-b] [-c] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
-	{"exec", um_cmd_exec, "[-v] [--relay] [--] COMMAND [ARG...]",
+	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))

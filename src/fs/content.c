@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What a file's content is, by name: who shares it whole has the same name for it. */
+#include <errno.h>
+#include <string.h>
+
+#include "fs/data.h"
+
+#define RUNS 64u
+
+/* The smallest number of owners of any block of an embedded tree. */
+static int embedded_owners(
+	struct um_src src, const struct um_tree *tree, uint64_t blocks, uint32_t *out)
+{
+	struct um_run runs[RUNS];
+	uint32_t least = UINT32_MAX;
+	unsigned n;
+	int ret = um_runs_get(src, tree, 0, blocks, UM_RUNS_REFS, runs, RUNS, &n);
+
+	if (ret)
+		return ret;
+	for (unsigned i = 0; i < n; i++)
+		if (runs[i].lba && runs[i].refs < least)
+			least = runs[i].refs;
+	*out = least == UINT32_MAX ? 1 : least;
+	return 0;
+}
+
+static int name_tree(struct um_src src, const struct um_inode *inode, struct umbra_content *out)
+{
+	struct um_tree_level level[UM_TREE_LEVELS];
+	struct um_tree tree;
+	unsigned n;
+	int ret;
+
+	static_assert(UM_INLINE_MAX <= sizeof(out->body), "an embedded tree fits");
+	um_inode_tree(inode, UM_FORK_DATA, &tree);
+	if (tree.root.format == UM_ROOT_EMBED) {
+		out->kind = UMBRA_CONTENT_EXTENTS;
+		out->len = tree.root.len;
+		memcpy(out->body, tree.embed, tree.root.len);
+		return embedded_owners(src, &tree, um_blocks_of(inode->core.size), &out->owners);
+	}
+	ret = um_tree_trace(src, &tree, 0, level, &n);
+	if (ret || !n)
+		return ret;
+	out->kind = UMBRA_CONTENT_ROOT;
+	out->root = level[0].lba;
+	out->owners = level[0].parents;
+	return 0;
+}
+
+int umbra_content(struct umbra_fs *fs, uint64_t ino, struct umbra_content *out)
+{
+	struct um_inode inode;
+	int ret;
+
+	memset(out, 0, offsetof(struct umbra_content, body));
+	um_log_read_lock(fs->log);
+	ret = um_inode_load(um_fs_src(fs), ino, &inode);
+	if (!ret) {
+		out->size = inode.core.size;
+		out->mode = inode.core.mode;
+		out->flags = inode.core.flags;
+		if (S_ISREG(inode.core.mode) && inode.core.data.format >= UM_ROOT_EMBED)
+			ret = name_tree(um_fs_src(fs), &inode, out);
+	}
+	um_log_read_unlock(fs->log);
+	return ret;
+}
+
+bool umbra_content_same(const struct umbra_content *a, const struct umbra_content *b)
+{
+	if (a->kind != b->kind || a->size != b->size || a->kind == UMBRA_CONTENT_NONE)
+		return false;
+	if (a->kind == UMBRA_CONTENT_ROOT)
+		return a->root == b->root;
+	return a->len == b->len && !memcmp(a->body, b->body, a->len);
+}

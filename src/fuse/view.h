@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Shared views: one copy in the page cache for all files of the same content.
+ *
+ * The kernel caches pages by inode. Files whose content is shared whole are therefore opened with
+ * FOPEN_PASSTHROUGH on a *view*, a file of a second, hidden mount of ours, which has one inode for
+ * them all. What a view shows is an unlinked clone of theirs, made for it: nobody writes to it, so it
+ * stays what it is whatever becomes of the files (src/DESIGN.md, "Views").
+ *
+ * A file is in one of three states: *cached*, in the page cache of its own inode; *view*, open for
+ * reading only through a view, its content frozen meanwhile; *bound*, when a writer came to a view
+ * that had no other file: the view then is the file's page cache, and every open passes through.
+ */
+#ifndef UM_FUSE_VIEW_H
+#define UM_FUSE_VIEW_H
+
+#include "fuse/session.h"
+
+struct um_views;
+
+/* How an open is to be answered. */
+struct um_grant {
+	int32_t backing; /* FOPEN_PASSTHROUGH with this id; 0: by the inode's own cache */
+	uint32_t seq;    /* names a passed-through open until its release; else 0 */
+	int fd;          /* bound: our descriptor of the view; else -1 */
+	bool stale;      /* the inode's own cache may hold old pages: no KEEP_CACHE */
+};
+#define UM_GRANT_NONE ((struct um_grant){.fd = -1})
+#define UM_FH_SEQ_SHIFT 33 /* handle: the grant's seq, see um_open_answer() */
+
+/* v may be NULL in all of them: nothing is shared then. */
+
+/* Opens the hidden mount and starts its threads; shares nothing before um_views_guarded(). */
+int um_views_start(struct um_mount *m, struct um_views **out);
+/* Starts the guardian: from now on files are shared. */
+void um_views_guarded(struct um_views *v);
+/* No front request runs any more. */
+void um_views_stop(struct um_views *v);
+
+/*
+ * Counts an open of ino with open(2) flags by task `tid`, and says how to answer it. -ETXTBSY: a writer,
+ * and the file is open through a view that other files use too. Every one is followed by one leave.
+ */
+int um_views_enter(
+	struct um_views *v, uint64_t ino, int flags, uint32_t tid, struct um_grant *out);
+void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq);
+
+/*
+ * Around a change of content that does not come through the inode's own cache: SETATTR of the size,
+ * fallocate, a clone, a copy. *out_fd: -1, or the descriptor through which it has to be made because
+ * the inode is bound.
+ */
+int um_views_change_begin(struct um_views *v, uint64_t ino, int *out_fd);
+void um_views_change_end(struct um_views *v, uint64_t ino, int fd);
+/* Stores through mappings of a bound file have reached the engine. */
+void um_views_flush(struct um_views *v, uint64_t ino);
+/* The kernel drops the pages of the bound file behind fd, and learns its size. */
+void um_views_refresh(struct um_views *v, uint64_t ino, int fd);
+
+/* Gives up views that nobody uses and that no two files can use any more: space counts as free. */
+void um_views_sweep(struct um_views *v);
+/* The same for the view of ino's content, if nobody uses it. */
+void um_views_sweep_one(struct um_views *v, uint64_t ino);
+/* What a sweep looks for may have happened. */
+void um_views_stir(struct um_views *v);
+
+void um_views_stat(struct um_views *v, umbra_stat_fn *fn, void *arg);
+
+#endif

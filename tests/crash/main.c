@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The crash machine's program: options, processes, the sum of it all. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "crash.h"
+
+#define MAX_JOBS 64u
+
+static const char usage_text[] =
+	"usage: crash [OPTION...]\n"
+	"Goes through the states that a power cut may leave of a pool; exit code 1 when one is bad.\n"
+	"\n"
+	"  --seq N          sequences of N operations: 1 and 2 all of them, 3 and more sampled;\n"
+	"                   0: long random ones (default: all kinds, as the budget allows)\n"
+	"  --budget SECONDS stop then (default 60; 0: not before all is done)\n"
+	"  --seed N         of the order, and of what is chosen by chance (default 1)\n"
+	"  --density N      states of each kind at one drain, at most (default 16)\n"
+	"  --length N       calls in a random workload (default 60)\n"
+	"  --jobs N         processes (default: one a processor)\n"
+	"  --config NAME    only this pool\n"
+	"  --only WORKLOAD  only this one: op, op+op, random-NUMBER-LENGTH\n"
+	"  --repro STATE    only this state, as a failure names it\n"
+	"  --dump FILE      write the pool of the first bad state there\n"
+	"  --failures N     stop after so many (default 10)\n"
+	"  --list           print the operations and pools\n"
+	"  -v               name each workload\n";
+
+/* The engine's clock is ours, but the budget is the user's. */
+static double seconds(void)
+{
+	struct timespec ts;
+
+	syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static uint64_t number(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 0);
+
+	if (!*text || *end)
+		die("not a number: %s", text);
+	return n;
+}
+
+static void list(void)
+{
+	unsigned i;
+
+	for (i = 0; i < crash_nconfigs; i++)
+		printf("pool %s\n", crash_configs[i].name);
+	for (i = 0; i < crash_nops; i++)
+		printf("op %s\n", crash_ops[i].name);
+}
+
+static void parse(int argc, char **argv, struct options *opt)
+{
+	static const struct option options[] = {{"seq", 1, NULL, 's'}, {"budget", 1, NULL, 'b'},
+		{"seed", 1, NULL, 'S'}, {"density", 1, NULL, 'd'}, {"length", 1, NULL, 'l'},
+		{"jobs", 1, NULL, 'j'}, {"config", 1, NULL, 'c'}, {"only", 1, NULL, 'o'},
+		{"repro", 1, NULL, 'r'}, {"dump", 1, NULL, 'D'}, {"failures", 1, NULL, 'f'},
+		{"list", 0, NULL, 'L'}, {"help", 0, NULL, 'h'}, {"mutants", 0, NULL, 'M'},
+		{"mutant", 1, NULL, 'm'}, {0}};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "vhj:", options, NULL)) != -1) {
+		switch (c) {
+		case 's':
+			opt->seq = (unsigned)number(optarg);
+			opt->seq_given = true;
+			break;
+		case 'b':
+			opt->budget = (double)number(optarg);
+			break;
+		case 'S':
+			opt->seed = number(optarg);
+			break;
+		case 'd':
+			opt->density = (unsigned)number(optarg);
+			break;
+		case 'l':
+			opt->length = (unsigned)number(optarg);
+			break;
+		case 'j':
+			opt->jobs = (unsigned)number(optarg);
+			break;
+		case 'c':
+			opt->config = optarg;
+			break;
+		case 'o':
+			opt->only = optarg;
+			break;
+		case 'r':
+			opt->repro = optarg;
+			break;
+		case 'D':
+			opt->dump = optarg;
+			break;
+		case 'f':
+			opt->max_failures = (unsigned)number(optarg);
+			break;
+		case 'm':
+			opt->mutant = (unsigned)number(optarg);
+			break;
+		case 'M':
+			opt->mutants = true;
+			break;
+		case 'L':
+			list();
+			exit(0);
+		case 'v':
+			opt->verbose = true;
+			break;
+		case 'h':
+			fputs(usage_text, stdout);
+			exit(0);
+		default:
+			fputs(usage_text, stderr);
+			exit(2);
+		}
+	}
+	if (optind < argc || !opt->jobs || opt->jobs > MAX_JOBS || !opt->density)
+		die("wrong arguments; see --help");
+}
+
+/* ---- the order of the workloads ------------------------------------------------------------------------ */
+
+/*
+ * Workload n of a run: first each operation alone on each pool; then pairs, each pool in its turn, in an
+ * order that a multiplication makes look random; between them, when all kinds are wanted, triples and
+ * random ones.
+ */
+struct plan {
+	const struct options *opt;
+	const struct config *config[8];
+	unsigned nconfig;
+	uint64_t ones, twos; /* how many workloads there are */
+	uint64_t stride;
+};
+
+static void plan_make(struct plan *p, const struct options *opt)
+{
+	unsigned i;
+
+	memset(p, 0, sizeof(*p));
+	p->opt = opt;
+	for (i = 0; i < crash_nconfigs; i++)
+		if (!opt->config || !strcmp(opt->config, crash_configs[i].name))
+			p->config[p->nconfig++] = &crash_configs[i];
+	if (!p->nconfig)
+		die("no pool is called %s", opt->config);
+	p->ones = (uint64_t)crash_nops * p->nconfig;
+	p->twos = (uint64_t)crash_nops * crash_nops * p->nconfig;
+	/* A number that has no divisor in common with p->twos visits each pair once. */
+	for (p->stride = mix64(opt->seed) % p->twos | 1;; p->stride += 2) {
+		uint64_t a = p->twos, b = p->stride;
+
+		while (b) {
+			uint64_t rest = a % b;
+
+			a = b;
+			b = rest;
+		}
+		if (a == 1)
+			break;
+	}
+}
+
+struct choice {
+	const struct config *config;
+	unsigned n; /* operations; 0: random */
+	int op[8];
+	uint64_t number;
+};
+
+static void choose_ops(const struct plan *p, uint64_t pair, unsigned n, struct choice *out)
+{
+	uint64_t rng = mix64(p->opt->seed ^ mix64(pair ^ ((uint64_t)n << 56)));
+	unsigned i;
+
+	out->n = n;
+	for (i = 0; i < n; i++)
+		out->op[i] = (int)rnd_below(&rng, crash_nops);
+	out->config = p->config[rnd_below(&rng, p->nconfig)];
+}
+
+static void choose_one(const struct plan *p, uint64_t k, struct choice *out)
+{
+	out->n = 1;
+	out->op[0] = (int)(k % crash_nops);
+	out->config = p->config[k / crash_nops];
+}
+
+static void choose_two(const struct plan *p, uint64_t k, struct choice *out)
+{
+	uint64_t pair = (uint64_t)((__uint128_t)k * p->stride % p->twos);
+
+	out->n = 2;
+	out->op[0] = (int)(pair % crash_nops);
+	out->op[1] = (int)(pair / crash_nops % crash_nops);
+	out->config = p->config[pair / crash_nops / crash_nops];
+}
+
+/* False: there is no n-th. */
+static bool plan_get(const struct plan *p, uint64_t n, struct choice *out)
+{
+	const struct options *opt = p->opt;
+
+	memset(out, 0, sizeof(*out));
+	if (opt->seq_given && opt->seq > 2) {
+		choose_ops(p, n, opt->seq < 8 ? opt->seq : 8, out);
+		return opt->budget || n < 10000;
+	}
+	if (opt->seq_given && !opt->seq) {
+		out->number = n;
+		out->config = p->config[n % p->nconfig];
+		return opt->budget || n < 1000;
+	}
+	if (!opt->seq_given || opt->seq == 1) {
+		if (n < p->ones) {
+			choose_one(p, n, out);
+			return true;
+		}
+		if (opt->seq_given)
+			return false;
+		n -= p->ones;
+		/* One in 16 is a triple, one in 64 a random one. */
+		if (n % 64 == 63) {
+			out->number = n / 64;
+			out->config = p->config[out->number % p->nconfig];
+			return n < 4 * p->twos;
+		}
+		if (n % 16 == 15) {
+			choose_ops(p, n, 3, out);
+			return n < 4 * p->twos;
+		}
+		n -= n / 16;
+	}
+	if (n >= p->twos)
+		return false;
+	choose_two(p, n, out);
+	return true;
+}
+
+/* ---- processes ---------------------------------------------------------------------------------------------- */
+
+struct shared {
+	struct totals totals;
+	char now[MAX_JOBS][NOW_SIZE];
+};
+
+static void work(const struct options *opt, struct shared *shared, unsigned job, double end)
+{
+	struct worker w;
+	struct choice choice;
+	struct plan plan;
+
+	plan_make(&plan, opt);
+	worker_open(&w, opt, &shared->totals, shared->now[job]);
+	while (atomic_load(&shared->totals.failures) < opt->max_failures) {
+		uint64_t n = atomic_fetch_add(&shared->totals.next, 1);
+
+		if ((opt->budget && seconds() > end) || !plan_get(&plan, n, &choice))
+			break;
+		worker_config(&w, choice.config);
+		if (choice.n)
+			workload_run(&w, choice.op, choice.n, 1);
+		else
+			workload_random(&w, choice.number, opt->length);
+		if (opt->verbose)
+			fprintf(stderr, "%s\n", w.now);
+	}
+	shared->now[job][0] = 0;
+	worker_close(&w);
+}
+
+static pid_t start(const struct options *opt, struct shared *shared, unsigned job, double end)
+{
+	pid_t pid;
+
+	fflush(stdout);
+	pid = fork();
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (!pid) {
+		work(opt, shared, job, end);
+		fflush(stdout);
+		_exit(0);
+	}
+	return pid;
+}
+
+/* A worker that dies has found something, too; another takes its place. */
+static void run_jobs(const struct options *opt, struct shared *shared, double end)
+{
+	pid_t pid[MAX_JOBS];
+	unsigned running = 0, job;
+	int status;
+
+	for (job = 0; job < opt->jobs; job++, running++)
+		pid[job] = start(opt, shared, job, end);
+	while (running) {
+		pid_t gone = wait(&status);
+
+		if (gone < 0)
+			die("wait: %s", strerror(errno));
+		for (job = 0; job < opt->jobs && pid[job] != gone; job++)
+			;
+		running--;
+		if (WIFEXITED(status) && !WEXITSTATUS(status))
+			continue;
+		printf("FAIL %s\n  %s %d\n", shared->now[job],
+			WIFSIGNALED(status) ? WTERMSIG(status) == SIGALRM ? "hangs: signal"
+									  : "dies by signal"
+					    : "exits with code",
+			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+		if (atomic_fetch_add(&shared->totals.failures, 1) + 1 >= opt->max_failures)
+			continue;
+		pid[job] = start(opt, shared, job, end);
+		running++;
+	}
+}
+
+static void print_totals(const struct options *opt, struct totals *t, double took)
+{
+	printf("%llu workloads, %llu calls, %llu cut points, %llu states (%llu distinct after "
+	       "recovery), %llu cuts during recovery, %llu recoveries, %llu checks: %llu bad; "
+	       "seed %llu, %.1f s, %.0f states a second\n",
+		(unsigned long long)t->workloads, (unsigned long long)t->calls,
+		(unsigned long long)t->points, (unsigned long long)t->states,
+		(unsigned long long)(t->states - t->repeats), (unsigned long long)t->recoveries,
+		(unsigned long long)t->mounts, (unsigned long long)t->checks,
+		(unsigned long long)t->failures, (unsigned long long)opt->seed, took,
+		took > 0 ? (double)t->states / took : 0);
+}
+
+static int run_named(const struct options *opt, struct shared *shared, const char *name)
+{
+	struct worker w;
+
+	worker_open(&w, opt, &shared->totals, shared->now[0]);
+	if (!workload_repro(&w, name))
+		die("there is no workload or state %s", name);
+	worker_close(&w);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct options opt = {.seed = 1, .budget = 60, .density = 16, .length = 60, .max_failures = 10};
+	struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
+		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	double from = seconds();
+	char name[NOW_SIZE];
+
+	if (shared == MAP_FAILED)
+		die("no memory");
+	opt.jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
+	if (opt.jobs > MAX_JOBS)
+		opt.jobs = MAX_JOBS;
+	parse(argc, argv, &opt);
+	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+	if (opt.only) {
+		snprintf(name, sizeof(name), "%s/%s", opt.config ? opt.config : "standard", opt.only);
+		run_named(&opt, shared, name);
+	} else if (opt.repro) {
+		run_named(&opt, shared, opt.repro);
+	} else {
+		run_jobs(&opt, shared, from + opt.budget);
+	}
+	print_totals(&opt, &shared->totals, seconds() - from);
+	return shared->totals.failures ? 1 : 0;
+}
