@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "fuse/guardian.h"
 #include "fuse/message.h"
 #include "fuse/mounts.h"
 #include "fuse/session.h"
@@ -368,6 +369,8 @@ int main(int argc, char **argv)
 	struct run run = {.report = -1};
 	int status;
 
+	if (strcmp(argv[0], UM_GUARDIAN_NAME) == 0)
+		return um_guardian_main(argc, argv);
 	um_options_init(&run.opt, geteuid() == 0);
 	status = take_arguments(&run, argc, argv);
 	if (status >= 0)

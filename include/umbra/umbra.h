@@ -38,7 +38,9 @@ struct umbra_options {
 	enum umbra_data_mode data;
 	enum umbra_atime atime;
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
+	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
 };
+#define UMBRA_SHADOW_NONE UINT64_MAX
 /* Mounts the pool: replays the journal, starts the background thread. Errors of um_pool_open. */
 int umbra_open(const char *path, const struct umbra_options *opt, struct umbra_fs **out);
 /* The same over a pool image in memory, for tests; the memory stays the caller's. */
@@ -196,6 +198,9 @@ int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
  * must be block-aligned (-EINVAL), ranges of one file not overlap. len 0: to the end. As FICLONERANGE. */
 int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
 	uint64_t dst, uint64_t dst_off);
+/* The same; stop(arg) is asked every few dozen extents; true ends it with -EINTR, part of it done. */
+int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off, bool (*stop)(void *arg), void *arg);
 /* The whole file, as FICLONE. Constant time. */
 int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst);
 /* copy_file_range(2): shares what aligns, copies the rest. Bytes or -errno. */
@@ -256,13 +261,69 @@ struct umbra_content {
 	enum umbra_content_kind kind;
 	uint32_t mode, flags; /* st_mode, FS_*_FL */
 	uint32_t owners;      /* of the block that has the fewest: nobody else has it all when 1 */
+	uint64_t lba;         /* that block, or 0 */
 	uint64_t size;
 	uint64_t root; /* ROOT */
 	uint16_t len;  /* EXTENTS: bytes in body */
-	uint8_t body[1024];
+	uint8_t body[1024] __attribute__((aligned(8)));
 };
 int umbra_content(struct umbra_fs *fs, uint64_t ino, struct umbra_content *out);
 bool umbra_content_same(const struct umbra_content *a, const struct umbra_content *b);
+/* Is the block, some content's `lba`, among those that this content refers to? */
+bool umbra_content_has(const struct umbra_content *content, uint64_t lba);
+
+/* ---- shared blocks: who has them ------------------------------------------------------------------------- */
+
+/*
+ * A shadow: a piece of a file, of blocks with several owners, that was handed out by a read and may be in
+ * the kernel's cache. There are as many as the option's memory holds.
+ */
+struct umbra_shadow {
+	uint64_t ino, off, lba, len; /* len, off: bytes */
+	uint64_t sharers;            /* shadows, this one included, of its first block */
+};
+typedef int umbra_shadow_fn(void *arg, const struct umbra_shadow *shadow);
+/* Of a file, ascending; looks at the whole range, so ask for what is mapped. */
+int umbra_shadows(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
+	umbra_shadow_fn *fn, void *arg);
+/* Of a block of the pool. */
+int umbra_lba_shadows(struct umbra_fs *fs, uint64_t lba, umbra_shadow_fn *fn, void *arg);
+/* The caller dropped its cached copy of a range (len 0: to the end). */
+void umbra_cache_dropped(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len);
+
+/*
+ * All owners of a block, through the trees of all files: in bounded steps, without a lock between them, so
+ * that files may change meanwhile. An owner that was there from beginning to end unchanged is found; `settled`
+ * says that nothing at all was committed, so that the list is exact.
+ */
+struct umbra_owner_scan {
+	uint64_t lba; /* in; everything else begins as 0 */
+	uint64_t ino, key; /* where the scan goes on */
+	uint64_t seq;      /* last commit at the scan's beginning */
+	uint64_t inodes;   /* looked at */
+	uint64_t damaged;  /* files that could not be looked through */
+	uint32_t refs;     /* references that the block has now */
+	bool done, changed; /* all was seen; something was committed meanwhile */
+};
+/* cached: there is a shadow of it. */
+typedef int umbra_lba_owner_fn(void *arg, uint64_t ino, uint64_t off, bool cached);
+/* Goes on for about `inodes` inodes (a large file counts as several), or until fn returns non-0 (that owner comes again). -EINVAL: no
+ * such block. */
+int umbra_lba_owners(struct umbra_fs *fs, struct umbra_owner_scan *scan, unsigned inodes,
+	umbra_lba_owner_fn *fn, void *arg);
+
+/* Where a search for names goes on; begins as zeros. */
+struct umbra_name_scan {
+	uint64_t dir, cookie;
+	bool done;
+};
+typedef int umbra_name_fn(void *arg, uint64_t ino, uint64_t dir, const char *name);
+/* All names of the n inodes, ascending by number, looking through about `dirs` directories. A non-0
+ * return of fn ends it (that name comes again). */
+int umbra_find_names(struct umbra_fs *fs, const uint64_t *inos, unsigned n,
+	struct umbra_name_scan *scan, unsigned dirs, umbra_name_fn *fn, void *arg);
+/* A directory's path from the root, "/" for that; -ENAMETOOLONG. */
+int umbra_dir_path(struct umbra_fs *fs, uint64_t dir, char *buf, size_t size);
 
 /* ---- attributes -------------------------------------------------------------------------------------------- */
 

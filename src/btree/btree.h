@@ -58,6 +58,14 @@ typedef int um_tree_visit_fn(void *arg, uint64_t key, const void *val, uint16_t 
 int um_tree_walk(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t last,
 	um_tree_visit_fn *fn, void *arg);
 
+/*
+ * The same leaf by leaf, for who looks at very many records: fn gets a body whose slots are safe to look at
+ * with um_body_slot(), from `pos` on. It checks the values, and that keys ascend from call to call.
+ */
+typedef int um_tree_leaf_fn(void *arg, const void *body, unsigned pos);
+int um_tree_walk_leaves(struct um_src src, const struct um_tree *tree, uint64_t first,
+	um_tree_leaf_fn *fn, void *arg);
+
 /* New record; -EEXIST when the key is there. */
 int um_tree_insert(
 	struct um_txn *txn, struct um_tree *tree, uint64_t key, const void *val, uint16_t len);

@@ -226,11 +226,15 @@ int um_tree_drop_step(struct um_txn *txn, struct um_tree *tree, uint64_t first, 
 	*out_done = false;
 	if (err)
 		return err;
-	if (tree->root.format == UM_ROOT_NODE)
+	if (tree->root.format == UM_ROOT_NODE) {
 		err = node_drop(txn, tree, first, out_done);
-	else if (tree->root.format == UM_ROOT_EMBED)
-		err = embed_drop(txn, tree, first);
-	if (!err && tree->root.format != UM_ROOT_NODE)
+	} else {
+		if (tree->root.format == UM_ROOT_EMBED)
+			err = embed_drop(txn, tree, first);
+		*out_done = true;
+	}
+	/* Not when the last leaf has just become an embedded one: that is the next step's. */
+	if (tree->root.format == UM_ROOT_EMPTY)
 		*out_done = true;
 	return err;
 }

@@ -205,6 +205,36 @@ int um_tree_walk(struct um_src src, const struct um_tree *tree, uint64_t first, 
 	return node_walk(src, tree, first, &walk);
 }
 
+int um_tree_walk_leaves(struct um_src src, const struct um_tree *tree, uint64_t first,
+	um_tree_leaf_fn *fn, void *arg)
+{
+	struct um_path path;
+	unsigned pos;
+	bool exact;
+	int err = um_tree_root_ok(tree);
+
+	if (err || tree->root.format == UM_ROOT_EMPTY)
+		return err;
+	if (tree->root.format == UM_ROOT_EMBED) {
+		if (um_body_safe(tree->embed, tree->root.len) ||
+			um_body_search(tree->embed, tree->root.len, first, &pos, &exact))
+			return um_node_bad(tree, tree->root.ptr, "bad embedded root");
+		return fn(arg, tree->embed, pos);
+	}
+	err = um_path_find(src, tree, first, &path, &exact);
+	while (!err) {
+		struct um_step *leaf = &path.step[path.n - 1];
+
+		if (um_body_safe(um_node_body(leaf->block), UM_NODE_BODY))
+			return um_node_bad(tree, leaf->ptr, "unsound slots");
+		err = fn(arg, um_node_body(leaf->block), leaf->slot);
+		if (!err)
+			err = um_path_next(src, tree, &path, 1);
+		path.step[path.n - 1].slot = 0;
+	}
+	return err == -ENOENT ? 0 : err;
+}
+
 /* ---- sharing ------------------------------------------------------------------------------------- */
 
 int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, bool *out_shared)

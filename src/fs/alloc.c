@@ -35,6 +35,33 @@ static int take_with_room(struct umbra_fs *fs, um_lba_t goal, uint32_t want, uin
 	return 0;
 }
 
+/*
+ * The first copy in a window of the file: at its place in an aligned, wholly free window of the pool, so
+ * that its neighbours find theirs free and no other window comes to lie over it. Nothing is kept for them.
+ */
+static bool take_in_window(struct umbra_fs *fs, um_lba_t goal, const struct um_wish *wish,
+	um_lba_t *lba, uint32_t *got)
+{
+	uint32_t want = (uint32_t)wish->n, len, skip;
+	um_lba_t run;
+
+	if (um_space_take(fs->space, goal, 2 * UM_COW_WINDOW - 1, wish->flags, &run, &len))
+		return false;
+	skip = (uint32_t)(-run & (UM_COW_WINDOW - 1));
+	if (len < skip + UM_COW_WINDOW) {
+		um_space_give(fs->space, run, len);
+		return false;
+	}
+	skip += wish->place - 1;
+	if (skip)
+		um_space_give(fs->space, run, skip);
+	if (len > skip + want)
+		um_space_give(fs->space, run + skip + want, len - skip - want);
+	*lba = run + skip;
+	*got = want;
+	return true;
+}
+
 int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, const struct um_wish *wish,
 	struct um_pieces *pieces, uint64_t *out_got)
 {
@@ -47,7 +74,9 @@ int um_pieces_take(struct umbra_fs *fs, struct um_mem *mem, const struct um_wish
 		uint64_t left = wish->n - got;
 		uint32_t ask = left < UM_CHUNK_BLOCKS ? (uint32_t)left : UM_CHUNK_BLOCKS;
 
-		err = take_with_room(fs, goal, ask, wish->room, wish->flags, &p->lba, &p->len);
+		if (got || !wish->place || !take_in_window(fs, goal, wish, &p->lba, &p->len))
+			err = take_with_room(
+				fs, goal, ask, wish->room, wish->flags, &p->lba, &p->len);
 		if (err)
 			break;
 		p->block = wish->block + got;

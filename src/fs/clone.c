@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Clones. A whole file is cloned by its root: one transaction of constant size. A range is cloned by its
- * extents, a bounded number in a transaction; where both offsets are equal whole subtrees could be shared
- * instead, which would go into remap_step().
+ * Clones. A whole file is cloned by its root: one transaction of constant size. A range at equal offsets is
+ * cloned by whole nodes (range.c). Where the offsets differ, so do all keys: extents are shared one by one, a
+ * bounded number in a transaction.
  */
 #include <errno.h>
 #include <string.h>
 
-#include "fs/data.h"
+#include "fs/shadows.h"
 
 /* ---- by root --------------------------------------------------------------------------------------- */
 
@@ -69,11 +69,17 @@ int um_data_share_root(struct umbra_fs *fs, um_ino_t src, um_ino_t dst, bool sam
 {
 	struct um_txn *txn;
 	um_ino_t heir = 0;
-	int err = um_txn_begin(fs->log, 0, &txn);
+	int err = um_data_settle(fs, src);
 
+	if (err >= 0)
+		err = um_data_settle(fs, dst);
+	if (err >= 0)
+		err = um_txn_begin(fs->log, 0, &txn);
 	if (err)
 		return err;
 	err = um_txn_end(txn, share_root_txn(txn, src, dst, same_content, &heir));
+	if (!err)
+		um_shadows_toss(fs, dst, 0, UINT64_MAX);
 	if (!err && heir)
 		um_reaper_kick(fs, heir);
 	return err;
@@ -250,16 +256,44 @@ static int copy_step(const struct remap_step *s)
 	return err ? err : extend_to(s);
 }
 
+/* The masters of the blocks that gain an owner: none of them is moved between the plan and the commit. */
+static int remap_lock(struct remap_step *s, struct um_hold *hold)
+{
+	struct um_page *page = s->r->fs->page;
+
+	for (;;) {
+		int err;
+
+		um_hold_init(page, hold);
+		err = remap_plan(s);
+		if (err)
+			return err;
+		for (unsigned i = 0; i < s->nsrc; i++)
+			if (s->src[i].lba)
+				um_hold_add(hold, s->src[i].lba, s->src[i].len);
+		/* Waiting alone does no harm here: the files' own locks keep the plan. */
+		um_master_lock(page, hold);
+		if (um_master_unmoved(page, hold))
+			return 0;
+		um_master_unlock(page, hold);
+	}
+}
+
 static int remap_step(struct remap_step *s)
 {
+	struct umbra_fs *fs = s->r->fs;
+	struct um_hold hold;
 	struct um_txn *txn;
-	int err = remap_plan(s);
+	int err = remap_lock(s, &hold);
 
-	if (!err)
-		err = um_txn_begin(s->r->fs->log, 0, &txn);
 	if (err)
 		return err;
-	err = um_txn_end(txn, remap_apply(txn, s));
+	err = um_txn_begin(fs->log, 0, &txn);
+	if (!err)
+		err = um_txn_end(txn, remap_apply(txn, s));
+	um_master_unlock(fs->page, &hold);
+	if (!err)
+		um_shadows_toss(fs, s->r->dst->ino, s->r->dst_block + s->done, s->n);
 	if (err == -EMLINK)
 		err = copy_step(s);
 	s->done += s->n;
@@ -269,10 +303,21 @@ static int remap_step(struct remap_step *s)
 int um_data_remap(const struct um_remap *remap)
 {
 	struct remap_step s = {.r = remap};
+	bool done = false;
 	int err = um_data_uninline(remap->fs, remap->dst);
 
-	while (!err && s.done < remap->blocks)
-		err = remap_step(&s);
+	if (!err && remap->dst_size)
+		err = um_data_clear_tail(remap->fs, remap->dst);
+	if (!err)
+		err = um_data_settle(remap->fs, remap->dst->ino);
+	err = err < 0 ? err : 0;
+	if (!err)
+		err = um_data_graft(remap, &done);
+	if (!err && done)
+		um_shadows_toss(
+			remap->fs, remap->dst->ino, remap->dst_block, remap->blocks);
+	while (!err && !done && s.done < remap->blocks)
+		err = remap->stop && remap->stop(remap->stop_arg) ? -EINTR : remap_step(&s);
 	return err;
 }
 
@@ -338,21 +383,15 @@ static int clone_inline(const struct um_inode *src, struct um_remap *r, uint64_t
 	return r->blocks ? um_data_remap(r) : 0;
 }
 
-static int clone_locked(struct umbra_fs *fs, struct um_mem *smem, uint64_t src_off, uint64_t len,
-	struct um_mem *dmem, uint64_t dst_off)
+/* Both files are locked; what the range is goes into the remap. */
+static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint64_t dst_off)
 {
-	struct um_remap remap = {
-		.fs = fs,
-		.src = smem,
-		.dst = dmem,
-		.src_block = src_off >> UM_BLOCK_SHIFT,
-		.dst_block = dst_off >> UM_BLOCK_SHIFT,
-	};
+	struct umbra_fs *fs = r->fs;
 	struct um_inode src, dst;
-	int err = um_inode_read(fs, smem->ino, &src);
+	int err = um_inode_read(fs, r->src->ino, &src);
 
 	if (!err)
-		err = um_inode_read(fs, dmem->ino, &dst);
+		err = um_inode_read(fs, r->dst->ino, &dst);
 	if (!err && (S_ISDIR(src.core.mode) || S_ISDIR(dst.core.mode)))
 		err = -EISDIR;
 	if (!err)
@@ -371,30 +410,38 @@ static int clone_locked(struct umbra_fs *fs, struct um_mem *smem, uint64_t src_o
 		return err;
 	atomic_fetch_add_explicit(&fs->stat_clones, 1, memory_order_relaxed);
 	if (!src_off && !dst_off && len == src.core.size && dst.core.size <= len) {
-		err = um_data_share_root(fs, smem->ino, dmem->ino, false);
+		err = um_data_share_root(fs, src.ino, dst.ino, false);
 		if (err != -EMLINK)
 			return err;
 	}
-	remap.blocks = um_blocks_of(len);
-	remap.dst_size = dst_off + len;
+	r->src_block = src_off >> UM_BLOCK_SHIFT;
+	r->dst_block = dst_off >> UM_BLOCK_SHIFT;
+	r->blocks = um_blocks_of(len);
+	r->dst_size = dst_off + len;
 	if (src.core.data.format == UM_ROOT_INLINE && !src_off)
-		return clone_inline(&src, &remap, len);
-	return um_data_remap(&remap);
+		return clone_inline(&src, r, len);
+	return um_data_remap(r);
+}
+
+int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off, bool (*stop)(void *arg), void *arg)
+{
+	struct um_remap remap = {.fs = fs, .stop = stop, .stop_arg = arg};
+	int err = um_data_may_change(fs);
+
+	if (!err)
+		err = um_data_lock_two(fs, src, dst, &remap.src, &remap.dst);
+	if (err)
+		return err;
+	err = clone_locked(&remap, src_off, len, dst_off);
+	um_data_unlock_two(fs, remap.src, remap.dst);
+	return err;
 }
 
 int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
 	uint64_t dst, uint64_t dst_off)
 {
-	struct um_mem *smem, *dmem;
-	int err = um_data_may_change(fs);
-
-	if (!err)
-		err = um_data_lock_two(fs, src, dst, &smem, &dmem);
-	if (err)
-		return err;
-	err = clone_locked(fs, smem, src_off, len, dmem, dst_off);
-	um_data_unlock_two(fs, smem, dmem);
-	return err;
+	return umbra_clone_range_until(fs, src, src_off, len, dst, dst_off, NULL, NULL);
 }
 
 int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst)

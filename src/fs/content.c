@@ -9,7 +9,7 @@
 
 /* The smallest number of owners of any block of an embedded tree. */
 static int embedded_owners(
-	struct um_src src, const struct um_tree *tree, uint64_t blocks, uint32_t *out)
+	struct um_src src, const struct um_tree *tree, uint64_t blocks, struct umbra_content *out)
 {
 	struct um_run runs[RUNS];
 	uint32_t least = UINT32_MAX;
@@ -18,10 +18,13 @@ static int embedded_owners(
 
 	if (ret)
 		return ret;
-	for (unsigned i = 0; i < n; i++)
-		if (runs[i].lba && runs[i].refs < least)
-			least = runs[i].refs;
-	*out = least == UINT32_MAX ? 1 : least;
+	for (unsigned i = 0; i < n; i++) {
+		if (!runs[i].lba || runs[i].refs >= least)
+			continue;
+		least = runs[i].refs;
+		out->lba = runs[i].lba;
+	}
+	out->owners = least == UINT32_MAX ? 1 : least;
 	return 0;
 }
 
@@ -38,13 +41,15 @@ static int name_tree(struct um_src src, const struct um_inode *inode, struct umb
 		out->kind = UMBRA_CONTENT_EXTENTS;
 		out->len = tree.root.len;
 		memcpy(out->body, tree.embed, tree.root.len);
-		return embedded_owners(src, &tree, um_blocks_of(inode->core.size), &out->owners);
+		if (um_body_check(out->body, out->len))
+			return -EUCLEAN;
+		return embedded_owners(src, &tree, um_blocks_of(inode->core.size), out);
 	}
 	ret = um_tree_trace(src, &tree, 0, level, &n);
 	if (ret || !n)
 		return ret;
 	out->kind = UMBRA_CONTENT_ROOT;
-	out->root = level[0].lba;
+	out->root = out->lba = level[0].lba;
 	out->owners = level[0].parents;
 	return 0;
 }
@@ -75,4 +80,26 @@ bool umbra_content_same(const struct umbra_content *a, const struct umbra_conten
 	if (a->kind == UMBRA_CONTENT_ROOT)
 		return a->root == b->root;
 	return a->len == b->len && !memcmp(a->body, b->body, a->len);
+}
+
+bool umbra_content_has(const struct umbra_content *content, uint64_t lba)
+{
+	if (content->kind == UMBRA_CONTENT_ROOT)
+		return content->root == lba;
+	if (content->kind != UMBRA_CONTENT_EXTENTS)
+		return false;
+	for (unsigned i = 0; i < um_body_nrec(content->body); i++) {
+		struct um_extent extent;
+		const void *val;
+		uint64_t key;
+		uint16_t len;
+
+		um_body_slot(content->body, i, &key, &val, &len);
+		if (len != sizeof(extent))
+			continue;
+		memcpy(&extent, val, sizeof(extent));
+		if (lba - (extent.addr & UM_LBA_MASK) < extent.len)
+			return true;
+	}
+	return false;
 }

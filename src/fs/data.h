@@ -45,10 +45,15 @@ static inline bool um_run_data(const struct um_run *run)
  */
 int um_runs_get(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t n,
 	unsigned flags, struct um_run *runs, unsigned max, unsigned *out_n);
-/* How many blocks are mapped at or behind `first`, of a file whose lock is held. Takes the read lock for
+/* How many blocks are mapped in [first, end), of a file whose lock is held. Takes the read lock for
  * bounded pieces of the walk. */
-int um_extents_count(
-	struct umbra_fs *fs, const struct um_tree *tree, uint64_t first, uint64_t *out_blocks);
+int um_extents_count(struct umbra_fs *fs, const struct um_tree *tree, uint64_t first, uint64_t end,
+	uint64_t *out_blocks);
+/* The whole record that covers a block; -ENOENT: a hole. */
+int um_extent_at(
+	struct um_src src, const struct um_tree *tree, uint64_t block, struct um_run *out);
+/* Makes two of a record that has blocks on both sides of file block `at`. */
+int um_extents_cut_at(struct um_txn *txn, struct um_tree *tree, uint64_t at);
 
 /* Makes [first, first + n) a hole and drops the references; adds to *blocks how many went. */
 int um_extents_punch(
@@ -74,11 +79,17 @@ struct um_pieces {
 	unsigned counted; /* the first of v, which the transaction now answers for */
 	struct um_piece v[UM_SEGMENT_BLOCKS];
 };
+/*
+ * Blocks of a file that is overwritten here and there after a clone come to lie as in the file, as far as
+ * a window of this many blocks goes, whatever the order of the writes.
+ */
+#define UM_COW_WINDOW 32u
 /* What is asked for. */
 struct um_wish {
 	uint64_t block, n; /* file blocks [block, block + n) */
 	um_lba_t goal;     /* there, else where the file's last allocation ended */
 	uint32_t room;  /* of a growing file: blocks to keep clear of others when it has to move */
+	uint32_t place; /* of a copy: where in UM_COW_WINDOW blocks, plus 1; 0: none of a window */
 	unsigned flags; /* UM_SPACE_* */
 };
 /*
@@ -121,6 +132,16 @@ ssize_t um_data_write(struct umbra_fs *fs, struct um_mem *mem, const void *buf, 
 	uint64_t off, unsigned flags);
 /* write.c: moves inline data into a block. */
 int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem);
+/*
+ * resize.c: before a file grows by anything but bytes put right behind its end. On an indirect pool a write
+ * there whose transaction was lost in a crash may have left bytes in the last block: they become zeros.
+ */
+int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem);
+/*
+ * resize.c: goes on with a truncation that failed half-way, before the file grows or is cloned: what is left of
+ * it behind the end must not be seen, nor counted, again. 1 when the mapping changed.
+ */
+int um_data_settle(struct umbra_fs *fs, um_ino_t ino);
 /* resize.c: as um_data_resize. */
 int um_data_set_size(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, bool killpriv);
 /*
@@ -146,9 +167,15 @@ struct um_remap {
 	uint64_t src_block, dst_block, blocks;
 	uint64_t dst_size; /* the destination ends there at least when done; 0: as it is */
 	bool same_content; /* dedupe: no times, and a block that cannot be shared stays as it is */
+	bool one_by_one;   /* extent by extent: no node is shared */
+	bool (*stop)(void *arg); /* asked before each step; NULL: never */
+	void *stop_arg;
 };
-/* Makes dst's blocks those of src; holes where src has none or has unwritten ones. */
+/* Makes dst's blocks those of src; where src has none, or unwritten ones, dst has one of the two. -EINTR:
+ * stopped. */
 int um_data_remap(const struct um_remap *remap);
+/* range.c: the same by whole nodes, if the ranges lie so that it can be done; else *out_done is false. */
+int um_data_graft(const struct um_remap *remap, bool *out_done);
 /* dst's whole content becomes src's root; constant time. -EMLINK: no more owners possible. */
 int um_data_share_root(struct umbra_fs *fs, um_ino_t src, um_ino_t dst, bool same_content);
 /*

@@ -8,7 +8,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 
-#include "fs/data.h"
+#include "fs/shadows.h"
 
 /* ---- one step -------------------------------------------------------------------------------------- */
 
@@ -127,6 +127,11 @@ static bool step_idle(const struct step *s)
 	return true;
 }
 
+static uint64_t step_end(const struct step *s)
+{
+	return s->runs[s->nruns - 1].block + s->runs[s->nruns - 1].len;
+}
+
 static int step_run(struct step *s)
 {
 	struct um_txn *txn;
@@ -141,10 +146,12 @@ static int step_run(struct step *s)
 			err = um_txn_begin(s->fs->log, s->what == PUNCH ? UM_TXN_RESERVE : 0, &txn);
 		if (!err)
 			err = um_txn_end(txn, step_apply(txn, s));
+		if (!err && s->what != PREALLOCATE)
+			um_shadows_toss(s->fs, s->mem->ino, s->next, step_end(s) - s->next);
 		um_pieces_give(s->fs, &s->fresh);
 	}
 	if (!err)
-		s->next = s->runs[s->nruns - 1].block + s->runs[s->nruns - 1].len;
+		s->next = step_end(s);
 	return err;
 }
 
@@ -271,8 +278,10 @@ static int finish(struct umbra_fs *fs, struct um_mem *mem, uint64_t end)
 {
 	struct um_inode inode;
 	struct um_txn *txn;
-	int err = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	int err = end ? um_data_clear_tail(fs, mem) : 0;
 
+	if (!err)
+		err = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 	if (err)
 		return err;
 	err = um_inode_load(um_txn_src(txn), mem->ino, &inode);
@@ -322,6 +331,9 @@ static int fallocate_locked(
 	if (inode.core.flags & FS_IMMUTABLE_FL ||
 		(inode.core.flags & FS_APPEND_FL && mode & ~FALLOC_FL_KEEP_SIZE))
 		return -EPERM;
+	err = um_data_settle(fs, mem->ino);
+	if (err < 0)
+		return err;
 	if (mode & FALLOC_FL_PUNCH_HOLE) {
 		err = um_data_punch(fs, mem, off, len);
 		return err ? err : finish(fs, mem, 0);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "fs/fs.h"
+#include "page/page.h"
 
 #define STATFS_WAIT_MSEC 100
 #define CLOSE_WAIT_MSEC 2000
@@ -54,6 +55,7 @@ static void tear_down(struct umbra_fs *fs)
 	if (fs->space)
 		um_space_close(fs->space);
 	um_mem_table_close(fs->mems);
+	um_page_close(fs->page);
 }
 
 /* Is there a root directory? A pool without one cannot be mounted. */
@@ -70,6 +72,13 @@ static int check_root_dir(struct umbra_fs *fs)
 	return ret;
 }
 
+static uint64_t shadow_mem(const struct umbra_options *opt)
+{
+	if (opt->shadow_mem == UMBRA_SHADOW_NONE)
+		return 0;
+	return opt->shadow_mem ? opt->shadow_mem : UM_PAGE_MEM_DEFAULT;
+}
+
 static int bring_up(struct umbra_fs *fs)
 {
 	int ret = um_log_open(fs->pool, &fs->log);
@@ -80,6 +89,8 @@ static int bring_up(struct umbra_fs *fs)
 		return ret;
 	um_log_set_space(fs->log, fs->space);
 	ret = um_mem_table_open(&fs->mems);
+	if (!ret)
+		ret = um_page_open(shadow_mem(&fs->opt), &fs->page);
 	if (!ret)
 		ret = check_root_dir(fs);
 	if (ret || fs->opt.readonly)
@@ -254,9 +265,11 @@ int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
 void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg)
 {
 	struct um_space_stat space;
+	struct um_page_stats page;
 	struct um_log_stats log;
 
 	um_log_stats(fs->log, &log);
+	um_page_stats(fs->page, &page);
 	um_space_stat(fs->space, &space);
 	fn(arg, "reads", atomic_load(&fs->stat_reads));
 	fn(arg, "read_bytes", atomic_load(&fs->stat_read_bytes));
@@ -267,6 +280,12 @@ void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg)
 	fn(arg, "orphans_freed", atomic_load(&fs->stat_orphans_freed));
 	fn(arg, "orphans_pending", um_reaper_backlog(fs));
 	fn(arg, "inodes_in_memory", um_mem_count(fs));
+	fn(arg, "shadows", page.shadows);
+	fn(arg, "masters", page.masters);
+	fn(arg, "shadow_bytes", page.bytes);
+	fn(arg, "shadow_evictions", page.evictions);
+	fn(arg, "tosses", page.tosses);
+	fn(arg, "master_waits", page.waits);
 	fn(arg, "commits", log.commits);
 	fn(arg, "aborts", log.aborts);
 	fn(arg, "block_edits", log.edits);

@@ -25,6 +25,7 @@
 
 struct um_mem_table;
 struct um_reaper;
+struct um_page;
 
 struct umbra_fs {
 	struct um_pool *pool;
@@ -32,6 +33,7 @@ struct umbra_fs {
 	struct um_space *space;
 	struct umbra_options opt;
 	struct um_mem_table *mems;
+	struct um_page *page;     /* masters and shadows */
 	struct um_reaper *reaper; /* background thread: orphans, quarantine, commit timer */
 	atomic_int stopped;       /* 0, or the errno that changes fail with */
 	atomic_uint_fast64_t stat_clones, stat_cow_blocks, stat_reads, stat_writes, stat_read_bytes,

@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "fs/fs.h"
+#include "page/page.h"
 
 #define SHARD_BITS 8
 #define SLOTS_FIRST 64u
@@ -174,7 +175,7 @@ static bool held(const struct um_mem *mem)
 }
 
 /* Takes a struct that nobody holds out of its chain and frees it; true when its inode is unlinked:
- * the caller tells the reaper, after giving up the shard's lock. */
+ * the caller calls left(), after giving up the shard's lock. */
 static bool drop_unheld(struct shard *shard, struct um_mem *mem)
 {
 	struct um_mem **at = slot_of(shard, mem->ino);
@@ -186,6 +187,14 @@ static bool drop_unheld(struct shard *shard, struct um_mem *mem)
 	shard->count--;
 	mem_free(mem);
 	return unlinked;
+}
+
+/* Nobody holds the inode any more: the kernel has nothing of it in its caches. */
+static void left(struct umbra_fs *fs, um_ino_t ino, bool unlinked)
+{
+	um_shadow_toss(fs->page, ino, 0, UINT64_MAX, NULL, NULL);
+	if (unlinked)
+		um_reaper_kick(fs, ino);
 }
 
 /* ---- holding ------------------------------------------------------------------------------------------ */
@@ -208,15 +217,16 @@ void um_mem_put(struct umbra_fs *fs, struct um_mem *mem)
 {
 	um_ino_t ino = mem->ino;
 	struct shard *shard = shard_of(fs, ino);
-	bool kick = false;
+	bool kick = false, gone = false;
 
 	pthread_mutex_lock(&shard->lock);
 	mem->pins--;
-	if (!held(mem))
+	gone = !held(mem);
+	if (gone)
 		kick = drop_unheld(shard, mem);
 	pthread_mutex_unlock(&shard->lock);
-	if (kick)
-		um_reaper_kick(fs, ino);
+	if (gone)
+		left(fs, ino, kick);
 }
 
 static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, bool write)
@@ -260,18 +270,19 @@ void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n)
 {
 	struct shard *shard = shard_of(fs, ino);
 	struct um_mem *mem;
-	bool kick = false;
+	bool kick = false, gone = false;
 
 	pthread_mutex_lock(&shard->lock);
 	mem = find(shard, ino);
 	if (mem) {
 		mem->nlookup -= n < mem->nlookup ? n : mem->nlookup;
-		if (!held(mem))
+		gone = !held(mem);
+		if (gone)
 			kick = drop_unheld(shard, mem);
 	}
 	pthread_mutex_unlock(&shard->lock);
-	if (kick)
-		um_reaper_kick(fs, ino);
+	if (gone)
+		left(fs, ino, kick);
 }
 
 int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, bool write)
@@ -283,7 +294,7 @@ void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
 {
 	struct shard *shard = shard_of(fs, ino);
 	struct um_mem *mem;
-	bool kick = false;
+	bool kick = false, gone = false;
 
 	pthread_mutex_lock(&shard->lock);
 	mem = find(shard, ino);
@@ -291,12 +302,13 @@ void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
 		mem->nopen--;
 		if (write && mem->nopen_write)
 			mem->nopen_write--;
-		if (!held(mem))
+		gone = !held(mem);
+		if (gone)
 			kick = drop_unheld(shard, mem);
 	}
 	pthread_mutex_unlock(&shard->lock);
-	if (kick)
-		um_reaper_kick(fs, ino);
+	if (gone)
+		left(fs, ino, kick);
 }
 
 /* ---- unlinked inodes ------------------------------------------------------------------------------- */

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "fs/data.h"
+#include "fs/shadows.h"
 
 #define READ_RUNS 64u
 
@@ -92,8 +92,8 @@ static bool fill_run(const struct um_pool *pool, struct filler *f, const struct 
 	return fill(f, (const uint8_t *)um_pool_ptr(pool, run->lba) + (from - start), len) == len;
 }
 
-static int fill_blocks(struct umbra_fs *fs, struct filler *f, const struct um_inode *inode,
-	uint64_t off, uint64_t end)
+static int fill_blocks(struct umbra_fs *fs, struct filler *f, struct um_note *note,
+	const struct um_inode *inode, uint64_t off, uint64_t end)
 {
 	uint64_t first = off >> UM_BLOCK_SHIFT, stop = um_blocks_of(end);
 	struct um_run runs[READ_RUNS];
@@ -107,6 +107,7 @@ static int fill_blocks(struct umbra_fs *fs, struct filler *f, const struct um_in
 
 		if (err)
 			return err;
+		um_note_runs(fs, note, &tree, runs, n, first, stop);
 		for (unsigned i = 0; i < n; i++)
 			if (!fill_run(fs->pool, f, &runs[i], off, end))
 				return 0;
@@ -116,10 +117,10 @@ static int fill_blocks(struct umbra_fs *fs, struct filler *f, const struct um_in
 }
 
 static int read_locked(
-	struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, struct filler *f)
+	struct umbra_fs *fs, struct um_note *note, uint64_t off, size_t len, struct filler *f)
 {
 	struct um_inode inode;
-	int err = um_inode_load(um_fs_src(fs), ino, &inode);
+	int err = um_inode_load(um_fs_src(fs), note->ino, &inode);
 
 	if (!err)
 		err = um_data_regular(&inode);
@@ -131,19 +132,22 @@ static int read_locked(
 		fill_inline(f, &inode, off, len);
 		return 0;
 	}
-	return fill_blocks(fs, f, &inode, off, off + len);
+	return fill_blocks(fs, f, note, &inode, off, off + len);
 }
 
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
 	unsigned max, unsigned *out_n, size_t *out_len)
 {
 	struct filler f = {.iov = iov, .max = max};
+	struct um_note note;
 	int err = 0;
 
 	if (len && max) {
+		um_note_begin(fs, &note, ino);
 		um_log_read_lock(fs->log);
-		err = read_locked(fs, ino, off, len, &f);
+		err = read_locked(fs, &note, off, len, &f);
 		um_log_read_unlock(fs->log);
+		um_note_end(fs, &note);
 	}
 	*out_n = f.n;
 	*out_len = f.len;

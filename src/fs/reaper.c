@@ -12,6 +12,7 @@
 
 #include "fs/fs.h"
 #include "fs/orphan.h"
+#include "fs/shadows.h"
 
 #define BATCH 16u               /* inodes in one transaction */
 #define BATCH_BYTES (32u << 10) /* and the record it should not grow beyond */
@@ -32,7 +33,7 @@ struct note {
 
 struct um_reaper {
 	pthread_t thread;
-	bool manual; /* no thread: um_reaper_run() */
+	bool manual;          /* no thread: um_reaper_run() */
 	pthread_mutex_t lock; /* everything below; only a bucket of the mem table is taken inside */
 	pthread_cond_t wake;  /* of the reaper */
 	pthread_cond_t freed; /* of those who wait */
@@ -171,7 +172,7 @@ struct batch {
 	bool retry;  /* one of them may be freed later */
 };
 
-/* One transaction's worth of a batch. Errors of begin are returned: the log is stopped. */
+/* One transaction's worth of a batch. Errors of begin are returned: the log is stopped, or full. */
 static int reap_txn(struct umbra_fs *fs, struct batch *b)
 {
 	unsigned start = b->pos, nfreed = 0;
@@ -193,6 +194,11 @@ static int reap_txn(struct umbra_fs *fs, struct batch *b)
 	ret = um_txn_end(txn, ret);
 	if (!ret) {
 		atomic_fetch_add(&fs->stat_orphans_freed, nfreed);
+		/* Reads of inodes that nobody held. */
+		for (unsigned i = start; i < b->pos; i++)
+			um_shadow_toss(fs->page, b->ino[i], 0, UINT64_MAX, NULL, NULL);
+		if (nfreed)
+			um_shadows_sweep(fs);
 		return 0;
 	}
 	b->pos = start;
@@ -225,7 +231,11 @@ static bool work(struct umbra_fs *fs, struct um_reaper *r)
 	r->busy--;
 	r->retry |= b.retry;
 	if (ret) {
-		r->dead = true;
+		/* No room in the journal as the file below cannot grow, or no memory: the orphan tree has them all. */
+		if (ret == -ENOSPC || ret == -ENOMEM)
+			r->retry = true;
+		else
+			r->dead = true;
 		r->n = 0;
 	}
 	pthread_cond_broadcast(&r->freed);

@@ -10,7 +10,8 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/data.h"
+#include "fs/orphan.h"
+#include "fs/shadows.h"
 
 #define DROP_STEPS 16u         /* leaves in one transaction */
 #define DROP_BYTES (32u << 10) /* and the record it should not grow beyond */
@@ -126,6 +127,38 @@ static int drop_rest(struct umbra_fs *fs, um_ino_t ino, uint64_t first)
 	return err;
 }
 
+/* The file's truncation that is not finished: its first block, or UINT64_MAX. */
+static uint64_t unfinished(struct umbra_fs *fs, um_ino_t ino)
+{
+	uint64_t first = UINT64_MAX;
+	struct um_inode inode;
+	struct um_orphan rec;
+
+	um_log_read_lock(fs->log);
+	if (!um_orphan_get(um_fs_src(fs), ino, &rec)) {
+		if (rec.what == UM_ORPHAN_TRUNCATE)
+			first = rec.arg;
+		else if (rec.what == UM_ORPHAN_TMPFILE)
+			first = rec.arg - 1; /* 0: none */
+	}
+	if (first != UINT64_MAX && (um_inode_load(um_fs_src(fs), ino, &inode) ||
+					   first < um_blocks_of(inode.core.size)))
+		first = UINT64_MAX; /* not one of ours */
+	um_log_read_unlock(fs->log);
+	return first;
+}
+
+int um_data_settle(struct umbra_fs *fs, um_ino_t ino)
+{
+	uint64_t first = unfinished(fs, ino);
+	int err;
+
+	if (first == UINT64_MAX)
+		return 0;
+	err = drop_rest(fs, ino, first);
+	return err ? err : 1;
+}
+
 int um_data_resume_truncate(struct umbra_fs *fs, um_ino_t ino, uint64_t first_block)
 {
 	struct um_inode inode;
@@ -192,22 +225,49 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 	return um_guard_check();
 }
 
-/* A shared last block gets a successor of its own. */
+/*
+ * A shared last block gets a successor of its own. So does any on an indirect pool: zeros stored in place
+ * could outlive the transaction that makes the file end before them.
+ */
 static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 {
 	const struct um_wish wish = {.block = s->first - 1, .n = 1, .flags = UM_SPACE_RESERVE};
 	uint8_t block[UM_BLOCK_SIZE] = {0};
+	bool shared = s->last.refs > 1;
 	uint64_t got;
 	int err;
 
-	if (!s->tail || s->last.refs <= 1)
+	if (!s->tail || (!shared && fs->pool->direct))
 		return 0;
 	err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
+	if (err == -ENOSPC && !shared)
+		return 0; /* a full pool must let files shrink */
 	if (err)
 		return err;
 	memcpy(block, um_pool_ptr(fs->pool, s->last.lba), s->tail);
 	err = um_guard_check();
 	return err ? err : um_pool_write(fs->pool, s->fresh.v[0].lba, 0, block, sizeof(block));
+}
+
+int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
+{
+	struct shrink s = {.ino = mem->ino};
+	struct um_inode inode;
+	struct um_tree tree;
+	int err;
+
+	if (fs->pool->direct)
+		return 0;
+	err = um_inode_read(fs, mem->ino, &inode);
+	if (err)
+		return err;
+	s.size = inode.core.size;
+	s.first = um_blocks_of(s.size);
+	um_inode_tree(&inode, UM_FORK_DATA, &tree);
+	err = plan_tail(fs, &tree, &s);
+	if (err || !s.tail)
+		return err;
+	return um_pool_zero(fs->pool, s.last.lba, s.tail, UM_BLOCK_SIZE - s.tail);
 }
 
 static int apply_tail(struct um_txn *txn, struct um_tree *tree, struct shrink *s, uint64_t *gone)
@@ -330,10 +390,14 @@ static int set_size_once(struct umbra_fs *fs, struct um_mem *mem, uint64_t size,
 		if (!err)
 			err = copy_tail(fs, mem, &s);
 		if (!err)
-			err = um_extents_count(fs, &tree, s.first, &s.counted);
+			err = um_extents_count(fs, &tree, s.first, UINT64_MAX, &s.counted);
 	}
+	if (!err && size > inode.core.size)
+		err = um_data_clear_tail(fs, mem);
 	if (!err)
 		err = set_size_txn(fs, &s, &done);
+	if (!err && size < inode.core.size)
+		um_shadows_toss(fs, mem->ino, size >> UM_BLOCK_SHIFT, UINT64_MAX);
 	um_pieces_give(fs, &s.fresh);
 	return err || done ? err : drop_rest(fs, mem->ino, s.first);
 }
@@ -345,6 +409,8 @@ int um_data_set_size(struct umbra_fs *fs, struct um_mem *mem, uint64_t size, boo
 	if (!err && size > UMBRA_SIZE_MAX)
 		err = -EFBIG;
 	if (!err)
+		err = um_data_settle(fs, mem->ino);
+	if (err >= 0)
 		err = set_size_once(fs, mem, size, killpriv);
 	if (err != -EMLINK)
 		return err;

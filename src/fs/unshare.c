@@ -6,7 +6,7 @@
  */
 #include <errno.h>
 
-#include "fs/data.h"
+#include "fs/shadows.h"
 
 /* A nameless inode, on the orphan list, that nobody else can see: locked and pinned. */
 static int helper_make(struct umbra_fs *fs, struct um_mem **out)
@@ -80,7 +80,7 @@ static int exchange(struct umbra_fs *fs, um_ino_t ino, um_ino_t helper)
 
 int um_data_unshare(struct umbra_fs *fs, struct um_mem *mem)
 {
-	struct um_remap remap = {.fs = fs, .src = mem};
+	struct um_remap remap = {.fs = fs, .src = mem, .one_by_one = true};
 	struct um_inode inode;
 	int err = um_inode_read(fs, mem->ino, &inode);
 
@@ -95,6 +95,8 @@ int um_data_unshare(struct umbra_fs *fs, struct um_mem *mem)
 	err = um_data_remap(&remap);
 	if (!err)
 		err = exchange(fs, mem->ino, remap.dst->ino);
+	if (!err) /* blocks at their limit are others now */
+		um_shadows_toss(fs, mem->ino, 0, UINT64_MAX);
 	helper_leave(fs, remap.dst);
 	return err;
 }

@@ -9,7 +9,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
-#include "fs/data.h"
+#include "fs/shadows.h"
 
 enum policy {
 	FRESH,   /* new blocks, then the transaction points at them */
@@ -26,9 +26,11 @@ struct segment {
 	struct um_inode inode; /* as the plan saw it */
 	bool journal;          /* overwrites are atomic */
 	um_lba_t goal;         /* behind the block before the segment, or 0 */
+	uint32_t place;        /* as in struct um_wish */
 	unsigned nruns;
 	struct um_run runs[UM_SEGMENT_BLOCKS];
 	struct um_pieces fresh;
+	struct um_hold hold; /* the masters of what is copied */
 };
 
 static enum policy policy_of(const struct segment *s, const struct um_run *run)
@@ -90,6 +92,39 @@ static int find_goal(struct um_src src, const struct um_tree *tree, struct segme
 	return err;
 }
 
+/*
+ * The segment begins in blocks shared with others. Copies made before, in the same window of the file, say
+ * where its own belong; without one there is a window to begin.
+ */
+static int find_place(struct um_src src, const struct um_tree *tree, struct segment *s)
+{
+	uint64_t window = s->first & ~(uint64_t)(UM_COW_WINDOW - 1), nearest = UINT64_MAX;
+	struct um_run near[UM_COW_WINDOW];
+	unsigned n;
+	int err;
+
+	if (!s->runs[0].lba || s->runs[0].len > window + UM_COW_WINDOW - s->first)
+		return 0;
+	err = um_runs_get(src, tree, window, UM_COW_WINDOW, UM_RUNS_REFS, near, UM_COW_WINDOW, &n);
+	if (err)
+		return err;
+	for (unsigned i = 0; i < n; i++) {
+		const struct um_run *run = &near[i];
+		uint64_t away =
+			run->block > s->first ? run->block - s->first : s->first - run->block;
+		um_lba_t there = run->lba + s->first - run->block;
+
+		/* Not a copy if it lies as the shared block does. */
+		if (!run->lba || run->refs > 1 || there == s->runs[0].lba || away >= nearest)
+			continue;
+		nearest = away;
+		s->goal = there;
+	}
+	if (nearest == UINT64_MAX)
+		s->place = (uint32_t)(s->first - window) + 1;
+	return 0;
+}
+
 /* Parts the run that holds the end of the file, so that no more than that block is journaled for it. */
 static void split_at_eof(struct segment *s)
 {
@@ -125,6 +160,8 @@ static int plan_locked(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 		UM_SEGMENT_BLOCKS, &s->nruns);
 	if (!err && policy_of(s, &s->runs[0]) == FRESH)
 		err = find_goal(src, &tree, s);
+	if (!err && policy_of(s, &s->runs[0]) == FRESH)
+		err = find_place(src, &tree, s);
 	return err;
 }
 
@@ -157,6 +194,7 @@ static int segment_plan(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 	s->journal = fs->pool->direct && fs->opt.data == UMBRA_DATA_ATOMIC;
 	s->fresh.n = s->fresh.counted = 0;
 	s->goal = 0;
+	s->place = 0;
 	s->first = s->off >> UM_BLOCK_SHIFT;
 	segment_set_len(s, s->len);
 	um_log_read_lock(fs->log);
@@ -266,6 +304,7 @@ static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *
 		.n = run->len,
 		.goal = at ? 0 : s->goal,
 		.room = growth_room(s, run),
+		.place = at ? 0 : s->place,
 	};
 	uint64_t got;
 	int err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
@@ -391,8 +430,10 @@ static int segment_commit(struct umbra_fs *fs, struct segment *s, unsigned flags
 	if (!err)
 		err = apply(txn, s, flags, &inode, &gone);
 	err = um_txn_end(txn, err);
-	if (!err && gone)
+	if (!err && gone) {
 		atomic_fetch_add_explicit(&fs->stat_cow_blocks, gone, memory_order_relaxed);
+		um_shadows_toss(fs, inode.ino, s->first, s->nblocks);
+	}
 	return err;
 }
 
@@ -505,33 +546,72 @@ static int segment_run(struct writer *w, struct segment *s)
 		if (err)
 			return err;
 	}
-	err = segment_store(w->fs, w->mem, s);
+	err = s->off > s->inode.core.size ? um_data_clear_tail(w->fs, w->mem) : 0;
+	if (!err)
+		err = segment_store(w->fs, w->mem, s);
 	if (!err)
 		err = segment_commit(w->fs, s, w->flags);
 	um_pieces_give(w->fs, &s->fresh);
 	return err;
 }
 
+/* The masters of the shared blocks that the segment replaces. */
+static void segment_masters(const struct segment *s, struct um_hold *hold)
+{
+	for (unsigned i = 0; i < s->nruns; i++)
+		if (s->runs[i].lba && policy_of(s, &s->runs[i]) == FRESH)
+			um_hold_add(hold, s->runs[i].lba, s->runs[i].len);
+}
+
+/*
+ * Locks them until the segment is committed: of two files that copy a shared block at once the second waits, plans
+ * again and, where it has become the only owner, need not copy; and no block is moved between being planned
+ * for, copied and given up. With the locks of the new plan held, and no other's in between, it stands.
+ */
+static int segment_lock(struct writer *w, struct segment *s, size_t len)
+{
+	segment_masters(s, &s->hold);
+	while (!um_master_lock(w->fs->page, &s->hold)) {
+		struct um_hold want;
+		int err;
+
+		um_hold_init(w->fs->page, &want);
+		s->len = len;
+		err = segment_plan(w->fs, w->mem->ino, s);
+		segment_masters(s, &want);
+		if (!err && um_hold_within(&want, &s->hold))
+			return 0;
+		um_master_unlock(w->fs->page, &s->hold);
+		if (err)
+			return err;
+		s->hold = want;
+	}
+	return 0;
+}
+
 /* Plans, and sees to the lock that the plan needs. */
 static int segment_begin(struct writer *w, struct segment *s)
 {
 	size_t len = s->len;
-	int err = segment_plan(w->fs, w->mem->ino, s);
+	int err;
 
-	if (err || w->alone || segment_overwrites(s))
-		return err;
-	pthread_rwlock_unlock(&w->mem->lock);
-	pthread_rwlock_wrlock(&w->mem->lock);
-	w->alone = true;
-	s->len = len;
-	return segment_plan(w->fs, w->mem->ino, s);
+	um_hold_init(w->fs->page, &s->hold);
+	err = segment_plan(w->fs, w->mem->ino, s);
+	if (!err && !w->alone && !segment_overwrites(s)) {
+		pthread_rwlock_unlock(&w->mem->lock);
+		pthread_rwlock_wrlock(&w->mem->lock);
+		w->alone = true;
+		s->len = len;
+		err = segment_plan(w->fs, w->mem->ino, s);
+	}
+	return err ? err : segment_lock(w, s, len);
 }
 
 static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, uint64_t off)
 {
 	struct segment s;
 	size_t done = 0;
-	bool waited = false, unshared = false;
+	bool waited = false, unshared = false, settled = false;
 	int err = 0;
 
 	while (done < len) {
@@ -541,8 +621,15 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		if (s.len > len - done)
 			s.len = len - done;
 		err = segment_begin(w, &s);
+		if (!err && !settled && s.off + s.len > s.inode.core.size) {
+			err = um_data_settle(w->fs, w->mem->ino);
+			settled = err >= 0;
+			if (err > 0)
+				continue; /* with a new plan */
+		}
 		if (!err)
 			err = segment_run(w, &s);
+		um_master_unlock(w->fs->page, &s.hold);
 		if (err == -ENOSPC && !waited) {
 			/* What was removed lately may still be on its way to free space. */
 			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);

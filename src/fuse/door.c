@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Tokens, and the clone thread.
+ * Tokens, and the clone threads: several, as the clone of a range may take long.
  *
  * A clone changes a file's content behind the kernel's back, so its pages must go. Invalidating waits
  * for reads in flight and writes dirty pages of mappings, both of which need a worker: a worker must
@@ -16,8 +16,14 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "fuse/view.h"
+
+#include "fuse/seam.h"
+
 #define TOKENS 512 /* at once; the oldest goes when there are more */
 #define TOKEN_SEC 60
+#define THREADS 4 /* clones at a time */
+#define EARLY 16  /* interrupts remembered that found no job */
 
 struct token {
 	uint8_t bytes[16];
@@ -28,6 +34,8 @@ struct token {
 struct job {
 	struct job *next;
 	fuse_req_t req;
+	uint64_t unique; /* the request's number */
+	atomic_bool stop;
 	uint64_t src, dst;
 	struct um_ioc_clone want;
 };
@@ -37,9 +45,13 @@ struct um_door {
 	pthread_mutex_t lock; /* all below; a leaf */
 	pthread_cond_t more;
 	struct token tokens[TOKENS];
-	struct job *first, **last;
+	struct job *first, **last, *running;
+	uint64_t
+		early[EARLY]; /* numbers of requests that were interrupted before they came to us */
+	unsigned nearly;
 	bool closing;
-	pthread_t thread;
+	pthread_t threads[THREADS];
+	unsigned nthreads;
 };
 
 static time_t now(void)
@@ -130,19 +142,35 @@ static void tokens_drop(struct um_door *door)
 
 /* ---- clones ------------------------------------------------------------------------------------------- */
 
-static int run(struct um_mount *m, const struct job *job)
+static bool job_stops(void *arg)
+{
+	struct job *job = arg;
+
+	return atomic_load_explicit(&job->stop, memory_order_relaxed);
+}
+
+static int run(struct um_mount *m, struct job *job)
 {
 	const struct um_ioc_clone *want = &job->want;
-	int err;
+	int fd, err;
 
+	if (job_stops(job))
+		return -EINTR;
+	um_views_flush(m->views, job->src);
+	um_views_flush(m->views, job->dst);
+	err = um_views_change_begin(m->views, job->dst, true, &fd);
+	if (err)
+		return err;
 	um_inval_data(m, job->dst, want->dst_off, want->len);
 	if (want->src_off || want->dst_off || want->len)
-		err = umbra_clone_range(
-			m->fs, job->src, want->src_off, want->len, job->dst, want->dst_off);
+		err = umbra_clone_range_until(m->fs, job->src, want->src_off, want->len, job->dst,
+			want->dst_off, job_stops, job);
 	else
 		err = umbra_clone(m->fs, job->src, job->dst);
-	if (!err)
-		um_inval_data(m, job->dst, want->dst_off, want->len);
+	/* A part may be done in spite of an error. */
+	um_views_refresh(m->views, job->dst, fd);
+	um_inval_data(m, job->dst, want->dst_off, want->len);
+	um_views_change_end(m->views, job->dst, fd);
 	return err;
 }
 
@@ -175,19 +203,58 @@ static struct job *job_next(struct um_door *door)
 		door->first = job->next;
 		if (!door->first)
 			door->last = &door->first;
+		job->next = door->running;
+		door->running = job;
 	}
 	pthread_mutex_unlock(&door->lock);
 	return job;
+}
+
+static void job_remove(struct um_door *door, const struct job *job)
+{
+	pthread_mutex_lock(&door->lock);
+	for (struct job **at = &door->running; *at; at = &(*at)->next) {
+		if (*at == job) {
+			*at = job->next;
+			break;
+		}
+	}
+	pthread_mutex_unlock(&door->lock);
 }
 
 static void *door_thread(void *arg)
 {
 	struct um_door *door = arg;
 	struct job *job;
+	int err;
 
-	while ((job = job_next(door)))
-		job_end(door->m, job, run(door->m, job));
+	while ((job = job_next(door))) {
+		err = run(door->m, job);
+		job_remove(door, job);
+		job_end(door->m, job, err);
+	}
 	return NULL;
+}
+
+static bool jobs_stop(struct job *list, uint64_t unique)
+{
+	bool found = false;
+
+	for (struct job *job = list; job; job = job->next) {
+		if (!unique || job->unique == unique) {
+			atomic_store_explicit(&job->stop, true, memory_order_relaxed);
+			found = true;
+		}
+	}
+	return found;
+}
+
+void um_door_interrupt(struct um_door *door, uint64_t unique)
+{
+	pthread_mutex_lock(&door->lock);
+	if (!jobs_stop(door->running, unique) && !jobs_stop(door->first, unique))
+		door->early[door->nearly++ % EARLY] = unique;
+	pthread_mutex_unlock(&door->lock);
 }
 
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
@@ -200,8 +267,12 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	*job = (struct job){.req = req, .src = src, .dst = dst, .want = *want};
+	*job = (struct job){
+		.req = req, .unique = um_facts.unique, .src = src, .dst = dst, .want = *want};
 	pthread_mutex_lock(&door->lock);
+	for (unsigned i = 0; i < EARLY; i++)
+		if (door->early[i] == job->unique)
+			atomic_store_explicit(&job->stop, true, memory_order_relaxed);
 	*door->last = job;
 	door->last = &job->next;
 	pthread_cond_signal(&door->more);
@@ -220,12 +291,14 @@ int um_door_open(struct um_mount *m, struct um_door **out)
 	door->last = &door->first;
 	pthread_mutex_init(&door->lock, NULL);
 	pthread_cond_init(&door->more, NULL);
-	err = pthread_create(&door->thread, NULL, door_thread, door);
-	if (err) {
-		free(door);
-		return -err;
+	while (door->nthreads < THREADS) {
+		err = pthread_create(&door->threads[door->nthreads], NULL, door_thread, door);
+		if (err) {
+			um_door_close(door);
+			return -err;
+		}
+		pthread_setname_np(door->threads[door->nthreads++], "umbrafs-door");
 	}
-	pthread_setname_np(door->thread, "umbrafs-door");
 	*out = door;
 	return 0;
 }
@@ -238,9 +311,11 @@ void um_door_close(struct um_door *door)
 		return;
 	pthread_mutex_lock(&door->lock);
 	door->closing = true;
-	pthread_cond_signal(&door->more);
+	jobs_stop(door->running, 0);
+	pthread_cond_broadcast(&door->more);
 	pthread_mutex_unlock(&door->lock);
-	pthread_join(door->thread, NULL);
+	for (unsigned i = 0; i < door->nthreads; i++)
+		pthread_join(door->threads[i], NULL);
 	while ((job = door->first)) {
 		door->first = job->next;
 		job_end(door->m, job, -EIO);

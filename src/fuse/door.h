@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The door for clones: tokens that prove a caller's right to read a source, and the thread that does
+ * The door for clones: tokens that prove a caller's right to read a source, and the threads that do
  * what a request must not do itself, namely to make the kernel drop file pages.
  */
 #ifndef UM_FUSE_DOOR_H
@@ -18,10 +18,12 @@ int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out);
 /* Uses a token up. The inode it named comes with a lookup reference. -EACCES: not (or no longer) good. */
 int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_ino);
 /*
- * Clones between inodes in the door's thread, which answers req. Takes over the caller's lookup
+ * Clones between inodes in a thread of the door's, which answers req. Takes over the caller's lookup
  * reference to src.
  */
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
 	const struct um_ioc_clone *want);
+/* The kernel tells that nobody waits for request `unique` any more: a clone that it asked for ends early. */
+void um_door_interrupt(struct um_door *door, uint64_t unique);
 
 #endif

@@ -93,4 +93,50 @@ struct um_ioc_owners {
 };
 #define UM_IOC_OWNERS _IOWR(UM_IOC, 6, struct um_ioc_owners)
 
+/*
+ * Shadows: what of shared blocks was handed to the kernel. Of the open file (readable descriptor), or, for
+ * root, of a block of the pool.
+ */
+struct um_ioc_shadow {
+	__u64 ino, off, lba, len; /* bytes, but for the LBA */
+	__u64 sharers;            /* shadows of its first block */
+};
+struct um_ioc_shadows {
+	__u32 by_lba;   /* in: 0, the file's in [at, at + len); 1, those of block `at` but for the first len */
+	__u32 count;    /* out */
+	__u64 at, len;  /* in */
+	__u64 next;     /* out, of a file: where to go on, at + len when all was seen */
+	struct um_ioc_shadow shadow[256];
+};
+#define UM_IOC_SHADOWS _IOWR(UM_IOC, 16, struct um_ioc_shadows)
+
+/* Owners of a block through all trees, as umbra_lba_owners(): begin with zeros but for lba, go on until
+ * done. Root only. */
+struct um_ioc_lba_owner {
+	__u64 ino, off;
+	__u32 cached;
+	__u32 pad;
+};
+struct um_ioc_lba_owners {
+	__u64 lba;
+	__u64 ino, key, seq;    /* in and out: the scan */
+	__u64 inodes, damaged;  /* in and out: sums */
+	__u32 refs, count;      /* out: references the block has; owners in this answer */
+	__u32 done, changed;    /* out; in and out: something was committed meanwhile */
+	struct um_ioc_lba_owner owner[512];
+};
+#define UM_IOC_LBA_OWNERS _IOWR(UM_IOC, 17, struct um_ioc_lba_owners)
+
+/* Paths of inodes, from the pool's root: begin with dir and cookie 0, go on until done. Root only. */
+struct um_ioc_paths {
+	__u64 dir, cookie; /* in and out: the search */
+	__u32 nino;        /* in */
+	__u32 done;        /* out */
+	__u32 len;         /* out: bytes in text */
+	__u32 pad;
+	__u64 ino[256];  /* in, ascending */
+	char text[8192]; /* out: inode numbers of 8 bytes, each followed by a path and its NUL */
+};
+#define UM_IOC_PATHS _IOWR(UM_IOC, 18, struct um_ioc_paths)
+
 #endif

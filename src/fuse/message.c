@@ -70,6 +70,11 @@ void um_message_to_syslog(void)
 	to_syslog = true;
 }
 
+bool um_message_syslog(void)
+{
+	return to_syslog;
+}
+
 bool um_message_debug(void)
 {
 	return debugging;

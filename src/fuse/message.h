@@ -9,6 +9,7 @@
 void um_message_init(const char *program, bool debug);
 void um_message_to_syslog(void);
 bool um_message_debug(void);
+bool um_message_syslog(void);
 __attribute__((format(printf, 2, 3))) void um_message(
 	enum umbra_log_level level, const char *fmt, ...);
 

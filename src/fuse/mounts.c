@@ -13,6 +13,7 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -224,13 +225,58 @@ int um_mounts_of_pool(const char *path, struct um_where *out)
 
 /* ---- the lock ------------------------------------------------------------------------------------------ */
 
+/* A file, a block device or a DAX device. */
+static bool may_be_pool(int fd)
+{
+	char path[64], link[4096], *base;
+	struct stat st;
+	ssize_t n;
+
+	if (fstat(fd, &st))
+		return false;
+	if (!S_ISCHR(st.st_mode))
+		return S_ISREG(st.st_mode) || S_ISBLK(st.st_mode);
+	snprintf(path, sizeof(path), "/sys/dev/char/%u:%u/subsystem", major(st.st_rdev),
+		minor(st.st_rdev));
+	n = readlink(path, link, sizeof(link) - 1);
+	if (n <= 0)
+		return false;
+	link[n] = 0;
+	base = strrchr(link, '/');
+	return strcmp(base ? base + 1 : link, "dax") == 0;
+}
+
+/*
+ * The path may be what an ordinary user's mount says of itself, and the caller root: what is no pool is not
+ * opened, as that alone makes some devices (a watchdog) do something.
+ */
+static int open_pool(const char *path)
+{
+	int at = open(path, O_PATH | O_CLOEXEC), fd;
+	char name[32];
+
+	if (at < 0)
+		return -errno;
+	fd = -ENOTBLK;
+	if (may_be_pool(at)) {
+		snprintf(name, sizeof(name), "/proc/self/fd/%d", at);
+		fd = open(name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd < 0 && errno == ENOENT) /* no /proc */
+			fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+		if (fd < 0)
+			fd = -errno;
+	}
+	close(at);
+	return fd;
+}
+
 int um_pool_in_use(const char *path, bool *out)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	int fd = open_pool(path);
 
 	*out = false;
 	if (fd < 0)
-		return -errno;
+		return fd == -ENOTBLK ? 0 : fd;
 	if (flock(fd, LOCK_EX | LOCK_NB))
 		*out = errno == EWOULDBLOCK;
 	close(fd);

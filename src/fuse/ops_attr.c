@@ -2,11 +2,16 @@
 /* Requests about attributes and the filesystem, and what tells the kernel that its copies are old. */
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "fuse/late.h"
 #include "fuse/message.h"
 #include "fuse/session.h"
+#include "fuse/view.h"
 
 static_assert(FUSE_SET_ATTR_MODE == UMBRA_SET_MODE && FUSE_SET_ATTR_UID == UMBRA_SET_UID &&
 		      FUSE_SET_ATTR_GID == UMBRA_SET_GID && FUSE_SET_ATTR_SIZE == UMBRA_SET_SIZE &&
@@ -33,11 +38,59 @@ void um_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_attr(req, &attr.st, UM_FOREVER_SEC);
 }
 
+/* The size of a bound file is its view's. */
+static int set_size(struct um_mount *m, uint64_t ino, const struct umbra_attr *attr, unsigned mask,
+	bool wait, struct umbra_attr *out)
+{
+	int fd, err = um_views_change_begin(m->views, ino, wait, &fd);
+
+	if (err)
+		return err;
+	if (fd >= 0) {
+		err = ftruncate(fd, attr->st.st_size) ? -errno : 0;
+		mask &= ~UMBRA_SET_SIZE;
+	}
+	if (!err && mask)
+		err = umbra_setattr(m->fs, ino, attr, mask, out);
+	else if (!err)
+		err = umbra_getattr(m->fs, ino, out);
+	um_views_change_end(m->views, ino, fd);
+	return err;
+}
+
+/* A change of size that waits for a release. */
+struct late_size {
+	fuse_req_t req;
+	uint64_t ino;
+	unsigned mask;
+	struct umbra_attr attr;
+};
+
+static void reply_attr(fuse_req_t req, int err, const struct umbra_attr *attr)
+{
+	if (err)
+		fuse_reply_err(req, -err);
+	else
+		fuse_reply_attr(req, &attr->st, UM_FOREVER_SEC);
+}
+
+static void late_size(void *arg)
+{
+	struct late_size *late = arg;
+	struct umbra_attr out;
+	int err = set_size(um_of(late->req), late->ino, &late->attr, late->mask, true, &out);
+
+	reply_attr(late->req, err, &out);
+	free(late);
+}
+
 void um_op_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct umbra_attr in = {.st = *st}, out;
 	unsigned mask = (unsigned)to_set & SAME_BITS;
+	struct um_mount *m = um_of(req);
+	struct late_size *late;
 	int err;
 
 	(void)fi;
@@ -46,11 +99,16 @@ void um_op_setattr(
 	/* chown(path, -1, -1) comes with nothing to set, and drops set-id bits like any chown. */
 	if (to_set & KILL_SETID || !mask)
 		mask |= UMBRA_SET_KILLPRIV;
-	err = umbra_setattr(um_of(req)->fs, ino, &in, mask, &out);
-	if (err)
-		fuse_reply_err(req, -err);
+	if (mask & UMBRA_SET_SIZE)
+		err = set_size(m, ino, &in, mask, false, &out);
 	else
-		fuse_reply_attr(req, &out.st, UM_FOREVER_SEC);
+		err = umbra_setattr(m->fs, ino, &in, mask, &out);
+	if (err == -EAGAIN && (late = malloc(sizeof(*late)))) {
+		*late = (struct late_size){req, ino, mask, in};
+		um_late(m, late_size, late);
+		return;
+	}
+	reply_attr(req, err, &out);
 }
 
 /*
@@ -73,6 +131,7 @@ void um_op_statfs(fuse_req_t req, fuse_ino_t ino)
 
 	(void)ino;
 	await_forgets(m);
+	um_views_sweep(m->views);
 	err = umbra_statfs(m->fs, &out);
 	if (err)
 		fuse_reply_err(req, -err);
@@ -118,14 +177,57 @@ bool um_has_setid(const struct um_mount *m, uint64_t ino)
 	       ((mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP));
 }
 
-int um_killpriv(const struct um_mount *m, uint64_t ino, uid_t uid)
+/* Has the caller's task that group among its own? */
+static bool has_group(const struct um_caller *caller, gid_t gid)
 {
-	struct umbra_attr in = {0}, out;
+	char path[32], *line = NULL, *at, *end;
+	bool found = caller->gid == gid;
+	size_t room = 0;
+	FILE *f;
+
+	if (found)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)caller->pid);
+	f = fopen(path, "re");
+	while (f && !found && getline(&line, &room, f) > 0) {
+		if (strncmp(line, "Groups:", 7) != 0)
+			continue;
+		for (at = line + 7; !found; at = end) {
+			unsigned long group = strtoul(at, &end, 10);
+
+			if (end == at)
+				break;
+			found = group == gid;
+		}
+		break;
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/*
+ * As setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid stays for members
+ * of the group only.
+ */
+int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
+{
+	unsigned mask = UMBRA_SET_KILLPRIV;
+	struct umbra_attr in, out;
+	mode_t mode;
 	int err;
 
-	if (uid == 0 || !um_has_setid(m, ino))
+	if (caller->uid == 0 || umbra_getattr(m->fs, ino, &in))
 		return 0;
-	err = umbra_setattr(m->fs, ino, &in, UMBRA_SET_KILLPRIV, &out);
+	mode = in.st.st_mode;
+	if (!S_ISREG(mode) || !(mode & (S_ISUID | S_ISGID)))
+		return 0;
+	if ((mode & (S_ISGID | S_IXGRP)) == S_ISGID && !has_group(caller, in.st.st_gid)) {
+		in.st.st_mode = mode & ~(mode_t)(S_ISUID | S_ISGID);
+		mask |= UMBRA_SET_MODE;
+	}
+	err = umbra_setattr(m->fs, ino, &in, mask, &out);
 	um_inval_attr(m, ino);
 	return err;
 }

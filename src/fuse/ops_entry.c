@@ -7,6 +7,7 @@
 
 #include "fuse/seam.h"
 #include "fuse/session.h"
+#include "fuse/view.h"
 
 struct um_caller um_caller_of(fuse_req_t req)
 {
@@ -112,6 +113,7 @@ void um_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_forget(m->fs, ino, n);
+	um_views_stir(m->views);
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_none(req);
 }
@@ -123,6 +125,7 @@ void um_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 	atomic_fetch_add(&m->forgetting, 1);
 	for (size_t i = 0; i < count; i++)
 		umbra_forget(m->fs, forgets[i].ino, forgets[i].nlookup);
+	um_views_stir(m->views);
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_none(req);
 }
@@ -180,6 +183,7 @@ static void reply_removed(fuse_req_t req, uint64_t dir, int err)
 
 void um_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
+	um_views_stir(um_of(req)->views);
 	reply_removed(req, parent, umbra_unlink(um_of(req)->fs, parent, name));
 }
 
@@ -194,6 +198,7 @@ void um_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 	struct um_mount *m = um_of(req);
 	int err = umbra_rename(m->fs, parent, name, newparent, newname, flags);
 
+	um_views_stir(m->views);
 	if (!err && newparent != parent)
 		err = um_dir_changed(m, newparent);
 	reply_removed(req, parent, err);
@@ -209,6 +214,7 @@ void um_op_create(
 	struct umbra_cred cred = um_cred(&caller);
 	struct fuse_entry_param entry;
 	struct umbra_attr attr;
+	struct um_grant grant;
 	int err = umbra_mknod(m->fs, parent, name, (mode & 07777) | S_IFREG, 0, &cred, &attr);
 
 	if (!err) {
@@ -223,8 +229,10 @@ void um_op_create(
 		return;
 	}
 	um_fill_entry(&attr, &entry);
-	um_open_answer(m, attr.st.st_ino, fi);
+	um_views_enter(m->views, attr.st.st_ino, O_RDWR, um_facts.tid, true, &grant);
+	um_open_answer(m, attr.st.st_ino, fi, &grant);
 	if (fuse_reply_create(req, &entry, fi)) {
+		um_views_leave(m->views, attr.st.st_ino, grant.seq);
 		umbra_file_release(m->fs, attr.st.st_ino, fi->flags);
 		umbra_forget(m->fs, attr.st.st_ino, 1);
 	}

@@ -5,10 +5,13 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "fuse/late.h"
 #include "fuse/proto.h"
 #include "fuse/seam.h"
 #include "fuse/session.h"
+#include "fuse/view.h"
 
 /* Bytes of one request when blocks cannot be shared, so that no request takes long. */
 #define COPY_STEP (64ull << 20)
@@ -20,13 +23,20 @@
  * opened with O_DIRECT, and all of them with cache=none, bypass it, where writers of one file need not
  * wait for each other. The kernel keeps the two coherent.
  */
-void um_open_answer(struct um_mount *m, uint64_t ino, struct fuse_file_info *fi)
+void um_open_answer(
+	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant)
 {
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 
-	fi->fh = (uint32_t)fi->flags;
+	fi->fh = (uint32_t)fi->flags | (uint64_t)grant->seq << UM_FH_SEQ_SHIFT;
+	if (grant->seq) {
+		um_facts.open_flags |= UM_FOPEN_PASSTHROUGH;
+		um_facts.backing = grant->backing;
+		fi->noflush = 1;
+		return;
+	}
 	fi->direct_io = m->opt->cache_none || (fi->flags & O_DIRECT);
-	fi->keep_cache = !fi->direct_io;
+	fi->keep_cache = !fi->direct_io && !grant->stale;
 	fi->noflush = 1; /* nothing of ours waits for close(2) */
 	if (!fi->direct_io)
 		return;
@@ -56,15 +66,55 @@ static void note_atime(struct um_mount *m, uint64_t ino, int flags, const struct
 		um_inval_attr(m, ino);
 }
 
-void um_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+/* O_TRUNC of a bound file is carried out on the view, so that its pages go too. */
+static int open_file(struct um_mount *m, uint64_t ino, int flags, bool wait, struct um_grant *grant)
+{
+	bool kill = um_facts.kill_setid;
+	struct umbra_attr none = {0};
+	int err = um_views_enter(m->views, ino, flags, um_facts.tid, wait, grant);
+	bool cut;
+
+	if (err)
+		return err;
+	cut = grant->fd >= 0 && (flags & O_TRUNC);
+	err = umbra_file_open(m->fs, ino, cut ? flags & ~O_TRUNC : flags, kill);
+	if (!err && cut) {
+		err = ftruncate(grant->fd, 0) ? -errno : 0;
+		if (!err && kill)
+			err = umbra_setattr(m->fs, ino, &none, UMBRA_SET_KILLPRIV, &none);
+		if (err)
+			umbra_file_release(m->fs, ino, flags);
+	}
+	if (err)
+		um_views_leave(m->views, ino, grant->seq);
+	return err;
+}
+
+/* An open that waits for a release. */
+struct late_open {
+	fuse_req_t req;
+	fuse_ino_t ino;
+	struct fuse_file_info fi;
+};
+
+static void late_open(void *arg);
+
+static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, bool wait)
 {
 	struct um_mount *m = um_of(req);
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
+	struct late_open *late;
 	struct timespec before;
+	struct um_grant grant;
 	int err;
 
 	clock_gettime(CLOCK_REALTIME_COARSE, &before);
-	err = umbra_file_open(m->fs, ino, fi->flags, um_facts.kill_setid);
+	err = open_file(m, ino, fi->flags, wait, &grant);
+	if (err == -EAGAIN && (late = malloc(sizeof(*late)))) {
+		*late = (struct late_open){req, ino, *fi};
+		um_late(m, late_open, late);
+		return;
+	}
 	if (err) {
 		fuse_reply_err(req, -err);
 		return;
@@ -73,9 +123,24 @@ void um_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		um_inval_attr(m, ino);
 	else
 		note_atime(m, ino, fi->flags, &before);
-	um_open_answer(m, ino, fi);
-	if (fuse_reply_open(req, fi))
+	um_open_answer(m, ino, fi, &grant);
+	if (fuse_reply_open(req, fi)) {
 		umbra_file_release(m->fs, ino, fi->flags);
+		um_views_leave(m->views, ino, grant.seq);
+	}
+}
+
+static void late_open(void *arg)
+{
+	struct late_open late = *(struct late_open *)arg;
+
+	free(arg);
+	do_open(late.req, late.ino, &late.fi, true);
+}
+
+void um_op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	do_open(req, ino, fi, false);
 }
 
 void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -85,6 +150,7 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	/* The flags it was opened with: those in the request may have been changed with fcntl(2). */
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_file_release(m->fs, ino, (int)(uint32_t)fi->fh);
+	um_views_leave(m->views, ino, (uint32_t)(fi->fh >> UM_FH_SEQ_SHIFT));
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_err(req, 0);
 }
@@ -133,6 +199,12 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		umbra_removexattr(m->fs, ino, "security.capability");
 	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
 	n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
+	if (n == -ENOSPC && m->views) {
+		/* A view that nobody uses may hold what was removed. */
+		um_views_stir(m->views);
+		um_views_sweep(m->views);
+		n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
+	}
 	if (n >= 0 && kill)
 		um_inval_attr(m, ino);
 	if (n < 0)
@@ -144,6 +216,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)fi;
+	um_views_flush(um_of(req)->views, ino);
 	fuse_reply_err(req, -umbra_fsync(um_of(req)->fs, ino, datasync));
 }
 
@@ -151,45 +224,87 @@ void um_op_fallocate(
 	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
 	struct um_mount *m = um_of(req);
-	int err = um_killpriv(m, ino, fuse_req_ctx(req)->uid);
+	struct um_caller caller = um_caller_of(req);
+	int err = um_killpriv(m, ino, &caller);
+
+	int fd;
 
 	(void)fi;
 	if (!err)
+		err = um_views_change_begin(m->views, ino, true, &fd);
+	if (err) {
+		fuse_reply_err(req, -err);
+		return;
+	}
+	if (fd >= 0)
+		err = fallocate(fd, mode, off, len) ? -errno : 0;
+	else
 		err = umbra_fallocate(m->fs, ino, mode, (uint64_t)off, (uint64_t)len);
+	um_views_change_end(m->views, ino, fd);
 	fuse_reply_err(req, -err);
 }
 
 void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	uint64_t out;
-	int err = umbra_lseek(um_of(req)->fs, ino, (uint64_t)off, whence, &out);
+	int err;
 
 	(void)fi;
+	um_views_flush(um_of(req)->views, ino);
+	err = umbra_lseek(um_of(req)->fs, ino, (uint64_t)off, whence, &out);
 	if (err)
 		fuse_reply_err(req, -err);
 	else
 		fuse_reply_lseek(req, (off_t)out);
 }
 
-ssize_t um_copy(struct um_mount *m, uid_t uid, uint64_t src, uint64_t src_off, uint64_t dst,
-	uint64_t dst_off, uint64_t len)
+/* To a bound file: through its view, where all its readers and mappings look. */
+static ssize_t copy_bytes(
+	struct um_mount *m, uint64_t src, uint64_t src_off, int fd, uint64_t dst_off, uint64_t len)
 {
-	int err = um_killpriv(m, dst, uid);
+	size_t size = len < UM_MAX_IO ? (size_t)len : UM_MAX_IO;
+	void *buf = malloc(size ? size : 1);
+	ssize_t n = buf ? umbra_read(m->fs, src, buf, size, src_off) : -ENOMEM;
 
+	if (n > 0) {
+		n = pwrite(fd, buf, (size_t)n, (off_t)dst_off);
+		if (n < 0)
+			n = -errno;
+	}
+	free(buf);
+	return n;
+}
+
+ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
+	uint64_t dst, uint64_t dst_off, uint64_t len)
+{
+	int err = um_killpriv(m, dst, caller);
+	ssize_t n;
+	int fd;
+
+	um_views_flush(m->views, src);
+	if (!err)
+		err = um_views_change_begin(m->views, dst, true, &fd);
 	if (err)
 		return err;
 	if ((src_off ^ dst_off) % BLOCK && len > COPY_STEP)
 		len = COPY_STEP;
 	if (len > INT64_MAX / 2)
 		len = INT64_MAX / 2;
-	return umbra_copy_range(m->fs, src, src_off, dst, dst_off, len);
+	if (fd >= 0)
+		n = copy_bytes(m, src, src_off, fd, dst_off, len);
+	else
+		n = umbra_copy_range(m->fs, src, src_off, dst, dst_off, len);
+	um_views_change_end(m->views, dst, fd);
+	return n;
 }
 
 void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
 {
-	ssize_t n = um_copy(um_of(req), fuse_req_ctx(req)->uid, src, (uint64_t)src_off, dst,
-		(uint64_t)dst_off, len);
+	struct um_caller caller = um_caller_of(req);
+	ssize_t n = um_copy(um_of(req), &caller, src, (uint64_t)src_off, dst, (uint64_t)dst_off,
+		len);
 
 	(void)src_fi, (void)dst_fi, (void)flags;
 	if (n < 0)

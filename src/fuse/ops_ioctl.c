@@ -10,11 +10,13 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "fuse/ask.h"
 #include "fuse/door.h"
 #include "fuse/ioctl.h"
 #include "fuse/message.h"
 #include "fuse/session.h"
 #include "fuse/text.h"
+#include "fuse/view.h"
 
 /* FS_IOC_SHUTDOWN, also known as XFS_IOC_GOINGDOWN. It says "read" of an argument that it takes in. */
 #define UM_IOC_GOINGDOWN _IOR('X', 125, __u32)
@@ -253,6 +255,25 @@ static int map_one(void *arg, const struct umbra_extent *extent)
 	return 0;
 }
 
+/* The clones of views are nobody's business. */
+static void discount_map(const struct ioctl_in *io, struct um_ioc_map *out)
+{
+	struct umbra_content content;
+
+	if (!io->m->views || umbra_content(io->m->fs, io->ino, &content))
+		return;
+	for (unsigned i = 0; i < out->count; i++) {
+		struct um_ioc_extent *e = &out->ext[i];
+		unsigned n = um_views_count(io->m->views, e->lba);
+
+		if (content.kind == UMBRA_CONTENT_ROOT)
+			n += um_views_count(io->m->views, content.root);
+		e->refs -= n < e->refs ? n : e->refs - !!e->refs;
+		if (e->refs <= 1)
+			e->flags &= ~UM_EXT_SHARED;
+	}
+}
+
 static int do_map(const struct ioctl_in *io)
 {
 	struct um_ioc_map *out;
@@ -268,12 +289,14 @@ static int do_map(const struct ioctl_in *io)
 	if (!out)
 		return -ENOMEM;
 	memcpy(out, io->in, offsetof(struct um_ioc_map, count));
+	um_views_flush(io->m->views, io->ino);
 	err = umbra_getattr(io->m->fs, io->ino, &attr);
 	if (!err)
 		err = umbra_map(io->m->fs, io->ino, out->off, out->len, map_one, &map);
 	if (err >= 0) {
 		uint64_t size = (uint64_t)attr.st.st_size;
 
+		discount_map(io, out);
 		/* The range reached the end of the file, so the last one is the file's last. */
 		if (!map.more && out->count && (out->off >= size || out->len >= size - out->off))
 			out->ext[out->count - 1].flags |= UM_EXT_LAST;
@@ -324,11 +347,37 @@ static int do_owners(const struct ioctl_in *io)
 		err = umbra_owners(io->m->fs, io->ino, out->first, in);
 	}
 	if (!err) {
+		um_views_discount_owners(io->m->views, in);
 		fill_owners(out, in);
 		err = answer(io, out, sizeof(*out));
 	}
 	free(in);
 	free(out);
+	return err;
+}
+
+/* Masters, shadows and owners: ask.c. */
+static int do_ask(const struct ioctl_in *io)
+{
+	bool root = fuse_req_ctx(io->req)->uid == 0;
+	size_t size = _IOC_SIZE(io->cmd);
+	void *page;
+	int err;
+
+	if (io->in_size < size)
+		return -EINVAL;
+	if (!root && io->cmd != UM_IOC_SHADOWS)
+		return -EPERM;
+	if (!readable(io))
+		return -EBADF;
+	page = malloc(size);
+	if (!page)
+		return -ENOMEM;
+	memcpy(page, io->in, size);
+	err = um_ask(io->m->fs, io->ino, io->cmd, root, page);
+	if (!err)
+		err = answer(io, page, size);
+	free(page);
 	return err;
 }
 
@@ -406,6 +455,8 @@ static int dedupe(const struct ioctl_in *io, uint64_t src, struct um_ioc_clone *
 		len = (uint64_t)attr.st.st_size - want->src_off;
 	if (len > DEDUPE_STEP)
 		len = DEDUPE_STEP;
+	um_views_flush(io->m->views, src);
+	um_views_flush(io->m->views, io->ino);
 	err = umbra_dedupe_range(
 		io->m->fs, src, want->src_off, len, io->ino, want->dst_off, &same, &done);
 	if (err)
@@ -419,7 +470,7 @@ static int dedupe(const struct ioctl_in *io, uint64_t src, struct um_ioc_clone *
 
 static int check_clone(const struct ioctl_in *io, const struct um_ioc_clone *want)
 {
-	int err;
+	struct um_caller caller;
 
 	if (want->op != UM_CLONE_RANGE && want->op != UM_CLONE_DEDUPE)
 		return -EINVAL;
@@ -429,8 +480,8 @@ static int check_clone(const struct ioctl_in *io, const struct um_ioc_clone *wan
 		return may_dedupe(io);
 	if (!writable(io) || ((int)io->fh & O_APPEND))
 		return -EBADF;
-	err = um_killpriv(io->m, io->ino, fuse_req_ctx(io->req)->uid);
-	return err;
+	caller = um_caller_of(io->req);
+	return um_killpriv(io->m, io->ino, &caller);
 }
 
 static int do_clone(const struct ioctl_in *io)
@@ -476,6 +527,9 @@ static const struct {
 	{UM_IOC_TEXT, do_text},
 	{UM_IOC_MAP, do_map},
 	{UM_IOC_OWNERS, do_owners},
+	{UM_IOC_SHADOWS, do_ask},
+	{UM_IOC_LBA_OWNERS, do_ask},
+	{UM_IOC_PATHS, do_ask},
 	{UM_IOC_TOKEN, do_token},
 	{UM_IOC_CLONE, do_clone},
 };

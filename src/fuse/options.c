@@ -15,6 +15,8 @@ enum kind {
 	ATIME,   /* value: enum umbra_atime */
 	DATA,    /* value: enum umbra_data_mode */
 	CACHE,   /* value: none or not */
+	SHARE,   /* value: enum um_share_policy */
+	SIZE,    /* after '=': bytes, with K, M or G */
 	NUMBER,  /* after '=', within limits */
 	OTHER,   /* allow_other */
 	REMOUNT, /* remount */
@@ -57,7 +59,12 @@ static const struct word words[] = {
 	{"data=inplace", DATA, UMBRA_DATA_INPLACE, NULL},
 	{"cache=auto", CACHE, 0, NULL},
 	{"cache=none", CACHE, 1, NULL},
+	{"share=auto", SHARE, UM_SHARE_AUTO, NULL},
+	{"share=all", SHARE, UM_SHARE_ALL, NULL},
+	{"share=immutable", SHARE, UM_SHARE_IMMUTABLE, NULL},
+	{"share=off", SHARE, UM_SHARE_OFF, NULL},
 	{"commit=", NUMBER, 0, NULL},
+	{"shadow_mem=", SIZE, 0, NULL},
 	{"threads=", NUMBER, 1, NULL},
 	{"allow_other", OTHER, 0, NULL},
 	{"remount", REMOUNT, 0, NULL},
@@ -99,6 +106,7 @@ void um_options_init(struct um_options *opt, bool privileged)
 {
 	*opt = (struct um_options){
 		.allow_other = privileged,
+		.share = UM_SHARE_AUTO,
 		.ms_flags = privileged ? 0 : NO_DEVICES,
 	};
 }
@@ -140,6 +148,31 @@ static int take_number(
 		opt->threads = (unsigned)n;
 	else
 		opt->fs.commit_seconds = (unsigned)n;
+	return 0;
+}
+
+/* 0 means none; the engine's 0 is its default. */
+static int take_shadow_mem(struct um_options *opt, const char *text, char *msg, size_t len)
+{
+	static const char units[] = "KMG";
+	const char *digits = strchr(text, '=') + 1, *unit;
+	unsigned long long n;
+	char *end;
+	bool good;
+
+	errno = 0;
+	n = strtoull(digits, &end, 10);
+	good = !errno && end != digits && *digits >= '0' && *digits <= '9';
+	unit = *end ? strchr(units, *end & ~0x20) : NULL;
+	if (*end) {
+		good = good && unit && !end[1] && n < 1ull << 32;
+		n <<= unit ? 10 * (unit - units + 1) : 0;
+	}
+	if (!good || (n && n < 1u << 20) || n > 1ull << 40) {
+		snprintf(msg, len, "option %s wants 0, or a size from 1M to 1024G", text);
+		return -EINVAL;
+	}
+	opt->fs.shadow_mem = n ? n : UMBRA_SHADOW_NONE;
 	return 0;
 }
 
@@ -187,6 +220,11 @@ static int take_word(
 	case CACHE:
 		opt->cache_none = word->value;
 		break;
+	case SHARE:
+		opt->share = (enum um_share_policy)word->value;
+		break;
+	case SIZE:
+		return take_shadow_mem(opt, text, msg, len);
 	case NUMBER:
 		return take_number(opt, word, text, msg, len);
 	case OTHER:
@@ -261,6 +299,9 @@ int um_options_parse(
 		err = -EINVAL;
 	}
 	opt->fs.readonly = opt->ms_flags & MS_RDONLY;
+	/* What the kernel does not keep needs no shadow. */
+	if (opt->cache_none)
+		opt->fs.shadow_mem = UMBRA_SHADOW_NONE;
 	free(copy);
 	return err;
 }

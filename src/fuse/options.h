@@ -5,11 +5,20 @@
 
 #include "umbra/umbra.h"
 
+/* Which files of shared content are opened through views (view.h). */
+enum um_share_policy {
+	UM_SHARE_OFF,
+	UM_SHARE_IMMUTABLE, /* immutable ones */
+	UM_SHARE_AUTO,      /* all that no writer was seen to come to while they were read */
+	UM_SHARE_ALL,
+};
+
 struct um_options {
 	struct umbra_options fs; /* wait_lock is the daemon's own business */
 	unsigned long ms_flags; /* MS_* of mount(2): ro, nosuid, nodev, noexec, sync, dirsync ... */
 	unsigned long ms_named; /* which of them an option spoke of, for or against */
 	bool cache_none;        /* no file page stays in the kernel's page cache */
+	enum um_share_policy share;
 	bool allow_other;
 	bool remount;       /* the helper's business */
 	unsigned threads;   /* 0: chosen from the number of processors */

@@ -3,6 +3,7 @@
 #include "fuse/seam.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/stat.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -10,7 +11,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "fuse/door.h"
 #include "fuse/proto.h"
+#include "fuse/view.h"
 
 _Thread_local struct um_facts um_facts;
 
@@ -74,6 +77,7 @@ static void do_tmpfile(const struct raw *raw)
 		struct fuse_open_out open;
 	} out = {0};
 	struct fuse_file_info fi = {0};
+	struct um_grant grant;
 	int err;
 
 	if (raw->len < sizeof(*in)) {
@@ -87,7 +91,8 @@ static void do_tmpfile(const struct raw *raw)
 		return;
 	}
 	fi.flags = (int)in->flags;
-	um_open_answer(raw->m, attr.st.st_ino, &fi);
+	um_views_enter(raw->m->views, attr.st.st_ino, O_RDWR, raw->in->pid, true, &grant);
+	um_open_answer(raw->m, attr.st.st_ino, &fi, &grant);
 	out.entry.nodeid = attr.st.st_ino;
 	out.entry.generation = attr.generation;
 	out.entry.entry_valid = out.entry.attr_valid = (uint64_t)UM_FOREVER_SEC;
@@ -95,6 +100,7 @@ static void do_tmpfile(const struct raw *raw)
 	out.open.fh = fi.fh;
 	out.open.open_flags = um_open_bits(&fi) | um_facts.open_flags;
 	if (reply(raw, 0, &out, sizeof(out))) {
+		um_views_leave(raw->m->views, attr.st.st_ino, 0);
 		umbra_file_release(raw->m->fs, attr.st.st_ino, (int)in->flags);
 		umbra_forget(raw->m->fs, attr.st.st_ino, 1);
 	}
@@ -142,6 +148,7 @@ static void do_statx(const struct raw *raw)
 static void do_copy64(const struct raw *raw)
 {
 	const struct fuse_copy_file_range_in *in = (const void *)raw->arg;
+	struct um_caller caller;
 	struct um_copy_out out;
 	ssize_t n;
 
@@ -149,7 +156,8 @@ static void do_copy64(const struct raw *raw)
 		reply(raw, -EINVAL, NULL, 0);
 		return;
 	}
-	n = um_copy(raw->m, raw->in->uid, raw->in->nodeid, in->off_in, in->nodeid_out, in->off_out,
+	caller = caller_of(raw, 0);
+	n = um_copy(raw->m, &caller, raw->in->nodeid, in->off_in, in->nodeid_out, in->off_out,
 		in->len);
 	out.bytes_copied = n < 0 ? 0 : (uint64_t)n;
 	reply(raw, n < 0 ? (int)n : 0, &out, sizeof(out));
@@ -195,7 +203,8 @@ static void note_init(struct um_mount *m, const struct raw *raw)
 
 static void note_facts(const struct raw *raw)
 {
-	um_facts = (struct um_facts){.unique = raw->in->unique, .opcode = raw->in->opcode};
+	um_facts = (struct um_facts){
+		.unique = raw->in->unique, .opcode = raw->in->opcode, .tid = raw->in->pid};
 	if (raw->in->opcode == FUSE_WRITE && raw->len >= sizeof(struct fuse_write_in))
 		um_facts.kill_setid = ((const struct fuse_write_in *)raw->arg)->write_flags &
 				      FUSE_WRITE_KILL_SUIDGID;
@@ -218,7 +227,9 @@ bool um_seam_request(struct um_mount *m, void *buf, size_t len)
 		note_init(m, &raw);
 		return false;
 	case FUSE_INTERRUPT:
-		/* Every request ends soon by itself; locks, the ones that wait, are the kernel's. */
+		/* Only clones may take long; locks, which could wait, are the kernel's. */
+		if (raw.len >= sizeof(uint64_t) && m->door)
+			um_door_interrupt(m->door, *(const uint64_t *)(const void *)raw.arg);
 		return true;
 	case FUSE_SETXATTR:
 		do_setxattr(&raw);
@@ -248,17 +259,27 @@ bool um_seam_request(struct um_mount *m, void *buf, size_t len)
  */
 static void patch_init(const struct um_mount *m, struct um_init_out *out)
 {
-	const uint64_t want = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
-			      FUSE_INIT_EXT | UM_INIT_DIRECT_IO_ALLOW_MMAP | UM_INIT_HAS_RESEND;
+	uint64_t want = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
+			FUSE_INIT_EXT | UM_INIT_DIRECT_IO_ALLOW_MMAP | UM_INIT_HAS_RESEND;
 	const uint64_t refuse = FUSE_AUTO_INVAL_DATA | FUSE_HANDLE_KILLPRIV | FUSE_POSIX_LOCKS |
 				FUSE_FLOCK_LOCKS | FUSE_WRITEBACK_CACHE;
 	uint64_t flags = out->flags | (uint64_t)out->flags2 << 32;
 
+	if (m->opt->share != UM_SHARE_OFF && !m->opt->cache_none)
+		want |= UM_INIT_PASSTHROUGH;
 	flags |= want & m->offered;
 	flags &= ~refuse;
 	out->flags = (uint32_t)flags;
 	out->flags2 = flags & FUSE_INIT_EXT ? (uint32_t)(flags >> 32) : 0;
-	out->max_stack_depth = 0; /* no file of ours is backed by another */
+	/* With it at 0 no file of ours is backed by another, and two overlays may be stacked on us. */
+	out->max_stack_depth = flags & UM_INIT_PASSTHROUGH ? 1 : 0;
+}
+
+static void patch_open(struct fuse_open_out *out)
+{
+	out->open_flags |= um_facts.open_flags;
+	if (um_facts.backing)
+		out->padding = (uint32_t)um_facts.backing;
 }
 
 static void patch_reply(struct um_mount *m, struct iovec *iov, int count)
@@ -278,8 +299,7 @@ static void patch_reply(struct um_mount *m, struct iovec *iov, int count)
 		/* fall through */
 	case FUSE_OPEN:
 		if (iov[1].iov_len == off + sizeof(struct fuse_open_out))
-			((struct fuse_open_out *)(void *)((char *)iov[1].iov_base + off))
-				->open_flags |= um_facts.open_flags;
+			patch_open((void *)((char *)iov[1].iov_base + off));
 		break;
 	default:
 		break;

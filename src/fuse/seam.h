@@ -13,8 +13,10 @@
 struct um_facts {
 	uint64_t unique;
 	uint32_t opcode;
+	uint32_t tid;        /* of the caller; 0: in a foreign pid namespace */
 	bool kill_setid;     /* WRITE, OPEN: the kernel asks to drop set-id bits */
 	uint32_t open_flags; /* OPEN, CREATE: FOPEN_* bits for the answer that libfuse lacks */
+	int32_t backing;     /* OPEN: id of the file that the open is passed through to, or 0 */
 };
 extern _Thread_local struct um_facts um_facts;
 

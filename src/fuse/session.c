@@ -17,10 +17,12 @@
 #include <unistd.h>
 
 #include "fuse/door.h"
+#include "fuse/late.h"
 #include "fuse/message.h"
 #include "fuse/mounts.h"
 #include "fuse/proto.h"
 #include "fuse/seam.h"
+#include "fuse/view.h"
 
 #define DRAIN_SEC 10 /* after a signal: how long users of the mount may take to leave it */
 #define READ_AHEAD_KB 1024
@@ -400,10 +402,13 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 		prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 		tune(m);
 	}
-	err = start_workers(m);
+	err = um_views_start(m, &m->views);
+	if (!err)
+		err = start_workers(m);
 	if (!err) {
 		if (ready)
 			ready(arg);
+		um_views_guarded(m->views);
 		serve_until_end(m, signals);
 	}
 	stop_workers(m);
@@ -416,6 +421,8 @@ void um_mount_free(struct um_mount *m)
 	if (!m)
 		return;
 	um_door_close(m->door);
+	um_late_wait(m);
+	um_views_stop(m->views);
 	if (m->se) {
 		if (m->dev)
 			detach(m);

@@ -26,6 +26,8 @@
 #define UM_FH_KILLCAP (1ull << 32) /* handle: file had security.capability, see ops_file.c */
 
 struct um_door;
+struct um_views;
+struct um_grant;
 
 /* A mount. Made by um_mount_new, served by um_mount_serve. */
 struct um_mount {
@@ -38,6 +40,8 @@ struct um_mount {
 	bool inited;
 	uint64_t offered;       /* INIT flags of the kernel */
 	struct um_door *door;   /* clones, tokens: door.c */
+	struct um_views *views; /* shared page cache: view.h; NULL: none */
+	atomic_uint late;       /* requests in threads of their own: late.h */
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	pthread_t *workers;
@@ -93,7 +97,7 @@ void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_
 /* Would a write by an unprivileged caller drop set-id bits of this file? */
 bool um_has_setid(const struct um_mount *m, uint64_t ino);
 /* Content changed by caller in a way that the kernel sends no kill flag for: drops set-id bits. */
-int um_killpriv(const struct um_mount *m, uint64_t ino, uid_t uid);
+int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller);
 
 /* ---- ops_*.c ------------------------------------------------------------------------------------------ */
 
@@ -138,10 +142,11 @@ void um_op_fallocate(
 void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
-ssize_t um_copy(struct um_mount *m, uid_t uid, uint64_t src, uint64_t src_off, uint64_t dst,
+ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off, uint64_t dst,
 	uint64_t dst_off, uint64_t len);
-/* The answer's flags for a file opened with open(2) flags; also sets fi->fh. */
-void um_open_answer(struct um_mount *m, uint64_t ino, struct fuse_file_info *fi);
+/* The answer's flags for a file opened with open(2) flags, as granted; also sets fi->fh. */
+void um_open_answer(
+	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);
 /* FOPEN_* bits of the same, for answers that the seam writes. */
 uint32_t um_open_bits(const struct fuse_file_info *fi);
 

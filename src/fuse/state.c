@@ -19,8 +19,8 @@
 
 #include "fuse/message.h"
 
-#define EXEC_FLAG 0x20       /* __FMODE_EXEC of the kernel: open for exec */
-#define WAIT_NSEC 20000000   /* for the release of what was closed just now */
+#define EXEC_FLAG 0x20      /* __FMODE_EXEC of the kernel: open for exec */
+#define WAIT_NSEC 100000000 /* for the release of what was closed just now */
 #define ANY_WRITE (S_IWUSR | S_IWGRP | S_IWOTH)
 
 static struct um_share **share_slot(struct um_views *v, uint64_t ino)
@@ -78,7 +78,7 @@ static void detach(struct um_views *v, struct um_share *s)
 	pthread_cond_broadcast(&v->changed);
 	if (view->users || view->state != UM_VIEW_READY)
 		return;
-	if (view->bound) {
+	if (view->bound || !view->listed) {
 		um_view_bury(v, view);
 	} else {
 		um_view_set_idle(v, view, true);
@@ -220,8 +220,7 @@ static bool policy(
 
 /* ---- opens ------------------------------------------------------------------------------------------------ */
 
-static int grant_view(
-	struct um_views *v, struct um_share *s, uint32_t tid, struct um_grant *out)
+static int grant_view(struct um_views *v, struct um_share *s, uint32_t tid, struct um_grant *out)
 {
 	struct um_pending *p = malloc(sizeof(*p));
 
@@ -344,25 +343,21 @@ static int bind_view(struct um_views *v, struct um_share *s)
 	return 0;
 }
 
-/* Until the file has left its view, for a while; not all workers may wait at once. */
+/* Until the file has left its view, for a while: the release of what was just closed is on its way. */
 static void await_leave(struct um_views *v, uint64_t ino)
 {
 	struct timespec until;
 	struct um_share *s;
 
-	if (2 * v->nwaiting >= v->m->nworkers)
-		return;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_nsec += WAIT_NSEC;
 	if (until.tv_nsec >= 1000000000) {
 		until.tv_nsec -= 1000000000;
 		until.tv_sec++;
 	}
-	v->nwaiting++;
 	while ((s = um_share_find(v, ino)) && s->view && !s->busy)
 		if (pthread_cond_timedwait(&v->changed, &v->lock, &until))
 			break;
-	v->nwaiting--;
 }
 
 /* The file's, not busy; NULL without memory. */
@@ -376,13 +371,18 @@ static struct um_share *share_calm(struct um_views *v, uint64_t ino)
 }
 
 /* Makes the file one that may change: cached, or bound. */
-static int allow_change(struct um_views *v, uint64_t ino, struct um_share **out)
+static int allow_change(struct um_views *v, uint64_t ino, bool wait, struct um_share **out)
 {
 	struct um_share *s = share_calm(v, ino);
 
 	if (s && s->view && !s->view->bound) {
+		bool shared = s->view->users > 1 || s->view->unpaired;
+
 		be_wary(v, ino);
-		if (s->view->users > 1 || s->view->unpaired)
+		*out = s;
+		if (shared && !wait)
+			return -EAGAIN;
+		if (shared)
 			await_leave(v, ino);
 		s = share_calm(v, ino);
 	}
@@ -398,7 +398,7 @@ static int allow_change(struct um_views *v, uint64_t ino, struct um_share **out)
 }
 
 int um_views_enter(
-	struct um_views *v, uint64_t ino, int flags, uint32_t tid, struct um_grant *out)
+	struct um_views *v, uint64_t ino, int flags, uint32_t tid, bool wait, struct um_grant *out)
 {
 	bool changes = (flags & O_ACCMODE) != O_RDONLY || (flags & O_TRUNC);
 	struct um_share *s;
@@ -409,7 +409,7 @@ int um_views_enter(
 		return 0;
 	pthread_mutex_lock(&v->lock);
 	if (changes) {
-		err = allow_change(v, ino, &s);
+		err = allow_change(v, ino, wait, &s);
 		if (!err && s->view)
 			err = grant_view(v, s, tid, out);
 		else if (!err)
@@ -460,7 +460,7 @@ void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq)
 
 /* ---- changes from elsewhere ---------------------------------------------------------------------------- */
 
-int um_views_change_begin(struct um_views *v, uint64_t ino, int *out_fd)
+int um_views_change_begin(struct um_views *v, uint64_t ino, bool wait, int *out_fd)
 {
 	struct um_share *s;
 	int err;
@@ -469,7 +469,7 @@ int um_views_change_begin(struct um_views *v, uint64_t ino, int *out_fd)
 	if (!v)
 		return 0;
 	pthread_mutex_lock(&v->lock);
-	err = allow_change(v, ino, &s);
+	err = allow_change(v, ino, wait, &s);
 	if (err && s) {
 		um_share_settle(v, s);
 	} else if (!err && s->view) {

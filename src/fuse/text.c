@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/view.h"
+
 static void add_number(void *arg, const char *name, uint64_t value)
 {
 	json_object_object_add(arg, name, json_object_new_uint64(value));
@@ -27,6 +29,7 @@ static void fill_stat(struct um_mount *m, struct json_object *obj)
 	umbra_stat(m->fs, add_number, obj);
 	add_number(obj, "fuse_requests", atomic_load_explicit(&m->requests, memory_order_relaxed));
 	add_number(obj, "fuse_threads", m->nworkers);
+	um_views_stat(m->views, add_number, obj);
 }
 
 static int fill_info(struct um_mount *m, struct json_object *obj)

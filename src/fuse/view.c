@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -292,6 +293,18 @@ static void inter(struct um_views *v)
 	pthread_mutex_lock(&v->lock);
 }
 
+/* How many views' clones are among a block's owners; counts no further than to `enough`. */
+static unsigned owned_by_views(const struct um_views *v, uint64_t lba, unsigned enough)
+{
+	unsigned n = 0;
+
+	for (unsigned b = 0; b < UM_VIEW_BUCKETS && n < enough; b++)
+		for (const struct um_view *view = v->by_id[b]; view; view = view->next_id)
+			if (view->hidden_ino && lba && umbra_content_has(&view->content, lba))
+				n++;
+	return n;
+}
+
 /*
  * Of an idle view's content there are its clone and at most one file: nothing left to share. Called and
  * returns with the lock held, given up meanwhile; the view is not idle then.
@@ -307,7 +320,7 @@ static bool is_alone(struct um_views *v, struct um_view *view)
 	alone = umbra_content(v->m->fs, clone, &now) || now.owners <= 2;
 	pthread_mutex_lock(&v->lock);
 	view->reading--;
-	return alone;
+	return alone || now.owners <= 1 + owned_by_views(v, now.lba, now.owners);
 }
 
 static void sweep(struct um_views *v)
@@ -343,20 +356,31 @@ void um_views_sweep(struct um_views *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
-void um_views_sweep_one(struct um_views *v, uint64_t ino)
+unsigned um_views_count(struct um_views *v, uint64_t lba)
 {
-	struct umbra_content content;
-	struct um_view *view;
+	unsigned n;
 
-	if (!v || umbra_content(v->m->fs, ino, &content))
-		return;
+	if (!v || !lba)
+		return 0;
 	pthread_mutex_lock(&v->lock);
-	view = um_view_by_content(v, &content);
-	if (view && view->idle)
-		um_view_bury(v, view);
-	while (v->dead)
-		inter(v);
+	n = v->m->opt->fs.readonly ? 0 : owned_by_views(v, lba, UINT_MAX);
 	pthread_mutex_unlock(&v->lock);
+	return n;
+}
+
+static void discount(struct um_views *v, uint64_t lba, uint32_t *refs)
+{
+	unsigned n = um_views_count(v, lba);
+
+	*refs -= n < *refs ? n : *refs - !!*refs;
+}
+
+void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners)
+{
+	for (unsigned i = 0; i < owners->nnode; i++)
+		discount(v, owners->node[i].lba, &owners->node[i].parents);
+	for (unsigned i = 0; i < owners->nrun; i++)
+		discount(v, owners->run[i].lba, &owners->run[i].refs);
 }
 
 void um_views_stir(struct um_views *v)
@@ -391,6 +415,17 @@ static void tell_kernel(struct um_views *v)
 	}
 }
 
+static void tick(struct um_views *v)
+{
+	if (v->enabled && !um_guardian_there(v->guardian)) {
+		v->enabled = false;
+		um_message(UMBRA_LOG_WARN,
+			"the guardian was killed: clones no longer share page cache");
+	}
+	if (v->stirred)
+		sweep(v);
+}
+
 static void *keeper(void *arg)
 {
 	struct um_views *v = arg;
@@ -406,9 +441,8 @@ static void *keeper(void *arg)
 		} else {
 			clock_gettime(CLOCK_MONOTONIC, &until);
 			until.tv_sec += TICK_SEC;
-			if (pthread_cond_timedwait(&v->work, &v->lock, &until) == ETIMEDOUT &&
-				v->stirred)
-				sweep(v);
+			if (pthread_cond_timedwait(&v->work, &v->lock, &until) == ETIMEDOUT)
+				tick(v);
 		}
 	}
 	pthread_mutex_unlock(&v->lock);

@@ -39,18 +39,20 @@ void um_views_stop(struct um_views *v);
 
 /*
  * Counts an open of ino with open(2) flags by task `tid`, and says how to answer it. -ETXTBSY: a writer,
- * and the file is open through a view that other files use too. Every one is followed by one leave.
+ * and the file is open through a view that other files use too. That takes a while to say, since a
+ * release may be on its way: -EAGAIN unless the caller may wait. Every one that succeeds is followed by
+ * one leave.
  */
 int um_views_enter(
-	struct um_views *v, uint64_t ino, int flags, uint32_t tid, struct um_grant *out);
+	struct um_views *v, uint64_t ino, int flags, uint32_t tid, bool wait, struct um_grant *out);
 void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq);
 
 /*
  * Around a change of content that does not come through the inode's own cache: SETATTR of the size,
- * fallocate, a clone, a copy. *out_fd: -1, or the descriptor through which it has to be made because
+ * fallocate, a clone, a copy. Errors as of enter. *out_fd: -1, or the descriptor through which it has to be made because
  * the inode is bound.
  */
-int um_views_change_begin(struct um_views *v, uint64_t ino, int *out_fd);
+int um_views_change_begin(struct um_views *v, uint64_t ino, bool wait, int *out_fd);
 void um_views_change_end(struct um_views *v, uint64_t ino, int fd);
 /* Stores through mappings of a bound file have reached the engine. */
 void um_views_flush(struct um_views *v, uint64_t ino);
@@ -59,8 +61,9 @@ void um_views_refresh(struct um_views *v, uint64_t ino, int fd);
 
 /* Gives up views that nobody uses and that no two files can use any more: space counts as free. */
 void um_views_sweep(struct um_views *v);
-/* The same for the view of ino's content, if nobody uses it. */
-void um_views_sweep_one(struct um_views *v, uint64_t ino);
+/* How many views' clones refer to the block: nobody is to be told of them as owners. */
+unsigned um_views_count(struct um_views *v, uint64_t lba);
+void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners);
 /* What a sweep looks for may have happened. */
 void um_views_stir(struct um_views *v);
 

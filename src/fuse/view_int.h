@@ -12,12 +12,12 @@
 #include "fuse/guardian.h"
 #include "fuse/view.h"
 
-#define UM_VIEW_FIRST_ID 2u   /* node id on the hidden mount; 1 is its root */
+#define UM_VIEW_FIRST_ID 2u     /* node id on the hidden mount; 1 is its root */
 #define UM_VIEW_MIN_SIZE 32768u /* smaller files are opened faster than shared */
-#define UM_VIEW_MAX 16384u    /* at once */
-#define UM_VIEW_IDLE_MAX 2048u /* of them without a user */
+#define UM_VIEW_MAX 16384u      /* at once */
+#define UM_VIEW_IDLE_MAX 2048u  /* of them without a user */
 #define UM_VIEW_BUCKETS 4096u
-#define UM_VIEW_WARY 256u     /* files remembered for a writer that came to their view */
+#define UM_VIEW_WARY 256u /* files remembered for a writer that came to their view */
 #define UM_VIEW_WARY_SEC 60
 
 struct um_share;
@@ -27,21 +27,21 @@ enum um_view_state { UM_VIEW_MAKING, UM_VIEW_READY, UM_VIEW_DEAD };
 struct um_view {
 	uint64_t id;
 	enum um_view_state state;
-	bool listed;                   /* found by content */
-	struct um_view *next_id;       /* chain of the table by id */
-	struct um_view *next_content;  /* chain of the table by content */
-	struct um_view *prev, *next;   /* idle list, or the list of the dead */
-	bool idle;                     /* is in the idle list */
+	bool listed;                  /* found by content */
+	struct um_view *next_id;      /* chain of the table by id */
+	struct um_view *next_content; /* chain of the table by content */
+	struct um_view *prev, *next;  /* idle list, or the list of the dead */
+	bool idle;                    /* is in the idle list */
 	struct umbra_content content;
-	uint64_t hidden_ino;           /* the unlinked clone, with a lookup reference; 0: given up */
-	uint64_t bound;                /* the inode that the view belongs to, or 0 */
-	int32_t backing;               /* id of the front connection, or 0 */
-	int fd;                        /* bound: our own descriptor, else -1 */
-	unsigned users;                /* files attached */
-	struct um_share *members;      /* these */
-	unsigned handles;              /* opens on the hidden mount, ours too */
-	unsigned unpaired;             /* of them, opens of which we know no file */
-	unsigned reading;              /* requests at work on hidden_ino */
+	uint64_t hidden_ino;      /* the unlinked clone, with a lookup reference; 0: given up */
+	uint64_t bound;           /* the inode that the view belongs to, or 0 */
+	int32_t backing;          /* id of the front connection, or 0 */
+	int fd;                   /* bound: our own descriptor, else -1 */
+	unsigned users;           /* files attached */
+	struct um_share *members; /* these */
+	unsigned handles;         /* opens on the hidden mount, ours too */
+	unsigned unpaired;        /* of them, opens of which we know no file */
+	unsigned reading;         /* requests at work on hidden_ino */
 	struct um_pending *pending;
 	struct um_handle *first_handle;
 };
@@ -57,7 +57,7 @@ struct um_pending {
 struct um_handle {
 	struct um_view *view;
 	struct um_handle *next, **at; /* of the view */
-	struct um_share *share; /* NULL: our own, or unpaired */
+	struct um_share *share;       /* NULL: our own, or unpaired */
 	bool unpaired;
 };
 
@@ -93,7 +93,7 @@ struct um_views {
 	struct um_view *by_content[UM_VIEW_BUCKETS];
 	struct um_view *idle_first, *idle_last; /* least recently used first */
 	struct um_view *dead;
-	unsigned nviews, nidle, nwaiting;
+	unsigned nviews, nidle;
 	uint64_t next_id;
 	uint32_t next_seq;
 	bool enabled;

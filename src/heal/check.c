@@ -105,7 +105,7 @@ static int begin_pass(struct um_check *c)
 	int ret = um_counts_open(&c->counts, c->pool);
 
 	c->found = c->fixed = c->nrelink = c->max_ino = 0;
-	c->nsum = c->nino = c->ndir = c->norphan = c->nscan = 0;
+	c->nsum = c->nino = c->ndir = c->norphan = c->nscan = c->ntrim = 0;
 	c->scanned = c->need_root_dir = c->root_dirty = false;
 	c->report->inodes = c->report->directories = c->report->files = 0;
 	c->report->extents = c->report->nodes = 0;
@@ -163,10 +163,10 @@ static int pass_and_relink(struct um_check *c)
 {
 	int ret = run_pass(c);
 
-	if (!ret && um_may_fix(c) && (c->nrelink || c->need_root_dir)) {
+	if (!ret && um_may_fix(c) && (c->nrelink || c->need_root_dir || c->ntrim)) {
 		ret = um_relink(c);
 		if (ret)
-			um_err("%s: lost+found: %s", c->pool->path, strerror(-ret));
+			um_err("%s: after the pass: %s", c->pool->path, strerror(-ret));
 		if (ret == -ENOSPC || ret == -EUCLEAN)
 			ret = 0; /* the last pass tells what is left */
 	}
@@ -221,6 +221,19 @@ static bool journal_head_sound(struct um_check *c, um_lba_t lba)
 
 	return um_read_raw(c, lba, block) && head->hdr.magic == UM_MAGIC(UM_KIND_JOURNAL) &&
 	       um_journal_csum(head) == head->hdr.csum;
+}
+
+/* How the pool was mounted last: replaying may change what the header says. */
+static bool was_direct(struct um_check *c)
+{
+	const struct um_super *super = &c->pool->super;
+	um_lba_t lba = super->journal_lba;
+	um_block_t block;
+
+	if (super->journal_mirror && !journal_head_sound(c, lba))
+		lba = super->journal_mirror;
+	return journal_head_sound(c, lba) && um_read_raw(c, lba, block) &&
+	       ((const struct um_journal *)block)->mode == UM_JOURNAL_DIRECT;
 }
 
 /* Of two copies of the journal's header one is bad: opening the log will rewrite it. */
@@ -318,6 +331,7 @@ static void free_check(struct um_check *c)
 	free(c->dir);
 	free(c->orphan);
 	free(c->scan);
+	free(c->trim);
 }
 
 static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool restored,
@@ -331,6 +345,7 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 	memset(c.report, 0, sizeof(*c.report));
 	report_supers(&c, restored);
 	read_state(&c);
+	c.was_direct = was_direct(&c);
 	ret = replay(&c);
 	if (c.report->replayed)
 		c.report->was_clean = false;

@@ -105,7 +105,14 @@ struct um_found_node {
 /* What the first visit of an extent node found below it. */
 struct um_node_sum {
 	uint64_t blocks, extents, first, last, end;
+	uint64_t written; /* end of the last written extent, 0: none */
 	uint8_t level;
+};
+
+/* A file with something behind its end. */
+struct um_trim {
+	um_ino_t ino;
+	bool blocks; /* whole ones; else bytes in the last */
 };
 
 struct um_check {
@@ -116,6 +123,7 @@ struct um_check {
 	umbra_check_fn *fn;
 	void *arg;
 	struct umbra_check_report *report;
+	bool was_direct; /* its last mount was of a direct pool */
 
 	/* Of one pass. */
 	int err; /* no memory, cannot write: ends the check */
@@ -137,6 +145,8 @@ struct um_check {
 	size_t norphan, caporphan;
 	struct um_found_node *scan;
 	size_t nscan, capscan;
+	struct um_trim *trim; /* to be repaired after this pass */
+	size_t ntrim, captrim;
 	bool scanned;
 	uint64_t nrelink;
 	bool need_root_dir;
@@ -208,6 +218,7 @@ struct um_walk {
 	void *arg;
 	/* Extents so far. */
 	uint64_t blocks, extents, end;
+	uint64_t written; /* end of the last written one */
 	/* Keys seen in this subtree, for sums. */
 	uint64_t first, last;
 	bool any;
@@ -242,6 +253,10 @@ void um_check_root_store(struct um_check *c);
 void um_check_inodes(struct um_check *c); /* inode.c: records, extents, xattrs; fills c->ino */
 enum um_verdict um_check_xattrs(
 	struct um_check *c, um_ino_t ino, struct um_root *root, uint8_t *embed, uint64_t link_len);
+/* Behind the end of a regular file, whose extents were walked (tail.c). */
+void um_check_tail(struct um_check *c, um_ino_t ino, const struct um_inode_core *core,
+	const uint8_t *embed, uint64_t written_end);
+int um_trim_all(struct um_check *c, struct um_log *log);
 enum um_verdict um_check_dirent(struct um_walk *w, uint64_t key, uint8_t *val,
 	uint16_t *len); /* dir.c: an entry in itself */
 /* Names of equal hash met last in a directory, to tell duplicates. */

@@ -83,6 +83,8 @@ static enum um_verdict extent_record(struct um_walk *w, uint64_t key, uint8_t *v
 		w->blocks += e.len;
 	w->extents++;
 	w->end = key + e.len;
+	if (!(e.addr & UM_EXTENT_UNWRITTEN))
+		w->written = w->end;
 	return verdict;
 }
 
@@ -122,6 +124,7 @@ static void check_extents(struct record *rec)
 			(unsigned long long)rec->core.blocks, (unsigned long long)w.blocks);
 		rec->core.blocks = w.blocks;
 	}
+	um_check_tail(rec->c, rec->ino, &rec->core, rec->data, w.written);
 }
 
 static void check_entries(struct record *rec)

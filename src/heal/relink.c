@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What a repairing pass leaves to the engine, since it takes space: a root directory where there is
- * none, /lost+found, and names there for inodes that have none. The counts are right by now.
+ * none, /lost+found, and names there for inodes that have none; and what lies behind the ends of files
+ * (tail.c). The counts are right by now.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -162,6 +163,8 @@ int um_relink(struct um_check *c)
 		ret = find_lost_found(&r);
 	if (!ret && c->nrelink)
 		ret = link_all(&r);
+	if (!ret && c->ntrim)
+		ret = um_trim_all(c, r.log);
 	ret2 = um_log_close(r.log);
 	if (space)
 		um_space_close(space);

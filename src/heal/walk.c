@@ -113,6 +113,7 @@ static void note_sum(struct um_walk *w, um_lba_t lba, uint8_t level, const struc
 		.first = w->any ? w->first : w->end,
 		.last = w->any ? w->last : w->end,
 		.end = w->end,
+		.written = w->written > before->written ? w->written : 0,
 		.level = level};
 	if (um_map_set(&c->sums, lba, c->nsum++))
 		c->err = -ENOMEM;
@@ -146,6 +147,8 @@ static enum um_verdict meet_again(
 	w->blocks += sum->blocks;
 	w->extents += sum->extents;
 	w->end = sum->end;
+	if (sum->written)
+		w->written = sum->written;
 	w->last = sum->last;
 	if (!w->any)
 		w->first = sum->first;

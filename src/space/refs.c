@@ -169,22 +169,6 @@ static int edit_counts(struct um_txn *txn, uint64_t chunk, uint64_t word, uint32
 	return 0;
 }
 
-/* A piece whose blocks have one count, in a chunk with counts: by their run, without a copy. */
-struct even {
-	const uint32_t *count; /* of the chunk, before */
-	uint32_t now;          /* the piece's */
-};
-
-static bool all_equal_after(const struct even *even, const struct piece *p)
-{
-	const uint32_t *count = even->count;
-	unsigned end = p->first + p->n, rest = UM_CHUNK_BLOCKS - end;
-
-	if (p->first && (count[0] != even->now || !same(count, p->first)))
-		return false;
-	return !rest || (count[end] == even->now && same(count + end, rest));
-}
-
 /* Was the change one that those counts allow? */
 static int allowed(const struct added *added, int delta, bool alloc, um_lba_t lba)
 {
@@ -195,9 +179,17 @@ static int allowed(const struct added *added, int delta, bool alloc, um_lba_t lb
 	return delta > 0 && added->limit ? -EMLINK : 0;
 }
 
+/* What became of a piece and its chunk. */
+struct result {
+	const uint32_t *count; /* the chunk's, NULL when the piece's are all the same */
+	unsigned freed;        /* how many counts became 0 */
+	bool uniform;          /* the chunk's counts are all `value` now */
+	uint32_t value;
+};
+
 /* The whole chunk, whose blocks have one count: only its word changes. */
 static int change_uniform(struct um_txn *txn, const struct piece *p, uint64_t word, int delta,
-	bool alloc, unsigned *out_freed)
+	bool alloc, struct result *out)
 {
 	uint32_t count = UM_WORD_COUNT(word);
 	struct added added;
@@ -207,65 +199,122 @@ static int change_uniform(struct um_txn *txn, const struct piece *p, uint64_t wo
 	err = allowed(&added, delta, alloc, p->chunk * UM_CHUNK_BLOCKS);
 	if (err)
 		return err;
-	*out_freed = delta < 0 && !count ? UM_CHUNK_BLOCKS : 0;
+	*out = (struct result){.freed = delta < 0 && !count ? UM_CHUNK_BLOCKS : 0};
 	return write_word(txn, p->chunk, UM_WORD(UM_CHUNK_UNIFORM, 0, count));
 }
 
-/*
- * Adds delta to a piece of a chunk. *out_freed: how many counts became 0; *out_count: the chunk's
- * counts, NULL when all are the same.
- */
-static int change_piece(struct um_txn *txn, const struct piece *p, int delta, bool alloc,
-	uint32_t **out_count, unsigned *out_freed)
+/* Will all counts of the chunk be the same when the piece's are `now`? */
+static bool uniform_after(const uint32_t *count, const struct piece *p, uint32_t now)
 {
-	um_lba_t lba = p->chunk * UM_CHUNK_BLOCKS + p->first;
+	unsigned end = p->first + p->n, rest = UM_CHUNK_BLOCKS - end;
+
+	if (p->first && (count[0] != now || !same(count, p->first)))
+		return false;
+	return !rest || (count[end] == now && same(count + end, rest));
+}
+
+/* A piece whose blocks have one count, as a rule: extents are shared and dropped in one piece. */
+static int change_even(struct um_txn *txn, const struct piece *p, const uint32_t *count, int delta,
+	bool alloc, struct result *out)
+{
+	uint32_t was = count[p->first], now = was + (uint32_t)delta;
+	const struct added added = {.zero = !was, .used = was, .limit = was >= UM_REF_MAX};
+	int err = allowed(&added, delta, alloc, p->chunk * UM_CHUNK_BLOCKS + p->first);
+
+	if (err)
+		return err;
+	*out = (struct result){
+		.freed = delta < 0 && !now ? p->n : 0,
+		.uniform = uniform_after(count, p, now),
+		.value = now,
+	};
+	return um_txn_fill(txn, um_refs_ptr(um_txn_pool(txn), p->chunk), UM_KIND_REF,
+		offsetof(struct um_refs, count) / sizeof(now) + p->first, p->n, now);
+}
+
+/* Any piece, of any chunk: counts one by one. */
+static int change_counts(struct um_txn *txn, const struct piece *p, uint64_t word, int delta,
+	bool alloc, struct result *out)
+{
+	struct added added;
 	uint32_t *count;
+	int err = edit_counts(txn, p->chunk, word, &count);
+
+	if (err)
+		return err;
+	add(count + p->first, p->n, (uint32_t)delta, &added);
+	err = allowed(&added, delta, alloc, p->chunk * UM_CHUNK_BLOCKS + p->first);
+	if (err) {
+		add(count + p->first, p->n, -(uint32_t)delta, &added);
+		return err;
+	}
+	*out = (struct result){
+		.count = count,
+		.freed = delta < 0 ? added.freed : 0,
+		.uniform = same(count, UM_CHUNK_BLOCKS),
+		.value = count[0],
+	};
+	return 0;
+}
+
+/* A piece of a chunk whose counts are in its page. */
+static int change_mixed(struct um_txn *txn, const struct piece *p, uint64_t word, int delta,
+	bool alloc, struct result *out)
+{
+	const struct um_refs *refs;
+	const void *block;
+	int err = um_src_get(
+		um_txn_src(txn), um_refs_ptr(um_txn_pool(txn), p->chunk), UM_KIND_REF, &block);
+
+	if (err)
+		return err;
+	refs = block;
+	if (same(refs->count + p->first, p->n))
+		return change_even(txn, p, refs->count, delta, alloc, out);
+	return change_counts(txn, p, word, delta, alloc, out);
+}
+
+/* Adds delta to a piece of a chunk. */
+static int change_piece(
+	struct um_txn *txn, const struct piece *p, int delta, bool alloc, struct result *out)
+{
 	uint64_t word, was;
 	unsigned nfree;
-	struct added added;
 	int err = read_word(um_txn_src(txn), p->chunk, &word);
 
 	if (err)
 		return err;
 	was = word;
-	*out_count = NULL;
-	nfree = UM_WORD_NFREE(word);
+	if (UM_WORD_STATE(word) == UM_CHUNK_UNIFORM && p->n == UM_CHUNK_BLOCKS)
+		return change_uniform(txn, p, word, delta, alloc, out);
 	if (UM_WORD_STATE(word) == UM_CHUNK_UNIFORM) {
-		if (p->n == UM_CHUNK_BLOCKS)
-			return change_uniform(txn, p, word, delta, alloc, out_freed);
 		nfree = UM_WORD_COUNT(word) ? 0 : UM_CHUNK_BLOCKS;
+		err = change_counts(txn, p, word, delta, alloc, out);
+	} else {
+		nfree = UM_WORD_NFREE(word);
+		err = change_mixed(txn, p, word, delta, alloc, out);
 	}
-	err = edit_counts(txn, p->chunk, word, &count);
 	if (err)
 		return err;
-	add(count + p->first, p->n, (uint32_t)delta, &added);
-	err = allowed(&added, delta, alloc, lba);
-	if (err) {
-		add(count + p->first, p->n, -(uint32_t)delta, &added);
-		return err;
-	}
-	*out_count = count;
-	*out_freed = delta < 0 ? added.freed : 0;
-	nfree += *out_freed;
+	nfree += out->freed;
 	nfree -= alloc ? p->n : 0;
 	if (nfree > UM_CHUNK_BLOCKS)
-		return bad(lba, "chunk word and counts disagree");
-	word = same(count, UM_CHUNK_BLOCKS) ? UM_WORD(UM_CHUNK_UNIFORM, 0, count[0])
-				: UM_WORD(UM_CHUNK_MIXED, nfree, 0);
+		return bad(p->chunk * UM_CHUNK_BLOCKS + p->first, "chunk word and counts disagree");
+	word = out->uniform ? UM_WORD(UM_CHUNK_UNIFORM, 0, out->value)
+			    : UM_WORD(UM_CHUNK_MIXED, nfree, 0);
 	return word == was ? 0 : write_word(txn, p->chunk, word);
 }
 
 int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n)
 {
+	struct result result;
 	struct piece p;
-	uint32_t *count;
-	unsigned freed;
 	int err = next_piece(um_txn_pool(txn), lba, n, &p);
 
 	if (!err && (!n || p.n != n))
 		err = -EINVAL;
 	if (!err)
-		err = change_piece(txn, &p, 1, true, &count, &freed);
+		err = change_piece(txn, &p, 1, true, &result);
 	return err ? err : um_txn_note_alloc(txn, lba, n);
 }
 
@@ -288,9 +337,8 @@ static int check_limit(struct um_src src, um_lba_t lba, uint32_t n)
 int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n)
 {
 	const struct um_pool *pool = um_txn_pool(txn);
+	struct result result;
 	struct piece p;
-	uint32_t *count;
-	unsigned freed;
 	int err = 0;
 
 	if (n && um_chunk_of(lba) != um_chunk_of(lba + n - 1))
@@ -298,7 +346,7 @@ int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n)
 	for (; !err && n; n -= p.n, lba += p.n) {
 		err = next_piece(pool, lba, n, &p);
 		if (!err)
-			err = change_piece(txn, &p, 1, false, &count, &freed);
+			err = change_piece(txn, &p, 1, false, &result);
 		if (err)
 			return err;
 	}
@@ -333,18 +381,17 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 	int err = 0;
 
 	while (!err && n) {
+		struct result result = {.freed = 0};
 		struct piece p;
-		uint32_t *count;
-		unsigned freed;
 
 		err = next_piece(pool, lba, n, &p);
 		if (!err)
-			err = change_piece(txn, &p, -1, false, &count, &freed);
-		if (!err && freed)
-			err = note_freed(txn, &p, count, meta);
+			err = change_piece(txn, &p, -1, false, &result);
+		if (!err && result.freed)
+			err = note_freed(txn, &p, result.count, meta);
 		if (err)
 			return err;
-		total += freed;
+		total += result.freed;
 		n -= p.n;
 		lba += p.n;
 	}

@@ -10,9 +10,16 @@
 #include "pool/log.h"
 #include "txn/internal.h"
 
+/* A block of the dirty set, and where in the set. */
+struct place {
+	um_lba_t lba;
+	uint32_t at;
+};
+
 struct run {
 	struct um_log *log;
 	bool owned;                        /* the caller holds the writer lock all the time */
+	struct place *place;               /* `count` of them, ascending; NULL: as in the set */
 	uint32_t next, count;              /* blocks of the dirty set taken so far; to take */
 	um_lba_t lba[UM_CHECKPOINT_BATCH]; /* of the images of this batch, ascending */
 	uint32_t n;
@@ -30,11 +37,32 @@ static void unlock(struct run *run)
 		um_log_unlock_writer(run->log);
 }
 
+/* For both of the above, which begin with it. */
 static int by_lba(const void *a, const void *b)
 {
 	um_lba_t x = *(const um_lba_t *)a, y = *(const um_lba_t *)b;
 
 	return x < y ? -1 : x > y;
+}
+
+/*
+ * Neighbours are written, and given back, together. They are sorted outside of the lock; without memory
+ * for that they go in the order in which they came.
+ */
+static void note_places(struct run *run)
+{
+	const struct um_dirty *dirty = &run->log->dirty;
+	uint32_t i;
+
+	run->count = dirty->n;
+	run->place = malloc((size_t)run->count * sizeof(*run->place));
+	for (i = 0; run->place && i < run->count; i++)
+		run->place[i] = (struct place){dirty->at[i].lba, i};
+}
+
+static struct um_dirty_block *block_at(const struct run *run, uint32_t i)
+{
+	return &run->log->dirty.at[run->place ? run->place[i].at : i];
 }
 
 /*
@@ -51,7 +79,7 @@ static uint64_t take_images(struct run *run)
 	lock(run);
 	upto = atomic_load(&log->committed);
 	for (run->n = 0; run->n < UM_CHECKPOINT_BATCH && run->next < run->count; run->next++) {
-		struct um_dirty_block *block = &log->dirty.at[run->next];
+		struct um_dirty_block *block = block_at(run, run->next);
 
 		block->image = block->seq;
 		run->lba[run->n++] = block->lba;
@@ -82,14 +110,34 @@ static int write_images(struct run *run)
 }
 
 /* At home and not changed since: the private page equals the file's. */
-static bool give_back(const struct um_dirty_block *block, void *arg)
+static bool is_home(const struct um_dirty_block *block, void *arg)
 {
-	struct um_log *log = arg;
+	(void)arg;
+	return block->image == block->seq;
+}
 
-	if (block->image != block->seq)
-		return false;
-	log->pool->ops->giveback(log->pool, block->lba, 1);
-	return true;
+static void give_back(const struct run *run)
+{
+	struct um_pool *pool = run->log->pool;
+	um_lba_t first = 0;
+	uint32_t i, n = 0;
+
+	for (i = 0; i < run->count; i++) {
+		const struct um_dirty_block *block = block_at(run, i);
+
+		if (!is_home(block, NULL))
+			continue;
+		if (n && block->lba == first + n) {
+			n++;
+			continue;
+		}
+		if (n)
+			pool->ops->giveback(pool, first, n);
+		first = block->lba;
+		n = 1;
+	}
+	if (n)
+		pool->ops->giveback(pool, first, n);
 }
 
 static int write_home(struct run *run)
@@ -120,24 +168,26 @@ static int barrier(struct um_log *log)
 	return ret;
 }
 
-static int run_checkpoint(struct um_log *log, bool owned)
+static int checkpoint(struct run *run)
 {
-	struct run run = {.log = log, .owned = owned};
+	struct um_log *log = run->log;
 	uint64_t end, used, seq, home;
 	int ret = um_log_sync(log);
 
 	if (ret)
 		return ret;
-	lock(&run);
+	lock(run);
 	end = log->ring.head;
 	used = log->ring.used;
 	seq = log->ring.seq;
 	home = atomic_load(&log->committed);
-	run.count = log->dirty.n;
-	unlock(&run);
-	if (!used && !run.count)
+	note_places(run);
+	unlock(run);
+	if (!used && !run->count)
 		return 0;
-	ret = write_home(&run);
+	if (run->place)
+		qsort(run->place, run->count, sizeof(*run->place), by_lba);
+	ret = write_home(run);
 	if (!ret)
 		ret = barrier(log);
 	if (!ret)
@@ -147,12 +197,13 @@ static int run_checkpoint(struct um_log *log, bool owned)
 		ret = barrier(log);
 	if (ret)
 		return ret;
-	lock(&run);
+	lock(run);
 	log->ring.tail = end;
 	log->ring.used -= used;
-	um_dirty_prune(&log->dirty, give_back, log);
+	give_back(run);
+	um_dirty_prune(&log->dirty, is_home, NULL);
 	atomic_store(&log->checkpointed, home);
-	unlock(&run);
+	unlock(run);
 	atomic_fetch_add_explicit(&log->n_checkpoints, 1, memory_order_relaxed);
 	return 0;
 }
@@ -160,6 +211,7 @@ static int run_checkpoint(struct um_log *log, bool owned)
 int um_log_checkpoint(struct um_log *log)
 {
 	bool owned = um_log_is_writer(log);
+	struct run run = {.log = log, .owned = owned};
 	int ret = atomic_load(&log->stopped);
 
 	if (ret || log->direct || log->pool->readonly)
@@ -168,7 +220,8 @@ int um_log_checkpoint(struct um_log *log)
 		pthread_mutex_lock(&log->checkpoint_lock);
 	else if (pthread_mutex_trylock(&log->checkpoint_lock))
 		return -EBUSY;
-	ret = run_checkpoint(log, owned);
+	ret = checkpoint(&run);
+	free(run.place);
 	pthread_mutex_unlock(&log->checkpoint_lock);
 	return ret;
 }

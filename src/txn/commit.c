@@ -81,10 +81,12 @@ static int add_copy_to_record(struct um_txn *txn, struct um_copy *copy)
 	}
 	if (copy->now)
 		return add_to_record(txn, copy);
-	copy->now = txn->scratch;
-	ret = um_txn_load(txn, copy);
+	/* One buffer for all of these, one after the other: they stay in the processor's cache. */
+	copy->now = um_log_get_buffer(txn->log);
+	ret = copy->now ? um_txn_load(txn, copy) : -ENOMEM;
 	if (!ret)
 		ret = add_to_record(txn, copy);
+	um_log_put_buffer(txn->log, copy->now);
 	copy->now = NULL;
 	return ret;
 }

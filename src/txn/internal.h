@@ -81,7 +81,8 @@ struct um_changes {
 	uint64_t word[UM_CHANGE_WORDS]; /* a bit for each 8 bytes that differ */
 };
 bool um_diff_find(const void *was, const void *now, struct um_changes *out); /* any? */
-void um_diff_add(struct um_changes *changes, uint32_t off, uint32_t len); /* bytes known to differ */
+/* These bytes differ. */
+void um_diff_add(struct um_changes *changes, uint32_t off, uint32_t len);
 uint32_t um_diff_put(struct um_buf *buf, struct um_ptr ptr, const void *was, const void *now,
 	const struct um_changes *changes);
 /* Bytes of an entry with what follows it. */
@@ -169,7 +170,6 @@ struct um_txn {
 	uint32_t nallocs, cap_allocs, nfrees, cap_frees;
 	struct um_hook *hooks;
 	uint32_t nhooks, cap_hooks;
-	uint8_t scratch[UM_BLOCK_SIZE] __attribute__((aligned(64))); /* a block at a time, at commit */
 };
 struct um_copy *um_txn_find(const struct um_txn *txn, um_lba_t lba);
 /* Fills copy->now, which has room for a block, with what the block is in this transaction. */

@@ -7,6 +7,26 @@
 #include "pool/log.h"
 #include "txn/internal.h"
 
+static bool meets(um_lba_t lba, uint64_t n, um_lba_t first, uint64_t count)
+{
+	return lba < first + count && first < lba + n;
+}
+
+/* A record that changed the journal could change what of it was found sound and is still to be carried out. */
+static bool in_journal(const struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	const struct um_super *super = &pool->super;
+
+	return meets(lba, n, super->journal_lba, super->journal_blocks) ||
+	       (super->journal_mirror &&
+		       meets(lba, n, super->journal_mirror, super->journal_blocks));
+}
+
+static bool home_ok(const struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	return um_lba_ok(pool, lba, n) && !in_journal(pool, lba, n);
+}
+
 static bool entry_sound(const struct um_pool *pool, const struct um_entry *entry)
 {
 	uint64_t blocks = 1;
@@ -23,8 +43,8 @@ static bool entry_sound(const struct um_pool *pool, const struct um_entry *entry
 	} else {
 		return false;
 	}
-	return um_lba_ok(pool, entry->lba, blocks ? blocks : 1) &&
-	       (!entry->mirror || um_lba_ok(pool, entry->mirror, 1));
+	return home_ok(pool, entry->lba, blocks ? blocks : 1) &&
+	       (!entry->mirror || home_ok(pool, entry->mirror, 1));
 }
 
 bool um_record_sound(const struct um_pool *pool, const struct um_record *record)

@@ -298,6 +298,7 @@ int um_txn_fill(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, unsign
 	const struct um_fill fill = {(uint16_t)first, (uint16_t)n, value};
 	struct um_copy *copy = um_txn_find(txn, ptr.lba);
 	const void *block;
+	unsigned at;
 	void *now;
 	int ret;
 
@@ -313,6 +314,8 @@ int um_txn_fill(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, unsign
 	if (ret)
 		return ret;
 	copy->fill = fill;
+	for (at = 0; at < UM_BLOCK_SIZE; at += 64)
+		__builtin_prefetch((const uint8_t *)block + at); /* read as a whole at commit */
 	txn->nnow++;
 	atomic_fetch_add_explicit(&txn->log->n_edits, 1, memory_order_relaxed);
 	return 0;

@@ -53,8 +53,7 @@ static int write_pattern(struct world *w, uint64_t ino, const struct call *c, un
 	pattern(buf, c->len, c->to ? c->to : mix64(++w->writes));
 	done = umbra_write(w->fs, ino, buf, c->len, c->off, flags, &off);
 	free(buf);
-	if (c->len > B || (c->off ^ (c->off + c->len - 1)) >= B)
-		w->mix = ino;
+	w->mix.ino = ino;
 	return done < 0 ? (int)done : 0;
 }
 
@@ -233,10 +232,10 @@ static int call_share(struct world *w, uint64_t src, const struct call *c)
 	case CALL_CLONE:
 		return umbra_clone(w->fs, src, dst);
 	case CALL_CLONE_RANGE:
-		w->mix = c->len == B ? 0 : dst;
+		w->mix.ino = dst;
 		return umbra_clone_range(w->fs, src, c->off, c->len, dst, c->to);
 	case CALL_COPY_RANGE:
-		w->mix = dst;
+		w->mix = (struct mix){dst, true};
 		copied = umbra_copy_range(w->fs, src, c->off, dst, c->to, c->len);
 		return copied < 0 ? (int)copied : 0;
 	default:
@@ -261,7 +260,7 @@ static int call_file(struct world *w, const struct call *c)
 	case CALL_TRUNCATE:
 		return set_size(w, ino, c->len);
 	case CALL_FALLOCATE:
-		w->mix = ino;
+		w->mix.ino = ino;
 		return umbra_fallocate(w->fs, ino, (int)c->flags, c->off, c->len);
 	case CALL_SETXATTR:
 	case CALL_REMOVEXATTR:
@@ -279,7 +278,7 @@ static int call_file(struct world *w, const struct call *c)
 
 int call_run(struct world *w, const struct call *c)
 {
-	w->mix = 0;
+	w->mix = (struct mix){0};
 	switch (c->kind) {
 	case CALL_MKNOD:
 	case CALL_SYMLINK:
@@ -304,6 +303,8 @@ int call_run(struct world *w, const struct call *c)
 	case CALL_REAP:
 		um_reaper_run(w->fs);
 		return 0;
+	case CALL_CHECKPOINT:
+		return um_log_checkpoint(w->fs->log);
 	default:
 		return call_file(w, c);
 	}

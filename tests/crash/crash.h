@@ -123,7 +123,8 @@ struct trace {
 };
 void trace_clear(struct trace *trace);
 void trace_free(struct trace *trace);
-void trace_add(struct trace *trace, enum event_kind kind, uint64_t off, const void *src, size_t len);
+void trace_add(
+	struct trace *trace, enum event_kind kind, uint64_t off, const void *src, size_t len);
 /* Looks for stores that went past the recorder. */
 void trace_compare(struct trace *trace, const uint8_t *base);
 
@@ -145,7 +146,7 @@ struct piece {
 	size_t at;     /* of its bytes, in flight->bytes */
 };
 struct line {
-	uint64_t number; /* address / unit */
+	uint64_t number;      /* address / unit */
 	uint32_t first, last; /* pieces: index + 1 */
 	uint16_t n;
 };
@@ -166,9 +167,12 @@ void flight_free(struct flight *f);
 void flight_clear(struct flight *f);
 void flight_store(struct flight *f, uint64_t off, const uint8_t *src, size_t len, bool nt);
 void flight_flush(struct flight *f, uint64_t off, size_t len);
+/* What is in flight in one is in flight in another, too. */
+void flight_copy(struct flight *to, const struct flight *from);
 /* Drained pieces leave; they are put on each of the images. */
 void flight_drain(struct flight *f, struct image **img, unsigned n);
-/* Number of states looked at now, and one of them put on the image (to be rolled back by the caller). */
+/* Number of states looked at now, and one of them put on the image (to be rolled back by the caller);
+ * numbers from there on: everything. */
 uint64_t flight_states(const struct flight *f);
 void flight_put(const struct flight *f, uint64_t state, uint64_t seed, struct image *img);
 /* The same in words, for a failure's report. */
@@ -180,8 +184,8 @@ struct node {
 	uint64_t ino, size, blocks, rdev, xattrs, target;
 	struct timespec time[4];
 	uint32_t mode, nlink, uid, gid, flags;
-	uint32_t path;          /* offset in text */
-	uint32_t block, nblock; /* hashes of its content */
+	uint32_t path;         /* offset in text */
+	uint32_t first, nunit; /* hashes of its content */
 };
 static_assert(sizeof(struct node) == 6 * 8 + 4 * 16 + 8 * 4, "compared as bytes: no gaps");
 struct snapshot {
@@ -194,15 +198,25 @@ struct snapshot {
 	uint64_t digest;
 };
 void snapshot_free(struct snapshot *s);
+/* What content is hashed by: blocks, or sectors where data may tear there. */
+extern unsigned snapshot_unit;
 /* Reads the whole tree. 0 or -errno, with what failed in why. */
 int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t size);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
+/* What a call may leave half done: see struct world. */
+struct mix {
+	uint64_t ino; /* 0: nothing */
+	bool size;    /* its size, too */
+};
 /*
- * Is `s` `a` or `b`, or, in content, block by block, and in times and blocks, of the file `mix` between
- * them? mix 0: no file may be.
+ * Is `s` `a` or `b`, or, in content, block by block, and in times and blocks, of the file in `mix`
+ * between them?
  */
 bool snapshot_between(const struct snapshot *s, const struct snapshot *a, const struct snapshot *b,
-	uint64_t mix);
+	struct mix mix);
+/* Is `s` like `a`, but for content, unit by unit, that its files have in one of these n? */
+bool snapshot_like(
+	const struct snapshot *s, const struct snapshot *a, const struct snapshot *some, size_t n);
 /* Says where they differ. */
 void snapshot_diff(const struct snapshot *want, const struct snapshot *got, FILE *out);
 const struct node *snapshot_find(const struct snapshot *s, const char *path);
@@ -239,6 +253,7 @@ enum call_kind {
 	CALL_DEDUPE,
 	CALL_SYNC,
 	CALL_REAP,
+	CALL_CHECKPOINT,
 };
 struct call {
 	enum call_kind kind;
@@ -259,7 +274,7 @@ struct world {
 	struct umbra_fs *fs;
 	uint64_t open;   /* inode of the open file, 0: none */
 	uint64_t writes; /* counts, so that no two write the same bytes */
-	uint64_t mix;    /* inode whose content the last call may leave between, 0: none */
+	struct mix mix;  /* what a cut within the last call may leave between before and after */
 };
 /* 0 or -errno: an operation may fail, as long as nothing comes of it. */
 int call_run(struct world *w, const struct call *call);
@@ -283,12 +298,12 @@ int config_mount(const struct config *config, struct image *img, struct umbra_fs
 
 /* ---- judging a state (judge.c) ------------------------------------------------------------------------------- */
 
+/* One of these trees: those after some calls in a row, the last one perhaps not yet done. */
 struct expect {
-	const struct snapshot *before, *after;
-	const struct snapshot *older; /* what else may be there: all states since the last sync */
-	unsigned nolder;
-	uint64_t mix;
-	bool acked; /* only `after` will do */
+	const struct snapshot *tree;
+	size_t n;
+	struct mix mix; /* of the last call */
+	bool torn;      /* data in place may be that of any of them */
 };
 struct judge {
 	const struct config *config;
@@ -299,18 +314,23 @@ struct judge {
 	struct flight flight;
 	const struct expect *expect; /* while a recovery is cut short */
 	bool inner_bad;
-	uint64_t ring[2][2];  /* where the journal's records are: from, to */
-	uint64_t errors;      /* error lines of the engine */
-	char log[512];        /* the first of them */
-	uint64_t *known;      /* hashes of recovered pools that were found good at this point */
+	uint64_t ring[2][2]; /* where the journal's records are: from, to */
+	uint64_t errors;     /* error lines of the engine */
+	char log[512];       /* the first of them */
+	uint64_t *known;     /* hashes of recovered pools that were found good at this point */
 	size_t nknown, cap_known;
-	uint32_t *stamp, now; /* of each line: looked at */
+	uint32_t *stamp, now;                         /* of each line: looked at */
 	uint64_t checks, mounts, repeats, recoveries; /* counted */
-	FILE *report;         /* what is wrong */
-	uint64_t seed;        /* of the state */
+	FILE *report;                                 /* what is wrong */
+	uint64_t seed;                                /* of the state */
+	unsigned boot;                                /* which boot the state is recovered in */
 };
-void judge_open(struct judge *j, const struct config *config, struct image *img, struct image *second);
+void judge_open(
+	struct judge *j, const struct config *config, struct image *img, struct image *second);
 void judge_close(struct judge *j);
+#define BOOT_LIVE 1u
+#define BOOT_CUT 2u
+void boot_is(unsigned boot);
 void judge_log(void *arg, enum umbra_log_level level, const char *line);
 /* The states to come have another medium below, or are expected to be something else. */
 void judge_next_point(struct judge *j);
@@ -319,8 +339,11 @@ void judge_next_point(struct judge *j);
  * full: look at everything even when recovery made of it what it made of a state before.
  */
 bool judge_state(struct judge *j, const struct expect *expect, bool full);
-/* The same for states that a second cut, during recovery, leaves; both images have the state. */
-bool judge_recovery(struct judge *j, const struct expect *expect);
+/*
+ * The same for states that a second cut, during recovery, leaves. Both images have the state; or, when the
+ * process died first and then the power, only the first has, and `flight` says what may be missing.
+ */
+bool judge_recovery(struct judge *j, const struct expect *expect, const struct flight *flight);
 
 /* ---- workloads (run.c) ------------------------------------------------------------------------------------------ */
 
@@ -333,8 +356,8 @@ struct options {
 	unsigned mutant;
 };
 struct totals {
-	_Atomic(uint64_t) next, workloads, points, states, repeats, checks, mounts, recoveries, failures,
-		calls;
+	_Atomic(uint64_t) next, workloads, points, states, repeats, checks, mounts, recoveries,
+		failures, calls;
 };
 struct worker {
 	const struct options *opt;
@@ -349,10 +372,10 @@ struct worker {
 	size_t nsnap, cap_snap;
 	struct called {
 		struct call call;
-		uint64_t mix;
+		struct mix mix;
 		int ret;
 		bool explore; /* look at states within */
-	} *called;
+	} * called;
 	size_t ncalled, cap_called;
 	char *now; /* name of the state at work, for whoever finds us dead */
 	uint64_t only_point, only_state;

@@ -5,8 +5,8 @@
  */
 #include "crash.h"
 
-#define LINES_ALL 6u       /* so many lines in flight: every combination of prefixes */
-#define PRODUCT_MAX 4096u  /* unless their stores are too many */
+#define LINES_ALL 6u      /* so many lines in flight: every combination of prefixes */
+#define PRODUCT_MAX 4096u /* unless their stores are too many */
 #define NO_LINE UINT32_MAX
 
 /* ---- noting ------------------------------------------------------------------------------------------ */
@@ -164,6 +164,26 @@ static void piece_put_words(const struct flight *f, const struct line *line, con
 	}
 }
 
+void flight_copy(struct flight *to, const struct flight *from)
+{
+	size_t i;
+	uint32_t at;
+
+	flight_clear(to);
+	for (i = 0; i < from->nline; i++) {
+		const struct line *line = &from->line[i];
+
+		for (at = line->first; at; at = from->piece[at - 1].next) {
+			const struct piece *p = &from->piece[at - 1];
+
+			piece_add(to, piece_addr(from, line, p), from->bytes + p->at, p->len, p->nt,
+				p->flushed);
+			to->piece[to->npiece - 1].seq = p->seq;
+		}
+	}
+	to->seq = from->seq;
+}
+
 void flight_drain(struct flight *f, struct image **img, unsigned n)
 {
 	struct flight left = {.unit = f->unit, .density = f->density, .seq = f->seq};
@@ -241,8 +261,9 @@ static bool tears(const struct flight *f)
 
 /* States of each family, in the order of their numbers. */
 enum family { ALL_PREFIXES, NONE, ALL, ALL_BUT_ONE, ONLY_ONE, FIRST, RANDOM, TORN, FAMILIES };
-static const char *const family_name[FAMILIES] = {"combination", "none", "all", "all but one line",
-	"only one line", "the first stores", "random prefixes", "torn"};
+static const char *const family_name[FAMILIES + 1] = {"combination", "none", "all",
+	"all but one line", "only one line", "the first stores", "random prefixes", "torn",
+	"all, the process died"};
 
 static void family_sizes(const struct flight *f, uint64_t size[FAMILIES])
 {
@@ -366,14 +387,17 @@ static enum family choose(
 	case TORN:
 		choose_random(f, seed + k, family == TORN, choice);
 		break;
+	case FAMILIES:
+		choose_all(f, choice);
+		break;
 	default:
 		break;
 	}
 	return (enum family)family;
 }
 
-static void line_put(const struct flight *f, const struct line *line, struct choice choice,
-	struct image *img)
+static void line_put(
+	const struct flight *f, const struct line *line, struct choice choice, struct image *img)
 {
 	uint32_t at = line->first;
 	unsigned i;
@@ -405,14 +429,15 @@ void flight_describe(const struct flight *f, uint64_t state, uint64_t seed, FILE
 	size_t i, shown = 0;
 
 	fprintf(out, "  %zu lines in flight; there are: %s\n", f->nline, family_name[family]);
-	for (i = 0; i < f->nline && shown < 48; i++) {
+	for (i = 0; i < f->nline && shown < 12; i++) {
 		const struct line *line = &f->line[i];
 		uint64_t off = line->number * f->unit;
 
 		if (choice[i].keep == line->n && family != ONLY_ONE && family != ALL_PREFIXES)
 			continue;
-		fprintf(out, "    block %llu + %llu: %u of %u stores", (unsigned long long)(off / B),
-			(unsigned long long)(off % B), choice[i].keep, line->n);
+		fprintf(out, "    block %llu + %llu: %u of %u stores",
+			(unsigned long long)(off / B), (unsigned long long)(off % B),
+			choice[i].keep, line->n);
 		if (choice[i].words)
 			fprintf(out, ", words %02x of the next", choice[i].words);
 		fputc('\n', out);

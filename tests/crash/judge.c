@@ -9,6 +9,7 @@
 
 #include "crash.h"
 #include "heal/check_int.h"
+#include "txn/internal.h"
 
 #define KNOWN_MAX 4096u
 #define INNER_DENSITY 2u
@@ -75,35 +76,33 @@ static bool check(struct judge *j, struct image *img, const char *when)
 
 static bool tree_as_expected(struct judge *j, const struct expect *e)
 {
-	unsigned i;
+	const struct snapshot *last = &e->tree[e->n - 1];
+	size_t i;
 
-	if (snapshot_equal(&j->got, e->after))
-		return true;
-	if (!e->acked && snapshot_between(&j->got, e->before, e->after, e->mix))
-		return true;
-	for (i = 0; i < e->nolder; i++)
-		if (snapshot_equal(&j->got, &e->older[i]))
+	for (i = e->n; i--;)
+		if (snapshot_equal(&j->got, &e->tree[i]) ||
+			(e->torn && snapshot_like(&j->got, &e->tree[i], e->tree, e->n)))
 			return true;
-	return false;
+	return e->n > 1 && snapshot_between(&j->got, last - 1, last, e->mix);
 }
 
 static bool compare_tree(struct judge *j, struct umbra_fs *fs, const struct expect *e)
 {
 	char why[600];
 	int ret = snapshot_take(fs, &j->got, why, sizeof(why));
+	size_t i;
 
 	if (ret)
 		return bad(j, "the tree cannot be read: %s", why);
 	if (tree_as_expected(j, e))
 		return true;
-	if (e->acked) {
-		bad(j, "an operation that had returned is not there, or not whole:");
-	} else {
-		bad(j, "the tree is neither that before nor that after the operation; to before:");
-		snapshot_diff(e->before, &j->got, j->report);
-		fprintf(j->report, "  to after:\n");
+	bad(j, e->n > 1 ? "the tree is none of those it may be"
+			: "what an operation that had returned did is not there, or not whole");
+	for (i = 0; i < e->n; i++) {
+		if (e->n > 1)
+			fprintf(j->report, "   it is not number %zu:\n", i);
+		snapshot_diff(&e->tree[i], &j->got, j->report);
 	}
-	snapshot_diff(e->after, &j->got, j->report);
 	return false;
 }
 
@@ -168,14 +167,49 @@ static bool others_same(struct judge *j, uint64_t ino)
 		is = snapshot_find(&j->again, path);
 		if (!is)
 			return bad(j, "afterwards, /%s is gone", path);
-		if (is->ino != was->ino || is->size != was->size || is->blocks != was->blocks ||
-			is->xattrs != was->xattrs || is->target != was->target ||
-			is->nblock != was->nblock)
+		if (is->ino != was->ino || is->size != was->size || is->xattrs != was->xattrs ||
+			is->target != was->target || is->nunit != was->nunit)
 			return bad(j, "afterwards, /%s is not what it was", path);
-		for (k = 0; k < is->nblock; k++)
-			if (j->again.hash[is->block + k] != j->got.hash[was->block + k])
-				return bad(j, "afterwards, block %u of /%s is not what it was", k,
+		for (k = 0; k < is->nunit; k++)
+			if (j->again.hash[is->first + k] != j->got.hash[was->first + k])
+				return bad(j, "afterwards, unit %u of /%s is not what it was", k,
 					path);
+	}
+	return true;
+}
+
+/* What lies behind the end of a file is zero, and shows when the file grows. */
+static bool tail_zero(struct judge *j, struct umbra_fs *fs, const struct node *node)
+{
+	uint64_t end = (node->size + B - 1) & ~(uint64_t)(B - 1);
+	struct umbra_attr attr = {.st.st_size = (off_t)end};
+	static const uint8_t zeros[B];
+	uint8_t tail[B];
+	int ret = umbra_setattr(fs, node->ino, &attr, UMBRA_SET_SIZE, &attr);
+
+	if (ret)
+		return ret == -ENOSPC ? true : bad(j, "afterwards, truncate: %s", strerror(-ret));
+	if (umbra_read(fs, node->ino, tail, end - node->size, node->size) !=
+		(ssize_t)(end - node->size))
+		return bad(j, "afterwards, /%s does not grow", j->got.text + node->path);
+	if (memcmp(tail, zeros, end - node->size))
+		return bad(j, "afterwards, /%s shows bytes that were behind its end",
+			j->got.text + node->path);
+	attr.st.st_size = (off_t)node->size;
+	ret = umbra_setattr(fs, node->ino, &attr, UMBRA_SET_SIZE, &attr);
+	return ret && ret != -ENOSPC ? bad(j, "afterwards, truncate: %s", strerror(-ret)) : true;
+}
+
+static bool tails_zero(struct judge *j, struct umbra_fs *fs)
+{
+	size_t i;
+
+	for (i = 0; i < j->got.n; i++) {
+		const struct node *node = &j->got.node[i];
+
+		if (S_ISREG(node->mode) && node->size % B && !(node->flags & FS_IMMUTABLE_FL) &&
+			!tail_zero(j, fs, node))
+			return false;
 	}
 	return true;
 }
@@ -185,6 +219,8 @@ static bool live_on(struct judge *j, struct umbra_fs *fs)
 	const struct node *file = pick_file(j, &j->got);
 	char why[600];
 
+	if (!tails_zero(j, fs))
+		return false;
 	if (!file)
 		return true;
 	if (!change(j, fs, file))
@@ -244,11 +280,22 @@ void judge_next_point(struct judge *j)
 
 /* ---- a state -------------------------------------------------------------------------------------------------------- */
 
+/* A boot's name; it tells a daemon's death from a power cut. */
+#define CUT_AGAIN 3u
+void boot_is(unsigned boot)
+{
+	static uint8_t name[16] = "boot ?";
+
+	name[5] = (uint8_t)('0' + boot);
+	um_boot_id_fake = name;
+}
+
 static bool mount_state(struct judge *j, struct image *img, struct umbra_fs **out)
 {
 	int ret;
 
 	fake_nsec = 1ull << 42;
+	boot_is(img == j->second ? CUT_AGAIN : j->boot);
 	j->errors = 0;
 	j->mounts++;
 	ret = config_mount(j->config, img, out);
@@ -362,7 +409,7 @@ static void moment(struct trace *trace, void *arg)
 	flight_drain(&j->flight, &j->second, 1);
 }
 
-bool judge_recovery(struct judge *j, const struct expect *e)
+bool judge_recovery(struct judge *j, const struct expect *e, const struct flight *flight)
 {
 	size_t mark = image_mark(j->img), mark2 = image_mark(j->second);
 	struct umbra_fs *fs = NULL;
@@ -370,6 +417,8 @@ bool judge_recovery(struct judge *j, const struct expect *e)
 
 	trace_clear(&j->trace);
 	flight_clear(&j->flight);
+	if (flight)
+		flight_copy(&j->flight, flight);
 	j->traced = 0;
 	j->expect = e;
 	j->inner_bad = false;

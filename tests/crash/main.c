@@ -14,7 +14,8 @@
 
 static const char usage_text[] =
 	"usage: crash [OPTION...]\n"
-	"Goes through the states that a power cut may leave of a pool; exit code 1 when one is bad.\n"
+	"Goes through the states that a power cut may leave of a pool; exit code 1 when one is "
+	"bad.\n"
 	"\n"
 	"  --seq N          sequences of N operations: 1 and 2 all of them, 3 and more sampled;\n"
 	"                   0: long random ones (default: all kinds, as the budget allows)\n"
@@ -317,9 +318,9 @@ static void run_jobs(const struct options *opt, struct shared *shared, double en
 		if (WIFEXITED(status) && !WEXITSTATUS(status))
 			continue;
 		printf("FAIL %s\n  %s %d\n", shared->now[job],
-			WIFSIGNALED(status) ? WTERMSIG(status) == SIGALRM ? "hangs: signal"
-									  : "dies by signal"
-					    : "exits with code",
+			WIFSIGNALED(status)
+				? WTERMSIG(status) == SIGALRM ? "hangs: signal" : "dies by signal"
+				: "exits with code",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 		if (atomic_fetch_add(&shared->totals.failures, 1) + 1 >= opt->max_failures)
 			continue;
@@ -354,9 +355,10 @@ static int run_named(const struct options *opt, struct shared *shared, const cha
 
 int main(int argc, char **argv)
 {
-	struct options opt = {.seed = 1, .budget = 60, .density = 16, .length = 60, .max_failures = 10};
-	struct shared *shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE,
-		MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct options opt = {
+		.seed = 1, .budget = 60, .density = 16, .length = 60, .max_failures = 10};
+	struct shared *shared = mmap(
+		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	double from = seconds();
 	char name[NOW_SIZE];
 
@@ -368,7 +370,8 @@ int main(int argc, char **argv)
 	parse(argc, argv, &opt);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
 	if (opt.only) {
-		snprintf(name, sizeof(name), "%s/%s", opt.config ? opt.config : "standard", opt.only);
+		snprintf(name, sizeof(name), "%s/%s", opt.config ? opt.config : "standard",
+			opt.only);
 		run_named(&opt, shared, name);
 	} else if (opt.repro) {
 		run_named(&opt, shared, opt.repro);

@@ -11,19 +11,46 @@
 
 #define FILE_MODE (S_IFREG | 0644)
 #define DIR_MODE (S_IFDIR | 0755)
-#define MKFILE(path) {.kind = CALL_MKNOD, .a = path, .flags = FILE_MODE}
-#define MKDIR(path) {.kind = CALL_MKNOD, .a = path, .flags = DIR_MODE}
-#define TWO(k, x, y) {.kind = k, .a = x, .b = y}
-#define ONE(k, x) {.kind = k, .a = x}
-#define RENAME(x, y, how) {.kind = CALL_RENAME, .a = x, .b = y, .flags = how}
-#define WRITE(path, at, n) {.kind = CALL_WRITE, .a = path, .off = at, .len = n}
-#define TRUNCATE(path, n) {.kind = CALL_TRUNCATE, .a = path, .len = n}
+#define MKFILE(path)                                                                               \
+	{                                                                                          \
+		.kind = CALL_MKNOD, .a = path, .flags = FILE_MODE                                  \
+	}
+#define MKDIR(path)                                                                                \
+	{                                                                                          \
+		.kind = CALL_MKNOD, .a = path, .flags = DIR_MODE                                   \
+	}
+#define TWO(k, x, y)                                                                               \
+	{                                                                                          \
+		.kind = k, .a = x, .b = y                                                          \
+	}
+#define ONE(k, x)                                                                                  \
+	{                                                                                          \
+		.kind = k, .a = x                                                                  \
+	}
+#define RENAME(x, y, how)                                                                          \
+	{                                                                                          \
+		.kind = CALL_RENAME, .a = x, .b = y, .flags = how                                  \
+	}
+#define WRITE(path, at, n)                                                                         \
+	{                                                                                          \
+		.kind = CALL_WRITE, .a = path, .off = at, .len = n                                 \
+	}
+#define TRUNCATE(path, n)                                                                          \
+	{                                                                                          \
+		.kind = CALL_TRUNCATE, .a = path, .len = n                                         \
+	}
 #define FALLOCATE(path, how, at, n)                                                                \
-	{.kind = CALL_FALLOCATE, .a = path, .flags = how, .off = at, .len = n}
+	{                                                                                          \
+		.kind = CALL_FALLOCATE, .a = path, .flags = how, .off = at, .len = n               \
+	}
 #define XATTR(path, name, n, how)                                                                  \
-	{.kind = CALL_SETXATTR, .a = path, .b = name, .len = n, .flags = how}
+	{                                                                                          \
+		.kind = CALL_SETXATTR, .a = path, .b = name, .len = n, .flags = how                \
+	}
 #define RANGE(k, from, at, n, onto, there)                                                         \
-	{.kind = k, .a = from, .off = at, .len = n, .b = onto, .to = there}
+	{                                                                                          \
+		.kind = k, .a = from, .off = at, .len = n, .b = onto, .to = there                  \
+	}
 
 #define PUNCH (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
 #define ZERO FALLOC_FL_ZERO_RANGE
@@ -32,7 +59,7 @@
 
 /*
  * On these: foo, 10000 bytes, and A/foo, a whole clone of it; bar, 100 bytes in its record, with A/bar a
- * link to it; big, 40 extents in a node, bigc its clone, big2 with content of its own; A/x with xattrs; same1
+ * link to it; own, 5000 bytes; big, 40 extents in a node, bigc its clone, big2 with content of its own; A/x with xattrs; same1
  * and same2, equal and not shared; sym, a symlink; B, empty.
  */
 const struct op crash_ops[] = {
@@ -55,12 +82,14 @@ const struct op crash_ops[] = {
 	{"unlink_bigc", {ONE(CALL_UNLINK, "bigc")}},
 	{"unlink_big2", {ONE(CALL_UNLINK, "big2")}},
 	{"unlink_sharers", {ONE(CALL_UNLINK, "big"), ONE(CALL_UNLINK, "bigc")}},
+	{"unlink_sharer_write", {ONE(CALL_UNLINK, "big"), WRITE("bigc", 8192, 4096)}},
+	{"unshare_write", {TRUNCATE("A/foo", 0), WRITE("foo", 4096, 100)}},
+	{"unshare_truncate", {ONE(CALL_UNLINK, "A/foo"), TRUNCATE("foo", 5000)}},
 	{"unlink_x", {ONE(CALL_UNLINK, "A/x")}},
 	{"unlink_sym", {ONE(CALL_UNLINK, "sym")}},
-	{"unlink_open",
-		{ONE(CALL_OPEN, "foo"), ONE(CALL_UNLINK, "foo"),
-			{.kind = CALL_WRITE_OPEN, .off = 0, .len = 5000},
-			{.kind = CALL_TRUNCATE_OPEN, .len = 100}, {.kind = CALL_RELEASE}}},
+	{"unlink_open", {ONE(CALL_OPEN, "foo"), ONE(CALL_UNLINK, "foo"),
+				{.kind = CALL_WRITE_OPEN, .off = 0, .len = 5000},
+				{.kind = CALL_TRUNCATE_OPEN, .len = 100}, {.kind = CALL_RELEASE}}},
 	{"rmdir", {ONE(CALL_RMDIR, "B")}},
 	{"rmdir_full", {ONE(CALL_RMDIR, "A")}},
 	{"rename", {RENAME("foo", "foo2", 0)}},
@@ -78,9 +107,8 @@ const struct op crash_ops[] = {
 	{"rename_dir_replace", {RENAME("A", "B", 0)}},
 	{"rename_dir_in", {RENAME("B", "A/B", 0)}},
 	{"tmpfile", {ONE(CALL_TMPFILE, ""), {.kind = CALL_RELEASE}}},
-	{"tmpfile_link",
-		{ONE(CALL_TMPFILE, "A"), {.kind = CALL_WRITE_OPEN, .len = 6000},
-			{.kind = CALL_LINK_OPEN, .b = "A/tmp"}, {.kind = CALL_RELEASE}}},
+	{"tmpfile_link", {ONE(CALL_TMPFILE, "A"), {.kind = CALL_WRITE_OPEN, .len = 6000},
+				 {.kind = CALL_LINK_OPEN, .b = "A/tmp"}, {.kind = CALL_RELEASE}}},
 	{"write_inside", {WRITE("foo", 100, 50)}},
 	{"write_block", {WRITE("foo", 4096, 4096)}},
 	{"write_blocks", {WRITE("foo", 2000, 5000)}},
@@ -91,13 +119,17 @@ const struct op crash_ops[] = {
 	{"append", {{.kind = CALL_APPEND, .a = "foo", .len = 300}}},
 	{"append_blocks", {{.kind = CALL_APPEND, .a = "foo", .len = 9000}}},
 	{"append_small", {{.kind = CALL_APPEND, .a = "bar", .len = 50}}},
-	{"append_two",
-		{ONE(CALL_OPEN, "bar"),
-			{.kind = CALL_WRITE_OPEN, .len = 700, .flags = UMBRA_WRITE_APPEND},
-			{.kind = CALL_APPEND, .a = "A/bar", .len = 4000},
-			{.kind = CALL_WRITE_OPEN, .len = 60, .flags = UMBRA_WRITE_APPEND},
-			{.kind = CALL_RELEASE}}},
+	{"append_two", {ONE(CALL_OPEN, "bar"),
+			       {.kind = CALL_WRITE_OPEN, .len = 700, .flags = UMBRA_WRITE_APPEND},
+			       {.kind = CALL_APPEND, .a = "A/bar", .len = 4000},
+			       {.kind = CALL_WRITE_OPEN, .len = 60, .flags = UMBRA_WRITE_APPEND},
+			       {.kind = CALL_RELEASE}}},
 	{"write_beyond", {WRITE("foo", 20000, 100)}},
+	{"append_own", {{.kind = CALL_APPEND, .a = "own", .len = 300}}},
+	{"append_own_blocks", {{.kind = CALL_APPEND, .a = "own", .len = 9000}}},
+	{"write_own_beyond", {WRITE("own", 7000, 500)}},
+	{"truncate_own_up", {TRUNCATE("own", 8192)}},
+	{"truncate_own_down", {TRUNCATE("own", 4100)}},
 	{"write_inline", {WRITE("bar", 10, 20)}},
 	{"write_uninline", {WRITE("bar", 50, 5000)}},
 	{"write_uninline_hole", {WRITE("bar", 9000, 10)}},
@@ -150,9 +182,8 @@ const struct op crash_ops[] = {
 	{"clone_over", {TWO(CALL_CLONE, "big", "foo")}},
 	{"clone_over_own", {TWO(CALL_CLONE, "foo", "big2")}},
 	{"clone_again", {TWO(CALL_CLONE, "bigc", "big")}},
-	{"clone_write",
-		{MKFILE("new"), TWO(CALL_CLONE, "big2", "new"), WRITE("new", 8192, 4096),
-			WRITE("big2", 8192, 100)}},
+	{"clone_write", {MKFILE("new"), TWO(CALL_CLONE, "big2", "new"), WRITE("new", 8192, 4096),
+				WRITE("big2", 8192, 100)}},
 	{"clone_block", {RANGE(CALL_CLONE_RANGE, "foo", 4096, 4096, "big2", 8192)}},
 	{"clone_range", {RANGE(CALL_CLONE_RANGE, "big2", 0, 32768, "foo", 4096)}},
 	{"clone_range_end", {RANGE(CALL_CLONE_RANGE, "foo", 4096, 0, "bar", 4096)}},
@@ -198,6 +229,8 @@ static void fill_standard(struct world *w)
 	must(w, (struct call)MKFILE("bar"));
 	must(w, (struct call)WRITE("bar", 0, 100));
 	must(w, (struct call)TWO(CALL_LINK, "bar", "A/bar"));
+	must(w, (struct call)MKFILE("own"));
+	must(w, (struct call)WRITE("own", 0, 5000));
 	must(w, (struct call)MKFILE("big"));
 	must(w, (struct call)MKFILE("big2"));
 	for (i = 0; i < 40; i++) {

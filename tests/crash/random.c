@@ -67,8 +67,8 @@ static void make_names(struct chooser *c, struct call *out)
 		*out = (struct call){CALL_MKNOD, new_path(c), NULL, 0, 0, 0, S_IFDIR | 0755};
 		break;
 	case 1:
-		*out = (struct call){CALL_SYMLINK, new_path(c), NULL, 0,
-			1 + rnd_below(c->rng, 599), 0, 0};
+		*out = (struct call){
+			CALL_SYMLINK, new_path(c), NULL, 0, 1 + rnd_below(c->rng, 599), 0, 0};
 		break;
 	case 2:
 		*out = (struct call){CALL_LINK, pick(c, S_IFREG), new_path(c), 0, 0, 0, 0};
@@ -177,8 +177,9 @@ static void change_attributes(struct chooser *c, struct call *out)
 
 	switch (rnd_below(c->rng, 5)) {
 	case 0:
-		*out = (struct call){
-			.kind = CALL_CHMOD, .a = path, .flags = 0600 + (unsigned)rnd_below(c->rng, 64)};
+		*out = (struct call){.kind = CALL_CHMOD,
+			.a = path,
+			.flags = 0600 + (unsigned)rnd_below(c->rng, 64)};
 		break;
 	case 1:
 		*out = (struct call){
@@ -189,8 +190,7 @@ static void change_attributes(struct chooser *c, struct call *out)
 		break;
 	default:
 		*out = (struct call){.kind = CALL_SETXATTR, .a = path, .b = xattr};
-		out->len = rnd_below(c->rng, 4) ? rnd_below(c->rng, 300)
-						: rnd_below(c->rng, 9000);
+		out->len = rnd_below(c->rng, 4) ? rnd_below(c->rng, 300) : rnd_below(c->rng, 9000);
 		break;
 	}
 }
@@ -213,5 +213,7 @@ void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, st
 	else if (which < 92)
 		change_attributes(&c, out);
 	else
-		*out = (struct call){.kind = which < 95 ? CALL_SYNC : CALL_REAP};
+		*out = (struct call){.kind = which < 95   ? CALL_SYNC
+					     : which < 97 ? CALL_CHECKPOINT
+							  : CALL_REAP};
 }

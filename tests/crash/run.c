@@ -10,7 +10,7 @@
 
 #include "crash.h"
 
-#define DEEP_EACH 24u /* of so many states one has its recovery cut short, too */
+#define DEEP_EACH 96u /* of so many states one has its recovery cut short, too */
 #define FULL_EACH 16u /* of so many that recover to a known pool one is looked at all the same */
 
 /* ---- worker ----------------------------------------------------------------------------------------- */
@@ -56,6 +56,8 @@ void worker_config(struct worker *w, const struct config *config)
 	images_close(w);
 	judge_close(&w->judge);
 	w->config = config;
+	snapshot_unit = config->direct ? B : SECTOR;
+	boot_is(BOOT_LIVE);
 	image_open(&w->live, config->direct);
 	image_open(&w->disk, config->direct);
 	image_open(&w->second, config->direct);
@@ -129,6 +131,7 @@ static void begin_live(struct worker *w, struct world *world)
 	int ret;
 
 	memset(world, 0, sizeof(*world));
+	boot_is(BOOT_LIVE);
 	trace_clear(&w->trace);
 	w->nsnap = w->ncalled = 0;
 	fake_nsec = 1ull << 40;
@@ -182,11 +185,13 @@ static void end_live(struct worker *w, struct world *world)
 
 struct play {
 	struct worker *w;
-	const char *name;  /* of the workload */
-	uint64_t point;    /* drains and ends of calls so far */
+	const char *name; /* of the workload */
+	uint64_t point;   /* drains and ends of calls so far */
 	uint64_t seed;
 	size_t call;       /* begun last */
-	bool within;       /* and not ended */
+	size_t synced;     /* tree of the last sync that returned */
+	struct expect cut; /* what a power cut may leave of a file */
+	bool within;       /* the call has not ended */
 	bool stop;
 };
 
@@ -197,15 +202,16 @@ static bool wanted(const struct play *p, uint64_t state)
 	return !w->repro || (p->point == w->only_point && state == w->only_state);
 }
 
-static void report(struct play *p, uint64_t state, const struct expect *e)
+static void report(struct play *p, uint64_t state)
 {
 	struct worker *w = p->w;
 	const struct called *called = &w->called[p->call];
 
-	fprintf(w->judge.report, "  at drain or end %llu, %s call %zu (kind %d, %s %s, returned %d)%s\n",
+	fprintf(w->judge.report,
+		"  at drain or end %llu, %s call %zu (kind %d, %s %s, returned %d)\n",
 		(unsigned long long)p->point, p->within ? "within" : "after", p->call,
 		called->call.kind, called->call.a ? called->call.a : "",
-		called->call.b ? called->call.b : "", called->ret, e->acked ? ", must be there" : "");
+		called->call.b ? called->call.b : "", called->ret);
 	flight_describe(&w->flight, state, w->judge.seed, w->judge.report);
 	fail(w, "FAIL %s", w->now);
 	fflush(w->judge.report);
@@ -219,15 +225,29 @@ static void report(struct play *p, uint64_t state, const struct expect *e)
 		fclose(out);
 		image_rollback(&w->disk, mark);
 	}
-	if (atomic_load(&w->totals->failures) >= w->opt->max_failures)
-		p->stop = true;
+	/* The rest of the workload will be wrong for the same reason. */
+	p->stop = true;
+}
+
+/* A second cut. After the process alone has died what it wrote is still in flight. */
+static bool judge_deep(struct play *p, uint64_t state, const struct expect *e)
+{
+	struct worker *w = p->w;
+	size_t mark = image_mark(&w->second);
+	bool good, died = !w->config->direct && w->judge.boot == BOOT_LIVE;
+
+	if (!died)
+		flight_put(&w->flight, state, w->judge.seed, &w->second);
+	good = judge_recovery(&w->judge, died ? &p->cut : e, died ? &w->flight : NULL);
+	image_rollback(&w->second, mark);
+	return good;
 }
 
 static bool judge_one(struct play *p, uint64_t state, const struct expect *e)
 {
 	struct worker *w = p->w;
 	uint64_t chance = mix64(p->seed ^ mix64(p->point ^ mix64(state)));
-	size_t mark = image_mark(&w->disk), mark2 = image_mark(&w->second);
+	size_t mark = image_mark(&w->disk);
 	bool good;
 
 	snprintf(w->now, NOW_SIZE, "%s/%s:%llu.%llu", w->config->name, p->name,
@@ -236,57 +256,83 @@ static bool judge_one(struct play *p, uint64_t state, const struct expect *e)
 	w->judge.seed = mix64(p->seed ^ p->point);
 	flight_put(&w->flight, state, w->judge.seed, &w->disk);
 	good = judge_state(&w->judge, e, chance % FULL_EACH == 0);
-	if (good && (w->repro || chance / FULL_EACH % DEEP_EACH == 0)) {
-		flight_put(&w->flight, state, w->judge.seed, &w->second);
-		good = judge_recovery(&w->judge, e);
-	}
-	image_rollback(&w->second, mark2);
+	if (good && (w->repro || chance / FULL_EACH % DEEP_EACH == 0))
+		good = judge_deep(p, state, e);
 	image_rollback(&w->disk, mark);
 	return good;
 }
 
-/* The states that a cut now could leave. */
-static void judge_point(struct play *p, const struct expect *e, uint64_t nstates)
+/* States [from, end) of those that a cut now could leave. */
+static void judge_point(struct play *p, const struct expect *e, uint64_t from, uint64_t end)
 {
 	struct worker *w = p->w;
 	uint64_t state;
 
 	judge_next_point(&w->judge);
 	atomic_fetch_add_explicit(&w->totals->points, 1, memory_order_relaxed);
-	for (state = 0; state < nstates && !p->stop; state++) {
+	for (state = from; state < end && !p->stop; state++) {
 		if (!wanted(p, state))
 			continue;
 		atomic_fetch_add_explicit(&w->totals->states, 1, memory_order_relaxed);
-		if (judge_one(p, state, e))
-			continue;
-		report(p, state, e);
-		/* The others of this point will be wrong for the same reason. */
-		break;
+		if (!judge_one(p, state, e))
+			report(p, state);
 	}
 }
 
-static void expect_of(const struct play *p, struct expect *e)
+/*
+ * A direct pool: an operation is durable when it has returned, so what was stored must not depend on
+ * anything in flight then; within one it is there or not.
+ */
+static void direct_point(struct play *p)
 {
-	const struct worker *w = p->w;
+	struct worker *w = p->w;
+	struct expect e = {.tree = &w->snap[p->call], .n = 2, .mix = w->called[p->call].mix};
 
-	*e = (struct expect){.before = &w->snap[p->call], .after = &w->snap[p->call + 1]};
-	e->mix = w->called[p->call].mix;
-	if (!p->within)
-		e->before = e->after;
-	e->acked = !p->within;
+	if (!p->within) {
+		e.tree++;
+		e.n = 1;
+	}
+	judge_point(p, &e, 0, p->within ? flight_states(&w->flight) : 1);
+}
+
+/*
+ * A plain file. After a power cut, by another boot: what a sync that returned had seen is there, or
+ * something newer. After the daemon's death: all that it wrote, and so all that returned.
+ */
+static void file_point(struct play *p)
+{
+	struct worker *w = p->w;
+	struct expect e = {
+		.tree = &w->snap[p->synced], .torn = true, .mix = w->called[p->call].mix};
+	uint64_t n = flight_states(&w->flight);
+
+	e.n = p->call + 2 - p->synced;
+	p->cut = e;
+	w->judge.boot = BOOT_CUT;
+	judge_point(p, &e, 0, n);
+	w->judge.boot = BOOT_LIVE;
+	e.tree = &w->snap[p->within ? p->call : p->call + 1];
+	e.n = p->within ? 2 : 1;
+	e.torn = p->within;
+	judge_point(p, &e, n, n + 1);
 }
 
 static void play_point(struct play *p)
 {
 	struct worker *w = p->w;
-	struct expect e;
 
 	p->point++;
-	if (!w->ncalled || !w->called[p->call].explore || p->call >= w->ncalled)
+	if (!w->called[p->call].explore)
 		return;
-	expect_of(p, &e);
-	/* When a call has returned, what it stored must not depend on anything in flight. */
-	judge_point(p, &e, p->within ? flight_states(&w->flight) : 1);
+	if (w->config->direct)
+		direct_point(p);
+	else
+		file_point(p);
+}
+
+static bool is_sync(enum call_kind kind)
+{
+	return kind == CALL_SYNC || kind == CALL_CHECKPOINT;
 }
 
 static void play_event(struct play *p, const struct event *event)
@@ -314,6 +360,8 @@ static void play_event(struct play *p, const struct event *event)
 		break;
 	case EV_END:
 		p->within = false;
+		if (!w->called[p->call].ret && is_sync(w->called[p->call].call.kind))
+			p->synced = p->call + 1;
 		play_point(p);
 		break;
 	}
@@ -334,7 +382,8 @@ static void play(struct worker *w, const char *name)
 	atomic_fetch_add_explicit(&w->totals->repeats, w->judge.repeats, memory_order_relaxed);
 	atomic_fetch_add_explicit(&w->totals->checks, w->judge.checks, memory_order_relaxed);
 	atomic_fetch_add_explicit(&w->totals->mounts, w->judge.mounts, memory_order_relaxed);
-	atomic_fetch_add_explicit(&w->totals->recoveries, w->judge.recoveries, memory_order_relaxed);
+	atomic_fetch_add_explicit(
+		&w->totals->recoveries, w->judge.recoveries, memory_order_relaxed);
 	w->judge.repeats = w->judge.checks = w->judge.mounts = w->judge.recoveries = 0;
 }
 
@@ -342,7 +391,8 @@ static void play(struct worker *w, const char *name)
 
 void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
 {
-	static const struct call reap = {.kind = CALL_REAP};
+	static const struct call reap = {.kind = CALL_REAP}, sync = {.kind = CALL_SYNC},
+				 checkpoint = {.kind = CALL_CHECKPOINT};
 	char name[NOW_SIZE / 2] = "";
 	struct world world;
 	unsigned i, k;
@@ -361,6 +411,10 @@ void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
 			make_call(w, &world, &o->call[k], look);
 		world_end(&world);
 		make_call(w, &world, &reap, look);
+		if (w->config->direct)
+			continue;
+		make_call(w, &world, &sync, look);
+		make_call(w, &world, &checkpoint, look);
 	}
 	end_live(w, &world);
 	play(w, name);

@@ -9,6 +9,8 @@
 #define READ_MAX (4u << 20)
 #define DEPTH_MAX 16
 
+unsigned snapshot_unit = B;
+
 void snapshot_free(struct snapshot *s)
 {
 	free(s->node);
@@ -34,23 +36,23 @@ static int fail(struct taker *t, const char *what, int err)
 	return err;
 }
 
-/* Hash of no bytes but zeros; a block's place behind the end has it, too. */
-static uint64_t block_hash(const uint8_t *block)
+/* 0 for nothing but zeros, as behind the end of a file. */
+static uint64_t unit_hash(const uint8_t *bytes)
 {
 	static const uint8_t zeros[B];
 
-	return memcmp(block, zeros, B) ? XXH3_64bits(block, B) : 0;
+	return memcmp(bytes, zeros, snapshot_unit) ? XXH3_64bits(bytes, snapshot_unit) : 0;
 }
 
 static int take_content(struct taker *t, struct node *node)
 {
 	static uint8_t *buf;
-	uint64_t i, n = (node->size + B - 1) / B;
+	uint64_t i, n = (node->size + snapshot_unit - 1) / snapshot_unit;
 	ssize_t got;
 
 	if (!buf)
 		buf = xalloc(READ_MAX);
-	node->block = (uint32_t)t->s->nhash;
+	node->first = (uint32_t)t->s->nhash;
 	if (node->size > READ_MAX)
 		return fail(t, "size", -EFBIG);
 	got = umbra_read(t->fs, node->ino, buf, READ_MAX, 0);
@@ -58,12 +60,12 @@ static int take_content(struct taker *t, struct node *node)
 		return fail(t, "read", (int)got);
 	if ((uint64_t)got != node->size)
 		return fail(t, "short read", -EIO);
-	memset(buf + got, 0, n * B - (size_t)got);
+	memset(buf + got, 0, n * snapshot_unit - (size_t)got);
 	for (i = 0; i < n; i++) {
 		grow(&t->s->hash, t->s->nhash, &t->s->cap_hash, sizeof(*t->s->hash));
-		t->s->hash[t->s->nhash++] = block_hash(buf + i * B);
+		t->s->hash[t->s->nhash++] = unit_hash(buf + i * snapshot_unit);
 	}
-	node->nblock = (uint32_t)n;
+	node->nunit = (uint32_t)n;
 	return 0;
 }
 
@@ -120,7 +122,7 @@ struct dir_list {
 		uint64_t ino;
 		uint32_t name;
 		unsigned char type;
-	} *entry;
+	} * entry;
 	size_t n, cap;
 	char *names;
 	size_t nnames, cap_names;
@@ -260,7 +262,7 @@ const struct node *snapshot_find(const struct snapshot *s, const char *path)
 
 static uint64_t hash_at(const struct snapshot *s, const struct node *node, uint32_t i)
 {
-	return i < node->nblock ? s->hash[node->block + i] : 0;
+	return i < node->nunit ? s->hash[node->first + i] : 0;
 }
 
 static bool same_content(const struct snapshot *a, const struct node *x, const struct snapshot *b,
@@ -268,7 +270,7 @@ static bool same_content(const struct snapshot *a, const struct node *x, const s
 {
 	uint32_t i;
 
-	for (i = 0; i < x->nblock || i < y->nblock; i++)
+	for (i = 0; i < x->nunit || i < y->nunit; i++)
 		if (hash_at(a, x, i) != hash_at(b, y, i))
 			return false;
 	return true;
@@ -288,20 +290,25 @@ static bool same_node(const struct snapshot *a, const struct node *x, const stru
 	       !memcmp(x->time, y->time, sizeof(x->time)) && same_content(a, x, b, y);
 }
 
+static bool between(uint64_t x, uint64_t p, uint64_t q)
+{
+	return p < q ? x >= p && x <= q : x >= q && x <= p;
+}
+
 static bool node_between(const struct snapshot *s, const struct snapshot *a,
-	const struct snapshot *b, size_t i)
+	const struct snapshot *b, size_t i, struct mix mix)
 {
 	const struct node *x = &s->node[i], *p = &a->node[i], *q = &b->node[i];
 	uint32_t k;
 
 	if (!same_name(x, p) && !same_name(x, q))
 		return false;
-	if (x->size != p->size && x->size != q->size)
+	if (mix.size ? !between(x->size, p->size, q->size)
+		     : x->size != p->size && x->size != q->size)
 		return false;
-	for (k = 0; k < x->nblock || k < p->nblock || k < q->nblock; k++) {
+	for (k = 0; k < x->nunit || k < p->nunit || k < q->nunit; k++) {
 		uint64_t hash = hash_at(s, x, k);
 
-		/* A block that the old and the new have in part may be zero behind the smaller end. */
 		if (hash != hash_at(a, p, k) && hash != hash_at(b, q, k))
 			return false;
 	}
@@ -309,21 +316,58 @@ static bool node_between(const struct snapshot *s, const struct snapshot *a,
 }
 
 bool snapshot_between(const struct snapshot *s, const struct snapshot *a, const struct snapshot *b,
-	uint64_t mix)
+	struct mix mix)
 {
 	size_t i;
 
 	if (snapshot_equal(s, a) || snapshot_equal(s, b))
 		return true;
-	if (!mix || s->n != a->n || s->n != b->n)
+	if (!mix.ino || s->n != a->n || s->n != b->n)
 		return false;
 	for (i = 0; i < s->n; i++) {
 		if (strcmp(path_of(s, i), path_of(a, i)) || strcmp(path_of(s, i), path_of(b, i)))
 			return false;
-		if (s->node[i].ino == mix ? !node_between(s, a, b, i)
-					  : !same_node(s, &s->node[i], a, &a->node[i]) &&
-						    !same_node(s, &s->node[i], b, &b->node[i]))
+		if (s->node[i].ino == mix.ino ? !node_between(s, a, b, i, mix)
+					      : !same_node(s, &s->node[i], a, &a->node[i]) &&
+							!same_node(s, &s->node[i], b, &b->node[i]))
 			return false;
+	}
+	return true;
+}
+
+static bool unit_in_one(
+	const struct snapshot *some, size_t n, uint64_t ino, uint32_t unit, uint64_t hash)
+{
+	size_t i, k;
+
+	for (i = 0; i < n; i++)
+		for (k = 0; k < some[i].n; k++)
+			if (some[i].node[k].ino == ino &&
+				hash_at(&some[i], &some[i].node[k], unit) == hash)
+				return true;
+	return false;
+}
+
+bool snapshot_like(
+	const struct snapshot *s, const struct snapshot *a, const struct snapshot *some, size_t n)
+{
+	size_t i;
+	uint32_t k;
+
+	if (snapshot_equal(s, a))
+		return true;
+	if (s->n != a->n)
+		return false;
+	for (i = 0; i < s->n; i++) {
+		const struct node *x = &s->node[i], *y = &a->node[i];
+
+		if (strcmp(path_of(s, i), path_of(a, i)) || !same_name(x, y) || !SAME(size) ||
+			!SAME(blocks) || memcmp(x->time, y->time, sizeof(x->time)))
+			return false;
+		/* The unit that the end cuts through may be one that was longer. */
+		for (k = 0; k < x->size / snapshot_unit; k++)
+			if (!unit_in_one(some, n, x->ino, k, hash_at(s, x, k)))
+				return false;
 	}
 	return true;
 }
@@ -342,7 +386,7 @@ static void say(const struct snapshot *s, size_t i, FILE *out)
 		(unsigned long long)n->xattrs, (unsigned long long)n->target,
 		(long long)n->time[0].tv_sec, n->time[0].tv_nsec, (long long)n->time[1].tv_sec,
 		n->time[1].tv_nsec, (long long)n->time[2].tv_sec, n->time[2].tv_nsec);
-	for (uint32_t k = 0; k < n->nblock && k < 24; k++)
+	for (uint32_t k = 0; k < n->nunit && k < 24; k++)
 		fprintf(out, " %04llx", (unsigned long long)(hash_at(s, n, k) & 0xffff));
 	fputc('\n', out);
 }

@@ -23,8 +23,8 @@ void trace_add(struct trace *trace, enum event_kind kind, uint64_t off, const vo
 		trace->moment(trace, trace->arg);
 	grow(&trace->event, trace->n, &trace->cap, sizeof(*trace->event));
 	event = &trace->event[trace->n++];
-	*event = (struct event){
-		.kind = kind, .off = off, .len = (uint32_t)len, .at = trace->nbytes};
+	*event =
+		(struct event){.kind = kind, .off = off, .len = (uint32_t)len, .at = trace->nbytes};
 	if (kind != EV_CACHED && kind != EV_NT)
 		return;
 	grow(&trace->bytes, trace->nbytes + len, &trace->cap_bytes, 1);

@@ -12,6 +12,8 @@ pool_make "$(long 512M 4G)"
 pool_mount
 free=$(stat -f -c %f "$MNT")
 mkdir "$MNT/many"
+UMBRA_DAEMON=$(cat "$T/pid")
+export UMBRA_DAEMON
 "$HELPERS/manyfiles" "$MNT/many" "$n" || die "$n files"
 rmdir "$MNT/many" || die "rmdir of the emptied directory"
 left=$(($(stat -f -c %f "$MNT") - free))

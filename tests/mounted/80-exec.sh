@@ -138,5 +138,27 @@ END
 timeout 300 "$UMBRACTL" exec bash "$T/mounts" "$UMBRAFS" "$POOL" "$MNT" "$(long 10 100)" ||
 	die "inside the wrapper: step $? failed (4: umount was busy)"
 pool_mount
+
+say "a long clone ends when its caller is killed"
+cat >"$T/long.py" <<'END'
+# Doubles a file of one block by cloning it behind itself, 21 times: the last ones take long.
+import fcntl, os, struct, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644)
+os.write(fd, b"x" * 4096)
+size = 4096
+while size < 4096 << 21:
+    fcntl.ioctl(fd, 0x4020940D, struct.pack("qQQQ", fd, 0, size, size))  # FICLONERANGE
+    size *= 2
+END
+"$UMBRACTL" exec timeout -s KILL 1 "$PYTHON" "$T/long.py" "$MNT/long"
+rc=$?
+[ $rc = 137 ] || [ $rc = 0 ] || die "the doubling failed: $rc"
+for i in $(seq 20); do
+	umount -i "$MNT" 2>/dev/null && break
+	[ "$i" -lt 20 ] || die "still busy 2 s after the caller was killed"
+	sleep 0.1
+done
+pool_wait
+pool_mount
 expect "shared blocks" "$(stat -c %b "$MNT/a")" "$(stat -c %b "$MNT/m.1")"
 pool_finish

@@ -183,6 +183,18 @@ pool_wait() {
 	return 1
 }
 
+# Where a daemon that does not end hangs.
+stacks() {
+	local pid
+	pid=$(cat "$T/pid")
+	[ -d "/proc/$pid" ] || return 0
+	say "--- threads of the daemon, $pid"
+	if command -v gdb >/dev/null; then
+		timeout 60 gdb -p "$pid" -batch -ex 'thread apply all bt 12' 2>/dev/null | grep -E '^(Thread|#)'
+	fi
+	cat /proc/"$pid"/task/*/stack 2>/dev/null
+}
+
 pool_umount() {
 	local i
 	for ((i = 0; i < 100; i++)); do
@@ -191,7 +203,10 @@ pool_umount() {
 		sleep 0.05
 	done
 	is_mounted && die "umount: $(cat "$T/umount.err")"
-	pool_wait || die "the daemon has not ended ${PATIENCE} s after umount"
+	pool_wait || {
+		stacks
+		die "the daemon has not ended ${PATIENCE} s after umount"
+	}
 	log_ok
 	[ "$(cat "$T/rc")" = 0 ] || die "the daemon ended with $(cat "$T/rc") after umount"
 }

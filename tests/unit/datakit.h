@@ -65,6 +65,20 @@ static inline void kit_open_file(struct kit *k, const char *path, uint64_t mib)
 	*k = (struct kit){.path = path, .size = mib << 20};
 	ok(umbra_mkfs(path, &mkfs, &info));
 	kit_mount(k);
+	assert_false(k->fs->pool->direct);
+}
+
+/*
+ * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files: the test
+ * program starts itself again without it.
+ */
+static inline void kit_without_pmem(char **argv)
+{
+	if (!getenv("PMEM_IS_PMEM_FORCE"))
+		return;
+	unsetenv("PMEM_IS_PMEM_FORCE");
+	execv("/proc/self/exe", argv);
+	abort();
 }
 
 static inline void kit_problem(void *arg, const char *code, bool repaired, const char *text)

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* File data: write, read, resize, fallocate, seek, map. */
 #include "datakit.h"
+#include "pool/backend.h"
+
+#include <sys/wait.h>
 
 static void each_mode(void (*test)(struct kit *k))
 {
@@ -575,7 +578,198 @@ static void random_operations_agree_with_a_plain_array(void **state)
 	each_mode(at_random);
 }
 
-int main(void)
+/* ---- indirect pools: the daemon dies between what it stores and the record of it ------------------ */
+
+static const struct um_pool_ops *file_ops;
+
+static int die_at_the_journal(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	const struct um_super *super = &pool->super;
+	um_lba_t lba = off >> UM_BLOCK_SHIFT;
+
+	if (lba - super->journal_lba < super->journal_blocks ||
+		lba - super->journal_mirror < super->journal_blocks)
+		_exit(9);
+	return file_ops->write(pool, off, src, len);
+}
+
+/* In a process of its own, which does not come to its end. */
+static void killed(struct kit *k, void (*change)(struct kit *k, uint64_t ino), uint64_t ino)
+{
+	static struct um_pool_ops ops;
+	int status;
+	pid_t pid;
+
+	ok(umbra_sync(k->fs));
+	ok(umbra_close(k->fs));
+	pid = fork();
+	assert_true(pid >= 0);
+	if (!pid) {
+		kit_mount(k);
+		file_ops = k->fs->pool->ops;
+		ops = *file_ops;
+		ops.write = die_at_the_journal;
+		k->fs->pool->ops = &ops;
+		change(k, ino);
+		_exit(1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 9);
+	kit_check(k);
+	kit_mount(k);
+}
+
+static void cut_inside_a_block(struct kit *k, uint64_t ino)
+{
+	struct umbra_attr attr = {.st.st_size = 4500};
+
+	umbra_setattr(k->fs, ino, &attr, UMBRA_SET_SIZE, NULL);
+}
+
+static void append_inside_a_block(struct kit *k, uint64_t ino)
+{
+	umbra_write(k->fs, ino, "unacknowledged", 14, 5000, 0, NULL);
+}
+
+static void a_killed_daemon_leaves_no_half_of_a_truncate_or_append(void **state)
+{
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	kit_open_file(&k, "test_data.pool", 16);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 5000, 1);
+	killed(&k, cut_inside_a_block, f.ino);
+	file_verify(&k, &f);
+	killed(&k, append_inside_a_block, f.ino);
+	file_verify(&k, &f);
+	file_truncate(&k, &f, 6000);
+	file_verify(&k, &f);
+	file_truncate(&k, &f, 5000);
+	killed(&k, append_inside_a_block, f.ino);
+	file_write(&k, &f, 7000, 100, 2);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
+static atomic_bool below_is_full;
+
+static int write_home_if_room(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n)
+{
+	return atomic_load(&below_is_full) ? -ENOSPC : file_ops->writeback(pool, lba, images, n);
+}
+
+/* Until the journal is full and cannot be emptied. */
+static void fill_journal(struct kit *k, unsigned *n)
+{
+	struct umbra_attr attr;
+	char name[16];
+	int err;
+
+	do {
+		snprintf(name, sizeof(name), "n%u", (*n)++);
+		err = umbra_mknod(k->fs, UM_ROOT_INO, name, S_IFREG | 0644, 0, NULL, &attr);
+		if (!err)
+			umbra_forget(k->fs, attr.st.st_ino, 1);
+	} while (!err);
+	assert_int_equal(err, -ENOSPC);
+}
+
+static void removed_files_are_freed_after_the_file_below_was_full(void **state)
+{
+	struct statvfs before, after;
+	struct um_pool_ops ops;
+	struct file f;
+	struct kit k;
+	unsigned n = 0;
+
+	(void)state;
+	kit_open_file(&k, "test_data.pool", 16);
+	file_ops = k.fs->pool->ops;
+	ops = *file_ops;
+	ops.writeback = write_home_if_room;
+	k.fs->pool->ops = &ops;
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 1 << 20, 1);
+	ok(umbra_unlink(k.fs, UM_ROOT_INO, "f"));
+	atomic_store(&below_is_full, true);
+	fill_journal(&k, &n);
+	umbra_forget(k.fs, f.ino, 1);
+	ok(umbra_statfs(k.fs, &before));
+	usleep(100000);
+	atomic_store(&below_is_full, false);
+	for (unsigned i = 0; i < 50; i++) {
+		usleep(100000);
+		ok(umbra_statfs(k.fs, &after));
+		if (after.f_bfree >= before.f_bfree + 256)
+			break;
+	}
+	assert_true(after.f_bfree >= before.f_bfree + 256);
+	k.fs->pool->ops = file_ops;
+	file_free(&f);
+	kit_close(&k);
+}
+
+/* ---- a truncation that fails after its first transaction -------------------------------------------- */
+
+static const struct um_pool_ops *image_ops;
+static int records_left; /* that the journal still takes */
+
+static int fail_at_the_journal(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	const struct um_super *super = &pool->super;
+	um_lba_t lba = off >> UM_BLOCK_SHIFT;
+	bool first = lba - super->journal_lba < super->journal_blocks;
+	bool second = lba - super->journal_mirror < super->journal_blocks;
+
+	/* Records, not the tail; a record goes to the second copy first. */
+	if ((first || second) && len >= sizeof(struct um_record)) {
+		if (!records_left)
+			return -EIO;
+		records_left -= first;
+	}
+	return image_ops->write(pool, off, src, len);
+}
+
+static void a_truncation_that_failed_half_way_shows_nothing_old(void **state)
+{
+	const unsigned n = 6000;
+	struct um_pool_ops ops;
+	struct umbra_attr attr = {.st.st_size = B};
+	uint8_t block[B];
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	file_make(&k, &f, "f", B);
+	memset(block, 1, B);
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(
+			umbra_write(k.fs, f.ino, block, B, (uint64_t)i * 2 * B, 0, NULL), B);
+	image_ops = k.fs->pool->ops;
+	ops = *image_ops;
+	ops.write = fail_at_the_journal;
+	records_left = 1;
+	k.fs->pool->ops = &ops;
+	assert_int_equal(umbra_setattr(k.fs, f.ino, &attr, UMBRA_SET_SIZE, NULL), -EIO);
+	k.fs->pool->ops = image_ops;
+	attr.st.st_size = (off_t)n * 2 * B;
+	ok(umbra_setattr(k.fs, f.ino, &attr, UMBRA_SET_SIZE, NULL));
+	for (unsigned i = 1; i < n; i++) {
+		assert_int_equal(umbra_read(k.fs, f.ino, block, B, (uint64_t)i * 2 * B), B);
+		assert_int_equal(block[0], 0);
+	}
+	attr.st.st_size = B;
+	ok(umbra_setattr(k.fs, f.ino, &attr, UMBRA_SET_SIZE, &attr));
+	assert_int_equal(attr.st.st_blocks, B / 512);
+	file_free(&f);
+	kit_close(&k);
+}
+
+int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(small_content_lives_in_the_inode),
@@ -590,10 +784,15 @@ int main(void)
 		cmocka_unit_test(a_full_pool_says_so_and_recovers),
 		cmocka_unit_test(reads_give_pool_memory),
 		cmocka_unit_test(a_truncation_cut_short_goes_on_at_mount),
+		cmocka_unit_test(a_killed_daemon_leaves_no_half_of_a_truncate_or_append),
+		cmocka_unit_test(removed_files_are_freed_after_the_file_below_was_full),
+		cmocka_unit_test(a_truncation_that_failed_half_way_shows_nothing_old),
 		cmocka_unit_test(impossible_extents_are_refused),
 		cmocka_unit_test(writers_of_one_file_do_not_disturb_each_other),
 		cmocka_unit_test(random_operations_agree_with_a_plain_array),
 	};
 
+	(void)argc;
+	kit_without_pmem(argv);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

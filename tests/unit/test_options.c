@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Mount options as mount(8), systemd and people write them; the paths of mount points. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/inotify.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -66,12 +70,15 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(opt.ms_flags, MS_RDONLY);
 	assert_int_equal(opt.fs.data, UMBRA_DATA_INPLACE);
 	assert_true(opt.cache_none);
+	assert_int_equal(opt.share, UM_SHARE_AUTO);
+	assert_int_equal(parse(&opt, "share=all,share=immutable", false, msg), 0);
+	assert_int_equal(opt.share, UM_SHARE_IMMUTABLE);
 }
 
 static void unknown_options_are_refused_by_name(void **state)
 {
 	static const char *const lists[] = {"dax", "dax=always", "inlinecrypt", "wibble",
-		"ro,share=auto", "fsname=x", "user_id=0", "data=", "roo"};
+		"ro,share=some", "fsname=x", "user_id=0", "data=", "roo"};
 	struct um_options opt;
 	char msg[256];
 
@@ -153,9 +160,38 @@ static void mount_points_are_found_by_path(void **state)
 	assert_int_equal(um_mounts_at("/no/such/mount", &where), -ENOENT);
 }
 
+/* umount(8) as root asks about the source of anybody's mount. */
+static void what_is_no_pool_is_not_opened_to_see_who_uses_it(void **state)
+{
+	char path[] = "/tmp/umbra-options-XXXXXX", event[512];
+	bool used = true;
+	int fd = mkstemp(path), watch = inotify_init1(IN_NONBLOCK);
+
+	(void)state;
+	assert_true(fd >= 0 && watch >= 0);
+	close(fd);
+	assert_int_equal(um_pool_in_use(path, &used), 0);
+	assert_false(used);
+	fd = open(path, O_RDWR);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	assert_int_equal(um_pool_in_use(path, &used), 0);
+	assert_true(used);
+	close(fd);
+	unlink(path);
+	assert_int_equal(mkfifo(path, 0600), 0);
+	assert_true(inotify_add_watch(watch, path, IN_OPEN) >= 0);
+	assert_int_equal(um_pool_in_use(path, &used), 0);
+	assert_false(used);
+	assert_int_equal(read(watch, event, sizeof(event)), -1);
+	assert_int_equal(errno, EAGAIN);
+	close(watch);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_no_pool_is_not_opened_to_see_who_uses_it),
 		cmocka_unit_test(generic_options_and_stray_commas_are_accepted),
 		cmocka_unit_test(root_gets_dev_and_suid_unless_told_otherwise),
 		cmocka_unit_test(later_options_override_earlier_ones),

@@ -226,7 +226,11 @@ static void one_owner_at_a_time(void **state)
 	ok(try_open(UM_POOL_RDONLY));
 	assert_int_equal(try_open(UM_POOL_EXCL), -EBUSY);
 	um_pool_close(pool);
+	/* An owner that is just leaving is waited for a moment, even without WAIT. */
 	pid = hold(UM_POOL_EXCL, 300);
+	ok(try_open(UM_POOL_EXCL));
+	reap(pid);
+	pid = hold(UM_POOL_EXCL, 2500);
 	assert_int_equal(try_open(UM_POOL_EXCL), -EBUSY);
 	ok(try_open(UM_POOL_EXCL | UM_POOL_WAIT));
 	reap(pid);

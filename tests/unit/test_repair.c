@@ -305,6 +305,64 @@ static void without_a_root_directory_everything_is_in_lost_found(void **state)
 	assert_mended("root", 1);
 }
 
+/* What a file, some bytes long, reads as; the pool is mounted for it. */
+static void assert_reads(const char *name, uint64_t off, size_t len, int byte)
+{
+	struct umbra_attr dir, attr;
+	uint8_t buf[8192];
+	struct umbra_fs *fs;
+
+	assert_int_equal(umbra_open_image(image, SIZE, NULL, &fs), 0);
+	assert_int_equal(umbra_lookup(fs, ROOT, "files", &dir), 0);
+	assert_int_equal(umbra_lookup(fs, dir.st.st_ino, name, &attr), 0);
+	assert_true(len <= sizeof(buf));
+	assert_int_equal(umbra_read(fs, attr.st.st_ino, buf, len, off), len);
+	for (size_t i = 0; i < len; i++)
+		assert_int_equal(buf[i], byte);
+	assert_int_equal(umbra_close(fs), 0);
+}
+
+static void blocks_behind_the_end_are_dropped(void **state)
+{
+	static const char *const names[] = {"plain", "holes", "clone0"};
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct hands h = hands_begin();
+		struct um_inode file =
+			load(&h, find(&h, find(&h, ROOT, "files", NULL), names[i], NULL));
+
+		file.core.size = i ? 100 * 8192 + 100 : 16 * 4096;
+		store(&h, &file);
+		hands_end(&h);
+		assert_mended("eof", 0);
+		assert_reads(names[i], 0, 4096, i ? 'h' : 'p');
+		if (i) /* what shares its nodes has kept all */
+			assert_reads("clone1", 300 * 8192, 4096, 'h');
+	}
+}
+
+static void bytes_behind_the_end_become_zeros(void **state)
+{
+	static const uint64_t sizes[] = {300000 - 5, 399 * 8192 + 1000, 399 * 8192 + 1000};
+	static const char *const names[] = {"plain", "holes", "clone0"};
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		struct hands h = hands_begin();
+		struct um_inode file =
+			load(&h, find(&h, find(&h, ROOT, "files", NULL), names[i], NULL));
+
+		file.core.size = sizes[i];
+		store(&h, &file);
+		hands_end(&h);
+		assert_mended("eof", 0);
+		assert_reads(names[i], sizes[i] - 900, 900, i ? 'h' : 'p');
+		if (i)
+			assert_reads("clone1", 399 * 8192, 4096, 'h');
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -321,6 +379,8 @@ int main(void)
 		cmocka_unit_test(orphan_records_must_fit_their_inodes),
 		cmocka_unit_test(a_second_owner_of_data_is_counted),
 		cmocka_unit_test(data_that_is_metadata_is_taken_from_the_file),
+		cmocka_unit_test(blocks_behind_the_end_are_dropped),
+		cmocka_unit_test(bytes_behind_the_end_become_zeros),
 		cmocka_unit_test(without_a_root_directory_everything_is_in_lost_found),
 	};
 

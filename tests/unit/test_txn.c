@@ -534,6 +534,42 @@ static void replay_for_reading_leaves_the_medium_alone(void **state)
 	world_close(&w);
 }
 
+/* Sound when it is looked at, but its first entry makes its second one longer than a block. */
+static void a_record_that_changes_the_journal_is_refused(void **state)
+{
+	const uint32_t too_long = 1u << 20;
+	struct {
+		struct um_record head;
+		struct um_entry bytes;
+		uint8_t src[8];
+		struct um_entry fill;
+		uint8_t pad[120];
+	} record = {.head = {.type = UM_RECORD_TXN, .nentry = 2}};
+	struct um_ring *ring;
+	struct world w;
+	uint64_t at;
+
+	(void)state;
+	static_assert(sizeof(record) % 64 == 0, "length of a record");
+	world_open(&w);
+	ring = &w.e.log->ring;
+	at = ring->lba * UM_BLOCK_SIZE + ring->head +
+	     ((uint8_t *)&record.fill.len - (uint8_t *)&record);
+	record.bytes = (struct um_entry){
+		.lba = at / UM_BLOCK_SIZE,
+		.off = at % UM_BLOCK_SIZE,
+		.type = UM_ENTRY_BYTES,
+		.len = sizeof(too_long),
+	};
+	memcpy(record.src, &too_long, sizeof(too_long));
+	record.fill = (struct um_entry){.lba = DATA, .type = UM_ENTRY_FILL, .len = 64};
+	ok(um_ring_append(ring, &record.head, sizeof(record), ring->seq + 1));
+	um_space_close(w.e.space);
+	um_log_abandon(w.e.log);
+	assert_int_equal(um_log_open(w.e.pool, &w.e.log), -EUCLEAN);
+	um_pool_close(w.e.pool);
+}
+
 /* ---- indirect pools ---------------------------------------------------------------------------------------- */
 
 static void the_daemons_death_loses_nothing(void **state)
@@ -786,6 +822,7 @@ static const struct CMUnitTest direct[] = {
 	cmocka_unit_test(a_power_cut_leaves_whole_transactions),
 	cmocka_unit_test(so_it_does_with_two_journals),
 	cmocka_unit_test(replay_for_reading_leaves_the_medium_alone),
+	cmocka_unit_test(a_record_that_changes_the_journal_is_refused),
 	cmocka_unit_test(readers_see_whole_transactions),
 };
 static const struct CMUnitTest indirect[] = {

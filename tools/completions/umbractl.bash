@@ -3,7 +3,7 @@
 
 _umbractl_complete() {
 	local cur cmd i
-	local commands="info stat clone dedupe map du exec"
+	local commands="info stat clone dedupe map owners du exec"
 	cur=${COMP_WORDS[COMP_CWORD]}
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
@@ -34,7 +34,9 @@ _umbractl_complete() {
 	if [[ $cur == -* ]]; then
 		local options
 		case $cmd in
-		info | stat | dedupe | map) options="-b --bytes --json --help" ;;
+		info | stat | dedupe) options="-b --bytes --json --help" ;;
+		map) options="-b --bytes --shadows --json --help" ;;
+		owners) options="--json --help" ;;
 		du) options="-b --bytes -c --total -r --recursive --json --help" ;;
 		clone) options="-r --recursive -q --quiet --help" ;;
 		esac

@@ -12,6 +12,7 @@
 #include <linux/seccomp.h>
 #include <poll.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -29,16 +30,19 @@
 
 #define IDLE_KEPT 4     /* threads that stay without work */
 #define IDLE_SECONDS 10 /* after which others end */
+#define LOOK_MSEC 20    /* how soon a call ends whose task was killed */
 
 struct job {
 	struct um_call call;
-	struct job *next;
+	pthread_t thread;  /* that serves it */
+	struct job *next;  /* in the queue, then among the busy ones */
+	struct job **self; /* what points at it there */
 };
 
 static struct {
 	pthread_mutex_t lock; /* protects all of it */
 	pthread_cond_t more;
-	struct job *head, **tail;
+	struct job *head, **tail, *busy;
 	unsigned int queued, idle, threads;
 } pool = {.lock = PTHREAD_MUTEX_INITIALIZER, .tail = &pool.head};
 
@@ -128,10 +132,27 @@ static struct job *take_job(void)
 		if (!pool.head)
 			pool.tail = &pool.head;
 		pool.queued--;
+		job->thread = pthread_self();
+		job->next = pool.busy;
+		job->self = &pool.busy;
+		if (job->next)
+			job->next->self = &job->next;
+		pool.busy = job;
 	}
 	pool.idle--;
 	pthread_mutex_unlock(&pool.lock);
 	return job;
+}
+
+static void do_job(struct job *job)
+{
+	serve(&job->call);
+	pthread_mutex_lock(&pool.lock);
+	*job->self = job->next;
+	if (job->next)
+		job->next->self = job->self;
+	pthread_mutex_unlock(&pool.lock);
+	free(job);
 }
 
 static void *worker(void *arg)
@@ -139,11 +160,32 @@ static void *worker(void *arg)
 	struct job *job;
 
 	(void)arg;
-	while ((job = take_job())) {
-		serve(&job->call);
-		free(job);
-	}
+	while ((job = take_job()))
+		do_job(job);
 	return NULL;
+}
+
+/*
+ * Interrupts what is done for tasks that were killed: a clone of many extents would otherwise go on and
+ * hold the task's files open. Says whether to look again soon.
+ */
+static bool look_after(bool killable)
+{
+	bool any;
+
+	pthread_mutex_lock(&pool.lock);
+	any = pool.busy || pool.queued;
+	/* Otherwise a call that is no longer valid may only have been put off by a signal. */
+	for (struct job *job = pool.busy; job && killable; job = job->next)
+		if (!um_task_waits(&job->call))
+			pthread_kill(job->thread, SIGUSR1);
+	pthread_mutex_unlock(&pool.lock);
+	return any;
+}
+
+static void nothing(int sig)
+{
+	(void)sig;
 }
 
 static bool start_thread(void)
@@ -183,10 +225,8 @@ static void dispatch(struct job *job)
 	pool.threads--;
 	alone = !pool.threads;
 	pthread_mutex_unlock(&pool.lock);
-	if (alone && (job = take_job())) {
-		serve(&job->call);
-		free(job);
-	}
+	if (alone && (job = take_job()))
+		do_job(job);
 }
 
 /* The filter notifies ioctl under any of the machine's tables, all else under its own only. */
@@ -231,8 +271,10 @@ static struct job *receive(int listener, bool killable)
 
 void um_supervise(int listener, bool killable)
 {
+	struct sigaction interrupt = {.sa_handler = nothing};
 	pthread_condattr_t attr;
 
+	sigaction(SIGUSR1, &interrupt, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&pool.more, &attr);
@@ -242,7 +284,7 @@ void um_supervise(int listener, bool killable)
 		struct pollfd pfd = {.fd = listener, .events = POLLIN};
 		struct job *job;
 
-		if (poll(&pfd, 1, -1) < 0) {
+		if (poll(&pfd, 1, look_after(killable) ? LOOK_MSEC : -1) < 0) {
 			if (errno == EINTR || errno == ENOMEM || errno == EAGAIN)
 				continue;
 			_exit(1);

@@ -30,6 +30,7 @@ int um_cmd_stat(int argc, char **argv);
 int um_cmd_clone(int argc, char **argv);
 int um_cmd_dedupe(int argc, char **argv);
 int um_cmd_map(int argc, char **argv);
+int um_cmd_owners(int argc, char **argv);
 int um_cmd_du(int argc, char **argv);
 int um_cmd_exec(int argc, char **argv);
 

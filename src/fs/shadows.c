@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Shadows of what reads hand out, and their end; what a mount tells of them. */
+#include "fs/shadows.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define SWEEP_LOOK 1024u /* nodes in one sweep */
+#define SWEEP_MAX 16u    /* shadows checked in it, or after a toss */
+#define REST_MAX 4u      /* other shadows of tossed blocks that are looked at */
+
+/* ---- what a read hands out ------------------------------------------------------------------------ */
+
+void um_note_begin(struct umbra_fs *fs, struct um_note *note, um_ino_t ino)
+{
+	note->ino = ino;
+	note->n = 0;
+	note->seq = um_shadow_seq(fs->page, ino);
+}
+
+/*
+ * Is a node above file block `block` shared, and up to which block is the answer the same? Kept from one read
+ * to the next for as long as nothing is committed: files that share nothing then pay next to nothing.
+ */
+static int path_shared(struct umbra_fs *fs, const struct um_tree *tree, uint64_t block,
+	bool *out_shared, uint64_t *out_end)
+{
+	static _Thread_local struct {
+		const struct um_page *page;
+		um_ino_t ino;
+		uint64_t seq, first, end;
+		bool shared;
+	} last;
+	struct um_tree_level level[UM_TREE_LEVELS];
+	uint64_t seq = um_log_committed(fs->log);
+	unsigned n;
+	int err = 0;
+
+	if (last.page != fs->page || last.ino != tree->owner || last.seq != seq ||
+		block < last.first || block >= last.end) {
+		err = um_tree_trace(um_fs_src(fs), tree, block, level, &n);
+		if (err)
+			return err;
+		last.page = fs->page;
+		last.ino = tree->owner;
+		last.seq = seq;
+		last.first = block;
+		last.end = n ? level[n - 1].end : UINT64_MAX;
+		last.shared = false;
+		for (unsigned i = 0; i < n; i++)
+			last.shared |= level[i].parents > 1;
+	}
+	*out_shared = last.shared;
+	*out_end = last.end;
+	return 0;
+}
+
+static void note_add(struct um_note *note, uint64_t block, um_lba_t lba, uint64_t len)
+{
+	if (note->n < UM_NOTE_MAX && len)
+		note->run[note->n++] = (struct um_shadow){note->ino, block, lba, (uint32_t)len};
+}
+
+/* The shared ones of file blocks [at, end), which are one run. */
+static int note_run(struct umbra_fs *fs, struct um_note *note, const struct um_tree *tree,
+	const struct um_run *run, uint64_t at, uint64_t end)
+{
+	while (at < end && note->n < UM_NOTE_MAX) {
+		um_lba_t lba = run->lba + (at - run->block);
+		uint64_t stop;
+		uint32_t count, same;
+		bool shared;
+		int err = path_shared(fs, tree, at, &shared, &stop);
+
+		if (err)
+			return err;
+		if (stop > end)
+			stop = end;
+		if (!shared) {
+			err = um_ref_count(
+				um_fs_src(fs), lba, (uint32_t)(stop - at), &count, &same);
+			if (err || !same)
+				return err;
+			shared = count > 1;
+			if (same < stop - at)
+				stop = at + same;
+		}
+		if (shared)
+			note_add(note, at, lba, stop - at);
+		at = stop;
+	}
+	return 0;
+}
+
+void um_note_runs(struct umbra_fs *fs, struct um_note *note, const struct um_tree *tree,
+	const struct um_run *runs, unsigned n, uint64_t first, uint64_t end)
+{
+	if (!um_page_on(fs->page) || note->ino >= UM_PAGE_INO_MAX)
+		return;
+	for (unsigned i = 0; i < n && note->n < UM_NOTE_MAX; i++) {
+		uint64_t from = runs[i].block > first ? runs[i].block : first;
+		uint64_t to = runs[i].block + runs[i].len;
+
+		if (to > end)
+			to = end;
+		/* An error here is the read's too, or nobody's. */
+		if (um_run_data(&runs[i]) && note_run(fs, note, tree, &runs[i], from, to))
+			return;
+	}
+}
+
+void um_note_end(struct umbra_fs *fs, struct um_note *note)
+{
+	for (unsigned i = 0; i < note->n; i++) {
+		const struct um_shadow *run = &note->run[i];
+
+		if (!um_shadow_covers(fs->page, run->ino, run->block, run->len))
+			um_shadow_add(fs->page, run, note->seq);
+	}
+	note->n = 0;
+}
+
+/* ---- their end ---------------------------------------------------------------------------------------- */
+
+/* Does the file still share any of the blocks? */
+static bool still_shared(struct umbra_fs *fs, const struct um_shadow *s)
+{
+	struct um_run runs[UM_PAGE_WINDOW];
+	struct um_inode inode;
+	struct um_tree tree;
+	bool shared = false;
+	unsigned n = 0;
+	int err;
+
+	um_log_read_lock(fs->log);
+	err = um_inode_load(um_fs_src(fs), s->ino, &inode);
+	if (!err && S_ISREG(inode.core.mode)) {
+		um_inode_tree(&inode, UM_FORK_DATA, &tree);
+		err = um_runs_get(um_fs_src(fs), &tree, s->block, s->len, UM_RUNS_REFS, runs,
+			UM_PAGE_WINDOW, &n);
+	}
+	um_log_read_unlock(fs->log);
+	for (unsigned i = 0; !err && i < n; i++)
+		shared |= runs[i].lba && runs[i].refs > 1;
+	return shared;
+}
+
+static void check(struct umbra_fs *fs, const struct um_shadow *s)
+{
+	if (!still_shared(fs, s))
+		um_shadow_toss(fs->page, s->ino, s->block, s->len, NULL, NULL);
+}
+
+/*
+ * The other files' shadows of blocks that lost an owner. Where many are left the blocks are shared still;
+ * one alone, or few that need not meet, are looked at.
+ */
+static void check_rest(struct umbra_fs *fs, const struct um_shadow *gone)
+{
+	struct um_shadow rest[REST_MAX];
+	uint64_t all;
+	unsigned n = um_master_shadows(fs->page, gone->lba, gone->len, rest, REST_MAX, &all);
+
+	if (all > REST_MAX || (all > 1 && gone->len == 1))
+		return;
+	for (unsigned i = 0; i < n; i++) {
+		struct um_shadow *s = &rest[i];
+		um_lba_t from = s->lba > gone->lba ? s->lba : gone->lba;
+		um_lba_t to = s->lba + s->len;
+
+		if (to > gone->lba + gone->len)
+			to = gone->lba + gone->len;
+		s->block += from - s->lba;
+		s->lba = from;
+		s->len = (uint32_t)(to - from);
+		check(fs, s);
+	}
+}
+
+void um_shadows_toss(struct umbra_fs *fs, um_ino_t ino, uint64_t first, uint64_t n)
+{
+	struct um_shadow gone[SWEEP_MAX];
+	unsigned ngone = SWEEP_MAX;
+
+	if (!um_shadow_toss(fs->page, ino, first, n, gone, &ngone))
+		return;
+	for (unsigned i = 0; i < ngone; i++)
+		check_rest(fs, &gone[i]);
+}
+
+void um_shadows_sweep(struct umbra_fs *fs)
+{
+	struct um_shadow sole[SWEEP_MAX];
+	unsigned n = um_master_sole(fs->page, SWEEP_LOOK, sole, SWEEP_MAX);
+
+	for (unsigned i = 0; i < n; i++)
+		check(fs, &sole[i]);
+}
+
+void umbra_cache_dropped(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len)
+{
+	uint64_t first = off >> UM_BLOCK_SHIFT;
+	uint64_t n = len && len < UINT64_MAX - off ? um_blocks_of(off + len) - first : UINT64_MAX;
+
+	um_shadow_toss(fs->page, ino, first, n, NULL, NULL);
+}
+
+/* ---- looking at them ------------------------------------------------------------------------------------ */
+
+static int show(struct umbra_fs *fs, const struct um_shadow *s, umbra_shadow_fn *fn, void *arg)
+{
+	const struct umbra_shadow out = {
+		.ino = s->ino,
+		.off = s->block << UM_BLOCK_SHIFT,
+		.lba = s->lba,
+		.len = (uint64_t)s->len << UM_BLOCK_SHIFT,
+		.sharers = um_master_count(fs->page, s->lba),
+	};
+
+	return fn(arg, &out);
+}
+
+int umbra_shadows(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
+	umbra_shadow_fn *fn, void *arg)
+{
+	uint64_t first = off >> UM_BLOCK_SHIFT, end = UM_FILE_BLOCKS;
+	struct um_shadow s[64];
+	int err = 0;
+
+	if (off > UMBRA_SIZE_MAX)
+		return 0;
+	if (len < UMBRA_SIZE_MAX - off)
+		end = um_blocks_of(off + len);
+	while (!err && first < end) {
+		unsigned n = um_shadow_list(fs->page, ino, first, end - first, s, 64);
+
+		for (unsigned i = 0; !err && i < n; i++)
+			err = show(fs, &s[i], fn, arg);
+		if (n < 64)
+			break;
+		first = s[n - 1].block + s[n - 1].len;
+	}
+	return err;
+}
+
+int umbra_lba_shadows(struct umbra_fs *fs, uint64_t lba, umbra_shadow_fn *fn, void *arg)
+{
+	struct um_shadow *s;
+	uint64_t all = um_master_count(fs->page, lba);
+	unsigned n;
+	int err = 0;
+
+	if (!all)
+		return 0;
+	if (all > 1u << 20)
+		all = 1u << 20;
+	s = malloc(all * sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	n = um_master_shadows(fs->page, lba, 1, s, (unsigned)all, &all);
+	for (unsigned i = 0; !err && i < n; i++)
+		err = show(fs, &s[i], fn, arg);
+	free(s);
+	return err;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Between file data and the page room: when shadows are made, and when they go. */
+#ifndef UM_FS_SHADOWS_H
+#define UM_FS_SHADOWS_H
+
+#include "fs/data.h"
+#include "page/page.h"
+
+/*
+ * What a read hands out of shared blocks. Collected while the mapping is looked at, made shadows of when
+ * the read lock has been given up. Bounded: a read of more pieces leaves the rest without.
+ */
+#define UM_NOTE_MAX 32u
+struct um_note {
+	um_ino_t ino;
+	uint64_t seq;
+	unsigned n;
+	struct um_shadow run[UM_NOTE_MAX];
+};
+/* Before the read lock is taken. */
+void um_note_begin(struct umbra_fs *fs, struct um_note *note, um_ino_t ino);
+/* Under it: runs of the tree, of which file blocks [first, end) are handed out. */
+void um_note_runs(struct umbra_fs *fs, struct um_note *note, const struct um_tree *tree,
+	const struct um_run *runs, unsigned n, uint64_t first, uint64_t end);
+/* With no lock held. */
+void um_note_end(struct umbra_fs *fs, struct um_note *note);
+
+/*
+ * The file's mapping in [first, first + n) has changed, in a transaction that was committed: its
+ * shadows go, and with them those of other files whose blocks are no longer shared. mem->lock may be held.
+ */
+void um_shadows_toss(struct umbra_fs *fs, um_ino_t ino, uint64_t first, uint64_t n);
+/* Removed files may have left others as sole owners: looks at some masters with one shadow. */
+void um_shadows_sweep(struct umbra_fs *fs);
+
+#endif

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The hidden mount: detached, in no namespace, reached by its descriptor only. Its threads speak the
+ * protocol themselves, since it is short here: files named by their number, opened, read, and, when bound,
+ * written.
+ *
+ * The front's requests, and the kernel on behalf of the front's users, wait for these threads. So they wait
+ * for nobody: no system call on either mount, no notification, no lock but the engine's and v->lock.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuse/message.h"
+#include "fuse/proto.h"
+#include "fuse/view_int.h"
+
+#define BLOCK 4096u
+#define PAGES (UM_MAX_IO / BLOCK)
+#define BUFFER (UM_MAX_IO + 2 * BLOCK)
+#define FOREVER ((uint64_t)UM_FOREVER_SEC)
+#define READ_AHEAD_KB 1024
+
+struct request {
+	struct um_views *v;
+	const struct fuse_in_header *in;
+	const char *arg;
+	size_t len;
+};
+
+static void reply(const struct request *r, int err, const void *data, size_t len)
+{
+	struct fuse_out_header out = {.error = err, .unique = r->in->unique};
+	struct iovec iov[2] = {{&out, sizeof(out)}, {(void *)data, err ? 0 : len}};
+
+	out.len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
+	/* It fails when the request was interrupted or the mount is gone: nothing to be done. */
+	if (writev(r->v->hidden.dev, iov, iov[1].iov_len ? 2 : 1) < 0 && errno != ENOENT &&
+		errno != ENODEV)
+		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
+}
+
+/* ---- files -------------------------------------------------------------------------------------------- */
+
+/* Whose content the view shows now. Keeps it for the caller until done_with(). */
+static int target(struct um_views *v, uint64_t id, struct um_view **out, uint64_t *out_ino)
+{
+	struct um_view *view;
+	int err = 0;
+
+	pthread_mutex_lock(&v->lock);
+	view = um_view_by_id(v, id);
+	if (view) {
+		view->reading++;
+		*out_ino = view->bound ? view->bound : view->hidden_ino;
+	}
+	if (!view || !*out_ino)
+		err = -ESTALE;
+	if (err && view)
+		view->reading--;
+	pthread_mutex_unlock(&v->lock);
+	*out = view;
+	return err;
+}
+
+static void done_with(struct um_views *v, struct um_view *view)
+{
+	uint64_t clone;
+
+	pthread_mutex_lock(&v->lock);
+	view->reading--;
+	clone = um_view_take_hidden(view);
+	um_view_free_if_done(v, view);
+	pthread_mutex_unlock(&v->lock);
+	if (clone)
+		umbra_forget(v->m->fs, clone, 1);
+}
+
+static void fill(uint64_t id, uint64_t size, struct fuse_attr *out)
+{
+	*out = (struct fuse_attr){.ino = id,
+		.nlink = 1,
+		.mode = S_IFREG | 0600,
+		.size = size,
+		.blocks = (size + 511) / 512,
+		.blksize = BLOCK};
+	if (id == FUSE_ROOT_ID)
+		*out = (struct fuse_attr){
+			.ino = id, .nlink = 2, .mode = S_IFDIR | 0700, .blksize = BLOCK};
+}
+
+static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
+{
+	struct umbra_attr attr;
+	struct um_view *view;
+	uint64_t ino;
+	int err;
+
+	*out = 0;
+	if (id == FUSE_ROOT_ID)
+		return 0;
+	err = target(v, id, &view, &ino);
+	if (err)
+		return err;
+	err = umbra_getattr(v->m->fs, ino, &attr);
+	done_with(v, view);
+	*out = err ? 0 : (uint64_t)attr.st.st_size;
+	return err;
+}
+
+/*
+ * The name is not to be remembered: the inode, with its pages, then goes as soon as nobody has it open
+ * any more.
+ */
+static void on_lookup(const struct request *r)
+{
+	struct fuse_entry_out out = {.attr_valid = FOREVER};
+	uint64_t id, size;
+	char *end;
+	int err;
+
+	if (!r->len || r->arg[r->len - 1]) {
+		reply(r, -EINVAL, NULL, 0);
+		return;
+	}
+	id = strtoull(r->arg, &end, 16);
+	err = *end || id < UM_VIEW_FIRST_ID ? -ENOENT : size_of(r->v, id, &size);
+	if (!err) {
+		out.nodeid = id;
+		fill(id, size, &out.attr);
+	}
+	reply(r, err, &out, sizeof(out));
+}
+
+static void on_getattr(const struct request *r)
+{
+	struct fuse_attr_out out = {.attr_valid = FOREVER};
+	uint64_t size;
+	int err = size_of(r->v, r->in->nodeid, &size);
+
+	fill(r->in->nodeid, size, &out.attr);
+	reply(r, err, &out, sizeof(out));
+}
+
+static void on_setattr(const struct request *r)
+{
+	const struct fuse_setattr_in *in = (const void *)r->arg;
+	struct fuse_attr_out out = {.attr_valid = FOREVER};
+	struct umbra_attr attr = {0}, now;
+	struct um_view *view;
+	uint64_t ino;
+	int err;
+
+	if (r->len < sizeof(*in)) {
+		reply(r, -EINVAL, NULL, 0);
+		return;
+	}
+	err = target(r->v, r->in->nodeid, &view, &ino);
+	if (err) {
+		reply(r, err, NULL, 0);
+		return;
+	}
+	if (!(in->valid & FATTR_SIZE)) {
+		err = umbra_getattr(r->v->m->fs, ino, &now);
+	} else if (!view->bound) {
+		err = -EPERM;
+	} else {
+		attr.st.st_size = (off_t)in->size;
+		err = umbra_setattr(r->v->m->fs, ino, &attr, UMBRA_SET_SIZE, &now);
+	}
+	if (!err)
+		fill(r->in->nodeid, (uint64_t)now.st.st_size, &out.attr);
+	done_with(r->v, view);
+	reply(r, err, &out, sizeof(out));
+}
+
+/* O_TRUNC, O_APPEND and the access mode are the front's business. */
+static void on_open(const struct request *r)
+{
+	struct fuse_open_out out = {.open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
+	struct um_handle *h = NULL;
+	struct um_view *view;
+	int err = -ENOENT;
+
+	pthread_mutex_lock(&r->v->lock);
+	view = um_view_by_id(r->v, r->in->nodeid);
+	if (view) {
+		h = um_handle_open(r->v, view, r->in->pid);
+		err = h ? 0 : -ENOMEM;
+	}
+	pthread_mutex_unlock(&r->v->lock);
+	out.fh = (uintptr_t)h;
+	reply(r, err, &out, sizeof(out));
+}
+
+static void on_release(const struct request *r)
+{
+	const struct fuse_release_in *in = (const void *)r->arg;
+
+	if (r->len < sizeof(*in)) {
+		reply(r, -EINVAL, NULL, 0);
+		return;
+	}
+	pthread_mutex_lock(&r->v->lock);
+	um_handle_release(r->v, (struct um_handle *)(uintptr_t)in->fh);
+	pthread_mutex_unlock(&r->v->lock);
+	reply(r, 0, NULL, 0);
+}
+
+/* ---- data ------------------------------------------------------------------------------------------------ */
+
+static void on_read(const struct request *r)
+{
+	const struct fuse_read_in *in = (const void *)r->arg;
+	struct fuse_out_header out = {.unique = r->in->unique};
+	struct umbra_fs *fs = r->v->m->fs;
+	struct iovec iov[PAGES + 3];
+	struct um_view *view;
+	unsigned n = 0;
+	size_t len = 0;
+	uint64_t ino;
+	int err = r->len < sizeof(*in) || in->size > UM_MAX_IO ? -EINVAL : 0;
+
+	if (!err)
+		err = target(r->v, r->in->nodeid, &view, &ino);
+	if (err) {
+		reply(r, err, NULL, 0);
+		return;
+	}
+	umbra_read_begin(fs);
+	err = umbra_read_iov(fs, ino, in->offset, in->size, iov + 1, PAGES + 2, &n, &len);
+	out.error = err;
+	out.len = (uint32_t)(sizeof(out) + (err ? 0 : len));
+	iov[0] = (struct iovec){&out, sizeof(out)};
+	if (writev(r->v->hidden.dev, iov, err ? 1 : (int)n + 1) < 0 && errno != ENOENT &&
+		errno != ENODEV)
+		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
+	umbra_read_end(fs);
+	done_with(r->v, view);
+}
+
+/* Pages of a mapping, stored to: the front's inode has new times, which the kernel cannot know. */
+static void note_mapped_write(struct um_views *v, uint64_t ino)
+{
+	struct um_share *s;
+
+	pthread_mutex_lock(&v->lock);
+	s = um_share_find(v, ino);
+	if (s) {
+		s->old_attr = true;
+		v->inval = true;
+		pthread_cond_signal(&v->work);
+	}
+	pthread_mutex_unlock(&v->lock);
+}
+
+static void on_write(const struct request *r)
+{
+	const struct fuse_write_in *in = (const void *)r->arg;
+	struct fuse_write_out out = {0};
+	struct um_view *view;
+	uint64_t ino;
+	ssize_t n;
+	int err = r->len < sizeof(*in) || in->size > r->len - sizeof(*in) ? -EINVAL : 0;
+
+	if (!err)
+		err = target(r->v, r->in->nodeid, &view, &ino);
+	if (err) {
+		reply(r, err, NULL, 0);
+		return;
+	}
+	n = view->bound ? umbra_write(r->v->m->fs, ino, in + 1, in->size, in->offset, 0, NULL)
+			: -EPERM;
+	if (n >= 0 && in->write_flags & FUSE_WRITE_CACHE)
+		note_mapped_write(r->v, ino);
+	done_with(r->v, view);
+	out.size = n < 0 ? 0 : (uint32_t)n;
+	reply(r, n < 0 ? (int)n : 0, &out, sizeof(out));
+}
+
+static void on_fallocate(const struct request *r)
+{
+	const struct fuse_fallocate_in *in = (const void *)r->arg;
+	struct um_view *view;
+	uint64_t ino;
+	int err = r->len < sizeof(*in) ? -EINVAL : target(r->v, r->in->nodeid, &view, &ino);
+
+	if (!err) {
+		err = view->bound ? umbra_fallocate(
+					    r->v->m->fs, ino, (int)in->mode, in->offset, in->length)
+				  : -EPERM;
+		done_with(r->v, view);
+	}
+	reply(r, err, NULL, 0);
+}
+
+static void on_fsync(const struct request *r)
+{
+	struct um_view *view;
+	uint64_t ino;
+	int err = target(r->v, r->in->nodeid, &view, &ino);
+
+	if (!err) {
+		err = umbra_fsync(r->v->m->fs, ino, false);
+		done_with(r->v, view);
+	}
+	reply(r, err, NULL, 0);
+}
+
+/* ---- the mount -------------------------------------------------------------------------------------------- */
+
+/* No AUTO_INVAL_DATA: pages stay. No ATOMIC_O_TRUNC: sizes change by SETATTR only. */
+static void on_init(const struct request *r)
+{
+	const struct fuse_init_in *in = (const void *)r->arg;
+	const uint32_t want = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES |
+			      FUSE_EXPLICIT_INVAL_DATA | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS;
+	struct um_init_out out = {.major = FUSE_KERNEL_VERSION,
+		.minor = 31, /* what is used here is not newer */
+		.max_background = 64,
+		.congestion_threshold = 48,
+		.max_write = UM_MAX_IO,
+		.time_gran = 1,
+		.max_pages = PAGES};
+
+	if (r->len < 16) {
+		reply(r, -EINVAL, NULL, 0);
+		return;
+	}
+	out.max_readahead = in->max_readahead;
+	out.flags = want & in->flags & ~FUSE_DO_READDIRPLUS;
+	reply(r, 0, &out, sizeof(out));
+}
+
+static void handle(const struct request *r)
+{
+	switch (r->in->opcode) {
+	case FUSE_INIT:
+		on_init(r);
+		break;
+	case FUSE_LOOKUP:
+		on_lookup(r);
+		break;
+	case FUSE_GETATTR:
+		on_getattr(r);
+		break;
+	case FUSE_SETATTR:
+		on_setattr(r);
+		break;
+	case FUSE_OPEN:
+		on_open(r);
+		break;
+	case FUSE_RELEASE:
+		on_release(r);
+		break;
+	case FUSE_READ:
+		on_read(r);
+		break;
+	case FUSE_WRITE:
+		on_write(r);
+		break;
+	case FUSE_FALLOCATE:
+		on_fallocate(r);
+		break;
+	case FUSE_FSYNC:
+		on_fsync(r);
+		break;
+	case FUSE_FORGET:
+	case FUSE_BATCH_FORGET:
+	case FUSE_INTERRUPT:
+		break;
+	case FUSE_DESTROY:
+		reply(r, 0, NULL, 0);
+		break;
+	default:
+		reply(r, -ENOSYS, NULL, 0);
+	}
+}
+
+static void *serve(void *arg)
+{
+	struct um_views *v = arg;
+	/* So placed that a write's data begins on a page. */
+	const size_t head = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
+	char *map = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *buf = map + BLOCK - head;
+
+	if (map == MAP_FAILED) {
+		um_message(UMBRA_LOG_ERROR, "hidden mount: no memory for a thread's buffer");
+		return NULL;
+	}
+	while (!atomic_load(&v->hidden.stop)) {
+		ssize_t n = read(v->hidden.dev, buf, BUFFER - BLOCK + head);
+		struct request r = {.v = v, .in = (const void *)buf};
+
+		if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))
+			continue;
+		if (n < (ssize_t)sizeof(*r.in))
+			break; /* the mount is gone */
+		r.arg = buf + sizeof(*r.in);
+		r.len = (size_t)n - sizeof(*r.in);
+		handle(&r);
+	}
+	munmap(map, BUFFER);
+	return NULL;
+}
+
+static int mount_detached(int dev, int *out_root)
+{
+	enum { CLOEXEC = 1, SET_STRING = 1, SET_FLAG = 0, CREATE = 6, NOSUID = 2, NODEV = 4 };
+	char number[16];
+	const char *const option[][2] = {{"source", "umbrafs-views"}, {"fd", number},
+		{"rootmode", "40700"}, {"user_id", "0"}, {"group_id", "0"}};
+	int fs = (int)syscall(SYS_fsopen, "fuse", CLOEXEC);
+	int err = fs < 0 ? -errno : 0;
+
+	snprintf(number, sizeof(number), "%d", dev);
+	for (size_t i = 0; !err && i < sizeof(option) / sizeof(option[0]); i++)
+		if (syscall(SYS_fsconfig, fs, SET_STRING, option[i][0], option[i][1], 0))
+			err = -errno;
+	if (!err && syscall(SYS_fsconfig, fs, SET_FLAG, "allow_other", NULL, 0))
+		err = -errno;
+	if (!err && syscall(SYS_fsconfig, fs, CREATE, NULL, NULL, 0))
+		err = -errno;
+	if (!err) {
+		*out_root = (int)syscall(SYS_fsmount, fs, CLOEXEC, NOSUID | NODEV);
+		err = *out_root < 0 ? -errno : 0;
+	}
+	if (fs >= 0)
+		close(fs);
+	return err;
+}
+
+static void tune(unsigned minor)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/0:%u/read_ahead_kb", minor);
+	f = fopen(path, "we");
+	if (f) {
+		fprintf(f, "%d\n", READ_AHEAD_KB);
+		fclose(f);
+	}
+}
+
+static int start_threads(struct um_views *v)
+{
+	struct um_hidden *h = &v->hidden;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned n = cpus > 2 ? 2 * (unsigned)cpus : 4;
+
+	h->threads = calloc(n, sizeof(*h->threads));
+	if (!h->threads)
+		return -ENOMEM;
+	while (h->nthreads < n) {
+		int err = pthread_create(&h->threads[h->nthreads], NULL, serve, v);
+
+		if (err)
+			return h->nthreads ? 0 : -err;
+		pthread_setname_np(h->threads[h->nthreads++], "umbrafs-view");
+	}
+	return 0;
+}
+
+int um_hidden_start(struct um_views *v)
+{
+	struct um_hidden *h = &v->hidden;
+	struct statx st;
+	int err;
+
+	h->dev = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (h->dev < 0)
+		return -errno;
+	err = mount_detached(h->dev, &h->root);
+	if (!err)
+		err = start_threads(v);
+	if (!err && statx(h->root, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st))
+		err = -errno;
+	if (err) {
+		um_hidden_stop(v);
+		return err;
+	}
+	h->minor = st.stx_dev_minor;
+	tune(h->minor);
+	return 0;
+}
+
+static void no_action(int sig)
+{
+	(void)sig;
+}
+
+void um_hidden_stop(struct um_views *v)
+{
+	const struct sigaction sa = {.sa_handler = no_action};
+	struct um_hidden *h = &v->hidden;
+
+	if (h->root >= 0)
+		close(h->root);
+	h->root = -1;
+	atomic_store(&h->stop, true);
+	sigaction(SIGUSR1, &sa, NULL);
+	for (unsigned i = 0; i < h->nthreads; i++) {
+		struct timespec until;
+
+		do {
+			pthread_kill(h->threads[i], SIGUSR1);
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += 20000000;
+			if (until.tv_nsec >= 1000000000) {
+				until.tv_nsec -= 1000000000;
+				until.tv_sec++;
+			}
+		} while (pthread_timedjoin_np(h->threads[i], NULL, &until) == ETIMEDOUT);
+	}
+	free(h->threads);
+	h->threads = NULL;
+	h->nthreads = 0;
+	if (h->dev >= 0)
+		close(h->dev);
+	h->dev = -1;
+}
+
+void um_hidden_inval(struct um_views *v, uint64_t id)
+{
+	struct {
+		struct fuse_out_header out;
+		struct fuse_notify_inval_inode_out arg;
+	} msg = {
+		.out = {.len = sizeof(msg), .error = FUSE_NOTIFY_INVAL_INODE},
+		.arg = {.ino = id},
+	};
+
+	if (write(v->hidden.dev, &msg, sizeof(msg)) < 0 && errno != ENOENT && errno != ENODEV)
+		um_message(UMBRA_LOG_WARN, "hidden mount: pages could not be dropped: %s",
+			strerror(errno));
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Requests that have to wait for others do so in a thread of their own, not in a worker. */
+#ifndef UM_FUSE_LATE_H
+#define UM_FUSE_LATE_H
+
+#include "fuse/session.h"
+
+/* Runs run(arg) in a new thread, with this thread's um_facts; in this one when there can be none. */
+void um_late(struct um_mount *m, void (*run)(void *arg), void *arg);
+/* None is left. */
+void um_late_wait(struct um_mount *m);
+
+#endif

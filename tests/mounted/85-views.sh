@@ -1,0 +1,120 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Shared views: one copy in the page cache for all clones, nothing stale, nothing left behind.
+# backends: dax file
+# long-backends: dax file loop
+# seconds: 300 3600
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+start
+RANDOM=$SEED
+
+counter() {
+	"$UMBRACTL" stat "$MNT" | awk -v name="$1" '$1 == name { print $2 }'
+}
+
+# Hangs are failures: nothing of the test may be stuck a while after the daemon's end.
+none_stuck() {
+	local i p
+	for ((i = 0; i < 50; i++)); do
+		kill -0 "$1" 2>/dev/null || return 0
+		sleep 0.1
+	done
+	for p in /proc/[0-9]*; do
+		[ "$(awk '{ print $3 }' "$p/stat" 2>/dev/null)" = D ] && say "$p: $(cat "$p/comm") $(cat "$p/wchan")"
+	done
+	return 1
+}
+
+pool_make 1G
+pool_mount
+[ "$(counter views)" = 0 ] || die "no counter of views"
+if grep -q "do not share page cache" "$LOG"; then
+	skip "$(grep "do not share page cache" "$LOG")"
+fi
+
+say "one copy"
+dd if=/dev/urandom of="$MNT/src" bs=1M count=16 2>/dev/null
+for i in $(seq 16); do
+	"$UMBRACTL" clone "$MNT/src" "$MNT/clone$i" || die "clone"
+done
+sleep 0.2
+"$HELPERS/pagesame" "$MNT"/clone* >"$T/same" || die "pagesame: $(cat "$T/same")"
+cat "$T/same"
+read -r pages _ same _ <"$T/same"
+[ "$same" = $((15 * pages)) ] || die "not all pages are the same: $(cat "$T/same")"
+for i in 1 2 3; do
+	cmp "$MNT/src" "$MNT/clone$i" || die "clone$i differs"
+done
+
+say "exec"
+cp "$(command -v bash)" "$MNT/shell"
+for i in 1 2 3; do
+	"$UMBRACTL" clone "$MNT/shell" "$MNT/shell$i"
+	chmod 755 "$MNT/shell$i"
+	[ "$("$MNT/shell$i" -c 'echo $((6 * 7))')" = 42 ] || die "exec of a clone"
+done
+"$MNT/shell1" -c 'sleep 2; :' &
+pid=$!
+sleep 0.3
+( : >>"$MNT/shell1") 2>/dev/null && die "a running program was opened for writing"
+( : >>"$MNT/shell2") 2>/dev/null || die "a clone of a running program was not to be written"
+kill $pid
+wait $pid 2>/dev/null
+
+say "a writer beside a reader of the same file"
+"$UMBRACTL" clone "$MNT/src" "$MNT/db"
+exec 7<"$MNT/db"
+head -c 4096 <&7 >/dev/null
+exec 8<>"$MNT/db" || die "a writer was refused"
+printf 'NEW!' >&8
+[ "$(dd if="$MNT/db" bs=1 count=4 2>/dev/null)" = 'NEW!' ] || die "a new reader sees old bytes"
+exec 9<"$MNT/db"
+[ "$(head -c 4 <&9)" = 'NEW!' ] || die "a reader sees old bytes"
+exec 7<&- 8>&- 9<&-
+cmp -n 4096 "$MNT/src" "$MNT/clone1" || die "a clone changed"
+[ "$(counter etxtbsy)" = 0 ] || die "ETXTBSY: $(counter etxtbsy)"
+
+say "space"
+rm -f "$MNT"/clone* "$MNT/src" "$MNT/db" "$MNT"/shell*
+[ "$(counter views_idle)" = "$(counter views)" ] || die "views in use: $(counter views)"
+stat -f "$MNT" >/dev/null
+[ "$(counter views)" = 0 ] || die "$(counter views) views are left without a file"
+
+say "coherence"
+"$HELPERS/viewtest" "$MNT" "$SEED" 4 "$(long 5000 300000)" || die "viewtest"
+[ "$(counter view_binds)" -gt 0 ] || die "no view was ever bound"
+rm -f "$MNT"/*
+pool_finish
+
+rounds=$(long 20 200)
+say "$rounds kills"
+pool_mount
+for ((i = 1; i <= rounds; i++)); do
+	[ $i = 1 ] || pool_mount
+	rm -f "$MNT"/p* 2>/dev/null
+	"$HELPERS/viewtest" "$MNT" $((SEED * 1000 + i)) 4 10000000 >/dev/null 2>&1 &
+	load=$!
+	sleep "0.$((RANDOM % 9))$((RANDOM % 9))1"
+	pool_kill
+	none_stuck $load || die "round $i: the load does not end"
+	wait $load
+	pool_fsck
+done
+pool_mount
+say "a lazy unmount, and a signal, with a mapping alive"
+dd if=/dev/urandom of="$MNT/src" bs=1M count=4 2>/dev/null
+"$UMBRACTL" clone "$MNT/src" "$MNT/clone"
+exec 7<"$MNT/clone"
+umount -l -i "$MNT"
+head -c 100000 <&7 >/dev/null || die "a reader lost its file"
+exec 7<&-
+pool_wait || die "the daemon stays after a lazy unmount"
+pool_mount
+exec 7<"$MNT/clone"
+kill -TERM "$(cat "$T/pid")"
+sleep 0.5
+exec 7<&-
+pool_wait || die "the daemon stays after SIGTERM"
+pgrep -x umbrafs-guard -a | grep -F "$MNT" && die "the guardian stays"
+pool_fsck
