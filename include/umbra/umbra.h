@@ -37,6 +37,7 @@ struct umbra_options {
 	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
 	enum umbra_data_mode data;
 	enum umbra_atime atime;
+	bool nodiratime; /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
 	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
 };

@@ -252,6 +252,9 @@ int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, 
 
 		err = um_node_count(src, tree, path.step[i].ptr, &count);
 		*out_shared = !err && count > 1;
+		/* For a reader, who asks because of what is below. */
+		if (!err && !src.txn && um_unshared_lately(src.pool, path.step[i].ptr.lba))
+			*out_shared = true;
 	}
 	return err;
 }

@@ -270,7 +270,7 @@ int umbra_readdir(
 
 	if (cookie > INT64_MAX)
 		return -EINVAL;
-	if (!cookie)
+	if (!cookie && !fs->opt.nodiratime)
 		um_atime_update(fs, dir);
 	do {
 		ret = um_fs_alive(fs);

@@ -123,6 +123,18 @@ static int collect_push(struct collect *c, const struct um_run *run)
 	return c->at >= c->end;
 }
 
+/* Cuts a run of blocks with one owner off where it is not so any more whether they lately had another. */
+static bool lately_shared(const struct um_pool *pool, um_lba_t lba, uint32_t *len)
+{
+	bool first = um_unshared_lately(pool, lba);
+	uint32_t n = 1;
+
+	while (n < *len && um_unshared_lately(pool, lba + n) == first)
+		n++;
+	*len = n;
+	return first;
+}
+
 /* A mapped piece, split where the number of owners changes. */
 static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 {
@@ -140,8 +152,12 @@ static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 			break;
 		if (!count)
 			return unsound(c->tree, key, "blocks are marked free");
-		run.len = same;
 		run.refs = path_shared && count < 2 ? 2 : count;
+		/* In place nothing may be written yet that a power cut would show to the other owner. */
+		if (run.refs < 2 && !c->src.txn && !c->src.pool->direct &&
+			lately_shared(c->src.pool, run.lba, &same))
+			run.refs = 2;
+		run.len = same;
 		err = collect_push(c, &run);
 		run.block += same;
 		run.lba += same;

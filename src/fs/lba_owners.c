@@ -134,6 +134,14 @@ static int owners_step(struct owners *o, unsigned *inodes)
 	return 0;
 }
 
+/* A group's tables, or their mirror: never a file's, and without counts. */
+static bool is_table(const struct um_pool *pool, um_lba_t lba)
+{
+	uint64_t chunk = um_chunk_of(lba), i = chunk % UM_AG_CHUNKS;
+
+	return !i || i + 1 == um_ag_chunks(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+}
+
 int umbra_lba_owners(struct umbra_fs *fs, struct umbra_owner_scan *scan, unsigned inodes,
 	umbra_lba_owner_fn *fn, void *arg)
 {
@@ -143,6 +151,11 @@ int umbra_lba_owners(struct umbra_fs *fs, struct umbra_owner_scan *scan, unsigne
 
 	if (!err && !um_lba_ok(fs->pool, scan->lba, 1))
 		err = -EINVAL;
+	if (!err && is_table(fs->pool, scan->lba)) {
+		scan->refs = 0;
+		scan->done = true;
+		return 0;
+	}
 	if (!err)
 		err = um_finder_new(scan->lba, 1, &o.finder);
 	if (err)

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fs/name.h"
+#include "pool/seeded.h"
 
 /* Flags that a new inode takes over from its directory. */
 #define FLAGS_INHERITED (FS_SYNC_FL | FS_NODUMP_FL | FS_NOATIME_FL)
@@ -96,7 +97,8 @@ int um_name_drop_link(
 	um_inode_touch(child, UM_TOUCH_C);
 	if (!child->core.nlink) {
 		*hook = (struct um_unlinked){fs, child->ino};
-		ret = um_orphan_add(txn, child->ino, UM_ORPHAN_UNLINKED, 0);
+		if (!um_seeded_bug(16))
+			ret = um_orphan_add(txn, child->ino, UM_ORPHAN_UNLINKED, 0);
 		if (!ret)
 			ret = um_txn_on_commit(txn, unlinked_hook, hook);
 	}

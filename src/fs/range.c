@@ -17,8 +17,8 @@
 struct range {
 	const struct um_remap *r;
 	uint64_t first, end; /* file blocks */
-	struct um_run left,
-		right; /* the source's extents that reach out of it, cut to it; len 0: none */
+	/* The source's extents that reach out of it, cut to it; len 0: none. */
+	struct um_run left, right;
 	uint64_t src_blocks, dst_blocks; /* mapped in the range */
 };
 
@@ -50,8 +50,9 @@ static int count_blocks(struct umbra_fs *fs, const struct um_inode *inode, uint6
 	if (err)
 		return err;
 	before += *out;
+	/* A record that is wrong already is not made worse by wrapping round. */
 	if (before > inode->core.blocks)
-		return -EUCLEAN;
+		return um_extents_count(fs, &tree, first, end, out);
 	*out = inode->core.blocks - before;
 	return 0;
 }

@@ -73,6 +73,21 @@ static uint64_t token_take(struct token *token)
 	return ino;
 }
 
+/* An unlinked source must not live on because nobody came for its token. */
+void um_door_sweep(struct um_door *door)
+{
+	uint64_t gone[TOKENS];
+	size_t n = 0;
+
+	pthread_mutex_lock(&door->lock);
+	for (size_t i = 0; i < TOKENS; i++)
+		if (door->tokens[i].ino && now() - door->tokens[i].made > TOKEN_SEC)
+			gone[n++] = token_take(&door->tokens[i]);
+	pthread_mutex_unlock(&door->lock);
+	while (n)
+		umbra_forget(door->m->fs, gone[--n], 1);
+}
+
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out)
 {
 	struct token *slot = &door->tokens[0];
@@ -85,6 +100,7 @@ int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out)
 	err = umbra_ref(door->m->fs, ino);
 	if (err)
 		return err;
+	um_door_sweep(door);
 	pthread_mutex_lock(&door->lock);
 	for (size_t i = 0; i < TOKENS; i++) {
 		if (!door->tokens[i].ino || door->tokens[i].made < slot->made)

@@ -16,6 +16,8 @@ void um_door_close(struct um_door *door);
 /* A token good for ino's content, once, for 60 s. */
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out);
 /* Uses a token up. The inode it named comes with a lookup reference. -EACCES: not (or no longer) good. */
+/* Drops tokens nobody came for in time. */
+void um_door_sweep(struct um_door *door);
 int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_ino);
 /*
  * Clones between inodes in a thread of the door's, which answers req. Takes over the caller's lookup

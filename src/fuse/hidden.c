@@ -52,35 +52,39 @@ static void reply(const struct request *r, int err, const void *data, size_t len
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-/* Whose content the view shows now. Keeps it for the caller until done_with(). */
-static int target(struct um_views *v, uint64_t id, struct um_view **out, uint64_t *out_ino)
-{
+/* Whose content a view shows now. */
+struct target {
 	struct um_view *view;
+	uint64_t ino;
+	bool bound; /* it may be changed */
+};
+
+/* Keeps it for the caller until done_with(). */
+static int target(struct um_views *v, uint64_t id, struct target *out)
+{
 	int err = 0;
 
+	*out = (struct target){0};
 	pthread_mutex_lock(&v->lock);
-	view = um_view_by_id(v, id);
-	if (view) {
-		view->reading++;
-		*out_ino = view->bound ? view->bound : view->hidden_ino;
+	out->view = um_view_by_id(v, id);
+	if (out->view) {
+		out->bound = out->view->bound;
+		out->ino = out->bound ? out->view->bound : out->view->hidden_ino;
 	}
-	if (!view || !*out_ino)
+	if (out->ino)
+		out->view->reading++;
+	else
 		err = -ESTALE;
-	if (err && view)
-		view->reading--;
 	pthread_mutex_unlock(&v->lock);
-	*out = view;
 	return err;
 }
 
-static void done_with(struct um_views *v, struct um_view *view)
+static void done_with(struct um_views *v, const struct target *t)
 {
 	uint64_t clone;
 
 	pthread_mutex_lock(&v->lock);
-	view->reading--;
-	clone = um_view_take_hidden(view);
-	um_view_free_if_done(v, view);
+	clone = um_view_unread(v, t->view);
 	pthread_mutex_unlock(&v->lock);
 	if (clone)
 		umbra_forget(v->m->fs, clone, 1);
@@ -102,18 +106,17 @@ static void fill(uint64_t id, uint64_t size, struct fuse_attr *out)
 static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
 {
 	struct umbra_attr attr;
-	struct um_view *view;
-	uint64_t ino;
+	struct target t;
 	int err;
 
 	*out = 0;
 	if (id == FUSE_ROOT_ID)
 		return 0;
-	err = target(v, id, &view, &ino);
+	err = target(v, id, &t);
 	if (err)
 		return err;
-	err = umbra_getattr(v->m->fs, ino, &attr);
-	done_with(v, view);
+	err = umbra_getattr(v->m->fs, t.ino, &attr);
+	done_with(v, &t);
 	*out = err ? 0 : (uint64_t)attr.st.st_size;
 	return err;
 }
@@ -157,30 +160,29 @@ static void on_setattr(const struct request *r)
 	const struct fuse_setattr_in *in = (const void *)r->arg;
 	struct fuse_attr_out out = {.attr_valid = FOREVER};
 	struct umbra_attr attr = {0}, now;
-	struct um_view *view;
-	uint64_t ino;
+	struct target t;
 	int err;
 
 	if (r->len < sizeof(*in)) {
 		reply(r, -EINVAL, NULL, 0);
 		return;
 	}
-	err = target(r->v, r->in->nodeid, &view, &ino);
+	err = target(r->v, r->in->nodeid, &t);
 	if (err) {
 		reply(r, err, NULL, 0);
 		return;
 	}
 	if (!(in->valid & FATTR_SIZE)) {
-		err = umbra_getattr(r->v->m->fs, ino, &now);
-	} else if (!view->bound) {
+		err = umbra_getattr(r->v->m->fs, t.ino, &now);
+	} else if (!t.bound) {
 		err = -EPERM;
 	} else {
 		attr.st.st_size = (off_t)in->size;
-		err = umbra_setattr(r->v->m->fs, ino, &attr, UMBRA_SET_SIZE, &now);
+		err = umbra_setattr(r->v->m->fs, t.ino, &attr, UMBRA_SET_SIZE, &now);
 	}
 	if (!err)
 		fill(r->in->nodeid, (uint64_t)now.st.st_size, &out.attr);
-	done_with(r->v, view);
+	done_with(r->v, &t);
 	reply(r, err, &out, sizeof(out));
 }
 
@@ -225,20 +227,19 @@ static void on_read(const struct request *r)
 	struct fuse_out_header out = {.unique = r->in->unique};
 	struct umbra_fs *fs = r->v->m->fs;
 	struct iovec iov[PAGES + 3];
-	struct um_view *view;
+	struct target t;
 	unsigned n = 0;
 	size_t len = 0;
-	uint64_t ino;
 	int err = r->len < sizeof(*in) || in->size > UM_MAX_IO ? -EINVAL : 0;
 
 	if (!err)
-		err = target(r->v, r->in->nodeid, &view, &ino);
+		err = target(r->v, r->in->nodeid, &t);
 	if (err) {
 		reply(r, err, NULL, 0);
 		return;
 	}
 	umbra_read_begin(fs);
-	err = umbra_read_iov(fs, ino, in->offset, in->size, iov + 1, PAGES + 2, &n, &len);
+	err = umbra_read_iov(fs, t.ino, in->offset, in->size, iov + 1, PAGES + 2, &n, &len);
 	out.error = err;
 	out.len = (uint32_t)(sizeof(out) + (err ? 0 : len));
 	iov[0] = (struct iovec){&out, sizeof(out)};
@@ -246,7 +247,7 @@ static void on_read(const struct request *r)
 		errno != ENODEV)
 		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
 	umbra_read_end(fs);
-	done_with(r->v, view);
+	done_with(r->v, &t);
 }
 
 /* Pages of a mapping, stored to: the front's inode has new times, which the kernel cannot know. */
@@ -268,22 +269,25 @@ static void on_write(const struct request *r)
 {
 	const struct fuse_write_in *in = (const void *)r->arg;
 	struct fuse_write_out out = {0};
-	struct um_view *view;
-	uint64_t ino;
+	unsigned flags = 0;
+	struct target t;
 	ssize_t n;
 	int err = r->len < sizeof(*in) || in->size > r->len - sizeof(*in) ? -EINVAL : 0;
 
 	if (!err)
-		err = target(r->v, r->in->nodeid, &view, &ino);
+		err = target(r->v, r->in->nodeid, &t);
 	if (err) {
 		reply(r, err, NULL, 0);
 		return;
 	}
-	n = view->bound ? umbra_write(r->v->m->fs, ino, in + 1, in->size, in->offset, 0, NULL)
-			: -EPERM;
+	if (r->v->m->opt->ms_flags & MS_SYNCHRONOUS)
+		flags |= UMBRA_WRITE_SYNC;
+	n = -EPERM;
+	if (t.bound)
+		n = umbra_write(r->v->m->fs, t.ino, in + 1, in->size, in->offset, flags, NULL);
 	if (n >= 0 && in->write_flags & FUSE_WRITE_CACHE)
-		note_mapped_write(r->v, ino);
-	done_with(r->v, view);
+		note_mapped_write(r->v, t.ino);
+	done_with(r->v, &t);
 	out.size = n < 0 ? 0 : (uint32_t)n;
 	reply(r, n < 0 ? (int)n : 0, &out, sizeof(out));
 }
@@ -291,28 +295,26 @@ static void on_write(const struct request *r)
 static void on_fallocate(const struct request *r)
 {
 	const struct fuse_fallocate_in *in = (const void *)r->arg;
-	struct um_view *view;
-	uint64_t ino;
-	int err = r->len < sizeof(*in) ? -EINVAL : target(r->v, r->in->nodeid, &view, &ino);
+	struct target t;
+	int err = r->len < sizeof(*in) ? -EINVAL : target(r->v, r->in->nodeid, &t);
 
 	if (!err) {
-		err = view->bound ? umbra_fallocate(
-					    r->v->m->fs, ino, (int)in->mode, in->offset, in->length)
-				  : -EPERM;
-		done_with(r->v, view);
+		err = t.bound ? umbra_fallocate(
+					r->v->m->fs, t.ino, (int)in->mode, in->offset, in->length)
+			      : -EPERM;
+		done_with(r->v, &t);
 	}
 	reply(r, err, NULL, 0);
 }
 
 static void on_fsync(const struct request *r)
 {
-	struct um_view *view;
-	uint64_t ino;
-	int err = target(r->v, r->in->nodeid, &view, &ino);
+	struct target t;
+	int err = target(r->v, r->in->nodeid, &t);
 
 	if (!err) {
-		err = umbra_fsync(r->v->m->fs, ino, false);
-		done_with(r->v, view);
+		err = umbra_fsync(r->v->m->fs, t.ino, false);
+		done_with(r->v, &t);
 	}
 	reply(r, err, NULL, 0);
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/door.h"
 #include "fuse/late.h"
 #include "fuse/message.h"
 #include "fuse/session.h"
@@ -132,6 +133,7 @@ void um_op_statfs(fuse_req_t req, fuse_ino_t ino)
 	(void)ino;
 	await_forgets(m);
 	um_views_sweep(m->views);
+	um_door_sweep(m->door);
 	err = umbra_statfs(m->fs, &out);
 	if (err)
 		fuse_reply_err(req, -err);

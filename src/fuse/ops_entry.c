@@ -113,7 +113,7 @@ void um_op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t n)
 
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_forget(m->fs, ino, n);
-	um_views_stir(m->views);
+	um_views_stir(m->views, false);
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_none(req);
 }
@@ -125,7 +125,7 @@ void um_op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *f
 	atomic_fetch_add(&m->forgetting, 1);
 	for (size_t i = 0; i < count; i++)
 		umbra_forget(m->fs, forgets[i].ino, forgets[i].nlookup);
-	um_views_stir(m->views);
+	um_views_stir(m->views, false);
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_none(req);
 }
@@ -183,7 +183,7 @@ static void reply_removed(fuse_req_t req, uint64_t dir, int err)
 
 void um_op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
-	um_views_stir(um_of(req)->views);
+	um_views_stir(um_of(req)->views, true);
 	reply_removed(req, parent, umbra_unlink(um_of(req)->fs, parent, name));
 }
 
@@ -198,7 +198,7 @@ void um_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 	struct um_mount *m = um_of(req);
 	int err = umbra_rename(m->fs, parent, name, newparent, newname, flags);
 
-	um_views_stir(m->views);
+	um_views_stir(m->views, true);
 	if (!err && newparent != parent)
 		err = um_dir_changed(m, newparent);
 	reply_removed(req, parent, err);

@@ -151,6 +151,8 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_file_release(m->fs, ino, (int)(uint32_t)fi->fh);
 	um_views_leave(m->views, ino, (uint32_t)(fi->fh >> UM_FH_SEQ_SHIFT));
+	if ((fi->fh & O_ACCMODE) != O_RDONLY)
+		um_views_stir(m->views, true); /* it may have parted the file from others */
 	atomic_fetch_sub(&m->forgetting, 1);
 	fuse_reply_err(req, 0);
 }
@@ -201,7 +203,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
 	if (n == -ENOSPC && m->views) {
 		/* A view that nobody uses may hold what was removed. */
-		um_views_stir(m->views);
+		um_views_stir(m->views, false);
 		um_views_sweep(m->views);
 		n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
 	}
@@ -303,8 +305,8 @@ void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	struct um_caller caller = um_caller_of(req);
-	ssize_t n = um_copy(um_of(req), &caller, src, (uint64_t)src_off, dst, (uint64_t)dst_off,
-		len);
+	ssize_t n =
+		um_copy(um_of(req), &caller, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len);
 
 	(void)src_fi, (void)dst_fi, (void)flags;
 	if (n < 0)

@@ -83,7 +83,8 @@ static const struct word words[] = {
 	{"nousers", IGNORE, 0, NULL},
 	{"noowner", IGNORE, 0, NULL},
 	{"nogroup", IGNORE, 0, NULL},
-	{"diratime", IGNORE, 0, NULL},
+	{"nodiratime", FLAG, MS_NODIRATIME, NULL},
+	{"diratime", UNFLAG, MS_NODIRATIME, NULL},
 	{"silent", IGNORE, 0, NULL},
 	{"loud", IGNORE, 0, NULL},
 	{"user=", IGNORE, 0, NULL},
@@ -299,6 +300,7 @@ int um_options_parse(
 		err = -EINVAL;
 	}
 	opt->fs.readonly = opt->ms_flags & MS_RDONLY;
+	opt->fs.nodiratime = opt->ms_flags & MS_NODIRATIME;
 	/* What the kernel does not keep needs no shadow. */
 	if (opt->cache_none)
 		opt->fs.shadow_mem = UMBRA_SHADOW_NONE;

@@ -82,7 +82,7 @@ static void detach(struct um_views *v, struct um_share *s)
 		um_view_bury(v, view);
 	} else {
 		um_view_set_idle(v, view, true);
-		v->stirred = true;
+		v->stirred = v->removed = true;
 	}
 }
 
@@ -448,7 +448,7 @@ void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq)
 	s = um_share_find(v, ino);
 	if (s && !seq && s->cached) {
 		s->cached--;
-		v->stirred = true; /* a writer may have parted it from others */
+		v->stirred = true;
 	} else if (s && seq && s->front) {
 		s->front--;
 		drop_pending(s->view, seq);
@@ -478,7 +478,7 @@ int um_views_change_begin(struct um_views *v, uint64_t ino, bool wait, int *out_
 	} else if (!err) {
 		s->cached++;
 	}
-	v->stirred = true;
+	v->stirred = v->removed = true;
 	pthread_mutex_unlock(&v->lock);
 	return err;
 }

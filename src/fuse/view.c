@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -156,6 +157,16 @@ uint64_t um_view_take_hidden(struct um_view *view)
 	return ino;
 }
 
+uint64_t um_view_unread(struct um_views *v, struct um_view *view)
+{
+	uint64_t clone;
+
+	view->reading--;
+	clone = um_view_take_hidden(view);
+	um_view_free_if_done(v, view);
+	return clone;
+}
+
 /* ---- making ---------------------------------------------------------------------------------------- */
 
 /* The kernel asks the hidden mount to open the file in our own name: it must not count as a user's. */
@@ -264,12 +275,21 @@ int um_view_make(struct um_views *v, struct um_view *view, uint64_t ino)
 
 /* ---- giving up ---------------------------------------------------------------------------------------- */
 
+/* Called and returns with the lock held, given up meanwhile. */
+static void forget(struct um_views *v, uint64_t clone)
+{
+	if (!clone)
+		return;
+	pthread_mutex_unlock(&v->lock);
+	umbra_forget(v->m->fs, clone, 1);
+	pthread_mutex_lock(&v->lock);
+}
+
 /* Takes one off the list of the dead. Called and returns with the lock held, given up meanwhile. */
 static void inter(struct um_views *v)
 {
 	struct um_view *view = v->dead;
 	int32_t backing = view->backing;
-	uint64_t clone;
 	int fd = view->fd;
 
 	v->dead = view->next;
@@ -284,13 +304,7 @@ static void inter(struct um_views *v)
 	v->nbacking -= !!backing;
 	view->backing = 0;
 	view->fd = -1;
-	view->reading--;
-	clone = um_view_take_hidden(view);
-	um_view_free_if_done(v, view);
-	pthread_mutex_unlock(&v->lock);
-	if (clone)
-		umbra_forget(v->m->fs, clone, 1);
-	pthread_mutex_lock(&v->lock);
+	forget(v, um_view_unread(v, view));
 }
 
 /* How many views' clones are among a block's owners; counts no further than to `enough`. */
@@ -306,10 +320,10 @@ static unsigned owned_by_views(const struct um_views *v, uint64_t lba, unsigned 
 }
 
 /*
- * Of an idle view's content there are its clone and at most one file: nothing left to share. Called and
- * returns with the lock held, given up meanwhile; the view is not idle then.
+ * Gives up an idle view if of its content there are its clone and at most one file besides other clones of
+ * views: nothing left to share. Called and returns with the lock held, given up meanwhile.
  */
-static bool is_alone(struct um_views *v, struct um_view *view)
+static void sweep_view(struct um_views *v, struct um_view *view)
 {
 	uint64_t clone = view->hidden_ino;
 	struct umbra_content now;
@@ -319,8 +333,11 @@ static bool is_alone(struct um_views *v, struct um_view *view)
 	pthread_mutex_unlock(&v->lock);
 	alone = umbra_content(v->m->fs, clone, &now) || now.owners <= 2;
 	pthread_mutex_lock(&v->lock);
-	view->reading--;
-	return alone || now.owners <= 1 + owned_by_views(v, now.lba, now.owners);
+	if (!alone && now.owners <= v->nviews + 1)
+		alone = now.owners <= 1 + owned_by_views(v, now.lba, now.owners);
+	if (alone && view->idle)
+		um_view_bury(v, view);
+	forget(v, um_view_unread(v, view));
 }
 
 static void sweep(struct um_views *v)
@@ -328,16 +345,11 @@ static void sweep(struct um_views *v)
 	struct um_view *view = v->idle_first;
 	unsigned n = v->nidle;
 
-	v->stirred = false;
-	if (v->m->opt->fs.readonly)
-		return;
-	while (view && n--) {
+	v->stirred = v->removed = false;
+	while (view && n-- && !v->m->opt->fs.readonly) {
 		uint64_t next = view->next ? view->next->id : 0;
 
-		if (is_alone(v, view) && view->idle)
-			um_view_bury(v, view);
-		else
-			um_view_free_if_done(v, view);
+		sweep_view(v, view);
 		view = next ? um_view_by_id(v, next) : NULL;
 		if (view && !view->idle)
 			view = v->idle_first;
@@ -383,12 +395,13 @@ void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners)
 		discount(v, owners->run[i].lba, &owners->run[i].refs);
 }
 
-void um_views_stir(struct um_views *v)
+void um_views_stir(struct um_views *v, bool removed)
 {
 	if (!v)
 		return;
 	pthread_mutex_lock(&v->lock);
 	v->stirred = true;
+	v->removed |= removed;
 	pthread_mutex_unlock(&v->lock);
 }
 
@@ -422,7 +435,7 @@ static void tick(struct um_views *v)
 		um_message(UMBRA_LOG_WARN,
 			"the guardian was killed: clones no longer share page cache");
 	}
-	if (v->stirred)
+	if (v->removed)
 		sweep(v);
 }
 
@@ -475,6 +488,7 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 {
 	const char *why = obstacle(m);
 	struct um_views *v;
+	struct rlimit files;
 	int err;
 
 	*out = NULL;
@@ -487,6 +501,10 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 	v = calloc(1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max; /* each bound view has one */
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	v->m = m;
 	v->next_id = UM_VIEW_FIRST_ID;
 	v->hidden = (struct um_hidden){.dev = -1, .root = -1};
@@ -565,6 +583,31 @@ static void free_all(struct um_views *v)
 	free(v);
 }
 
+/* What was stored through mappings that are still there is written before the files go. */
+static void bury_all(struct um_views *v)
+{
+	pthread_mutex_lock(&v->lock);
+	for (unsigned b = 0; b < UM_VIEW_BUCKETS; b++) {
+		for (struct um_view *view = v->by_id[b]; view; view = view->next_id) {
+			int fd = view->fd;
+
+			if (view->state == UM_VIEW_DEAD)
+				continue;
+			um_view_bury(v, view);
+			if (fd < 0)
+				continue;
+			pthread_mutex_unlock(&v->lock);
+			sync_file_range(fd, 0, 0,
+				SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+					SYNC_FILE_RANGE_WAIT_AFTER);
+			pthread_mutex_lock(&v->lock);
+		}
+	}
+	while (v->dead)
+		inter(v);
+	pthread_mutex_unlock(&v->lock);
+}
+
 void um_views_stop(struct um_views *v)
 {
 	if (!v)
@@ -575,14 +618,7 @@ void um_views_stop(struct um_views *v)
 	pthread_cond_signal(&v->work);
 	pthread_mutex_unlock(&v->lock);
 	pthread_join(v->keeper, NULL);
-	for (unsigned b = 0; b < UM_VIEW_BUCKETS; b++) {
-		for (struct um_view *view = v->by_id[b]; view; view = view->next_id) {
-			if (view->backing)
-				um_backing_close(v->m, view->backing);
-			if (view->fd >= 0)
-				close(view->fd);
-		}
-	}
+	bury_all(v);
 	um_hidden_stop(v);
 	um_guardian_stop(v->guardian);
 	free_all(v);

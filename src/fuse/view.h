@@ -64,8 +64,8 @@ void um_views_sweep(struct um_views *v);
 /* How many views' clones refer to the block: nobody is to be told of them as owners. */
 unsigned um_views_count(struct um_views *v, uint64_t lba);
 void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners);
-/* What a sweep looks for may have happened. */
-void um_views_stir(struct um_views *v);
+/* What a sweep looks for may have happened; removed: it has. */
+void um_views_stir(struct um_views *v, bool removed);
 
 void um_views_stat(struct um_views *v, umbra_stat_fn *fn, void *arg);
 

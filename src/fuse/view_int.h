@@ -15,7 +15,7 @@
 #define UM_VIEW_FIRST_ID 2u     /* node id on the hidden mount; 1 is its root */
 #define UM_VIEW_MIN_SIZE 32768u /* smaller files are opened faster than shared */
 #define UM_VIEW_MAX 16384u      /* at once */
-#define UM_VIEW_IDLE_MAX 2048u  /* of them without a user */
+#define UM_VIEW_IDLE_MAX 1024u  /* of them without a user */
 #define UM_VIEW_BUCKETS 4096u
 #define UM_VIEW_WARY 256u /* files remembered for a writer that came to their view */
 #define UM_VIEW_WARY_SEC 60
@@ -97,7 +97,9 @@ struct um_views {
 	uint64_t next_id;
 	uint32_t next_seq;
 	bool enabled;
-	bool closing, stirred, inval;
+	bool closing, inval;
+	bool stirred; /* files may be gone, or not any more what they were */
+	bool removed; /* some surely are */
 	struct {
 		uint64_t ino;
 		int64_t until;
@@ -123,6 +125,8 @@ void um_view_set_idle(struct um_views *v, struct um_view *view, bool idle);
 void um_view_bury(struct um_views *v, struct um_view *view);
 /* Frees the struct of a dead view when nothing refers to it any more. */
 void um_view_free_if_done(struct um_views *v, struct um_view *view);
+/* The end of what `reading` counted; the result is as of take_hidden. */
+uint64_t um_view_unread(struct um_views *v, struct um_view *view);
 /* Lets go of the unlinked clone, when no request is at it: to be forgotten without the lock; else 0. */
 uint64_t um_view_take_hidden(struct um_view *view);
 

@@ -244,11 +244,17 @@ static struct um_shadow clipped(const struct toss *t, const struct um_shadow *s)
 static void toss_window(struct toss *t, uint64_t window)
 {
 	struct um_page *p = t->p;
+	uint64_t from = window * UM_PAGE_WINDOW, to = from + UM_PAGE_WINDOW;
 	uint32_t bucket = um_shadow_bucket(p, t->ino, window), prev = 0, at;
 	struct um_stripe *stripe = um_stripe_of(p->sstripe, bucket);
 
-	prefetch(&p->ident[um_head(&p->shadow[bucket])]);
-	prefetch(&p->links[um_head(&p->shadow[bucket])]);
+	if (from < t->first)
+		from = t->first;
+	if (to > t->end)
+		to = t->end;
+	at = um_head(&p->shadow[bucket]);
+	prefetch(&p->ident[at]);
+	prefetch(&p->links[at]);
 	pthread_mutex_lock(&stripe->lock);
 	at = chain_find(p, t->ino, window, um_head(&p->shadow[bucket]), &prev);
 	while (at) {
@@ -267,6 +273,8 @@ static void toss_window(struct toss *t, uint64_t window)
 		keep_part(t, &old, t->end, end);
 		if (t->nlist < t->max_list)
 			t->list[t->nlist++] = clipped(t, &old);
+		if (old.block <= from && end >= to)
+			break; /* that was all of it: the rest of the chain need not be looked at */
 		prev = 0; /* the parts are in front now, and outside of the range */
 		at = chain_find(p, t->ino, window, um_head(&p->shadow[bucket]), &prev);
 	}

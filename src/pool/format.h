@@ -296,7 +296,7 @@ struct um_orphan {
 /* First block of the journal. Records follow in the remaining blocks, as a ring of bytes. */
 struct um_journal {
 	struct um_block_hdr hdr; /* kind UM_KIND_JOURNAL; covers bytes 0-127 only, see FORMAT.md */
-	uint8_t boot_id[16];     /* of the boot that last mounted for writing */
+	uint8_t boot_id[16];     /* of the boot (^ disk sequence) that last mounted for writing */
 	um_le64_t first_seq;     /* sequence number the ring started with at that mount */
 	um_le32_t mode;          /* UM_JOURNAL_*: how its records were written */
 	uint8_t pad[36];

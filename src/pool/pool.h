@@ -79,7 +79,8 @@ struct um_pool {
 	_Atomic(uint32_t) nrepair;
 	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
 	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
-	void *priv; /* of the back end */
+	struct um_unshared *unshared; /* of the log, see txn/unshared.c */
+	void *priv;                   /* of the back end */
 };
 
 #define UM_POOL_RDONLY 1u   /* shared lock, never a store */

@@ -387,6 +387,8 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 		err = next_piece(pool, lba, n, &p);
 		if (!err)
 			err = change_piece(txn, &p, -1, false, &result);
+		if (!err && result.freed < p.n)
+			um_unshared_note(txn, lba, p.n);
 		if (!err && result.freed)
 			err = note_freed(txn, &p, result.count, meta);
 		if (err)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "pool/log.h"
+#include "pool/seeded.h"
 #include "space/space.h"
 #include "txn/internal.h"
 
@@ -51,9 +52,15 @@ static bool find_changes(const struct um_copy *copy, struct um_changes *out)
 	return true;
 }
 
-static int add_to_record(struct um_txn *txn, const struct um_copy *copy)
+/*
+ * Memory that fails while the old content is compared leaves zeros in its place: what was found to differ
+ * would be too little for the other copy. Then the block goes into the record whole.
+ */
+static int add_to_record(struct um_txn *txn, struct um_copy *copy)
 {
 	struct um_ptr ptr = {copy->lba, copy->mirror};
+	size_t len = txn->record.len;
+	uint32_t nentry = txn->nentry;
 	struct um_changes changes;
 	int ret;
 
@@ -65,7 +72,12 @@ static int add_to_record(struct um_txn *txn, const struct um_copy *copy)
 	um_block_seal(copy->now);
 	um_diff_add(&changes, offsetof(struct um_block_hdr, csum), sizeof(um_le64_t));
 	txn->nentry += um_diff_put(&txn->record, ptr, copy->was, copy->now, &changes);
-	return 0;
+	if (!um_guard_check() || !copy->was)
+		return 0;
+	txn->record.len = len;
+	txn->nentry = nentry;
+	copy->was = NULL;
+	return add_to_record(txn, copy);
 }
 
 static int add_copy_to_record(struct um_txn *txn, struct um_copy *copy)
@@ -196,19 +208,33 @@ static int write_and_apply(struct um_txn *txn)
 	struct um_ring *ring = &log->ring;
 	int ret;
 
-	if (log->direct && um_pool_undrained)
+	if (log->direct && um_pool_undrained && !um_seeded_bug(1))
 		um_pool_drain(log->pool);
+	if (um_seeded_bug(4))
+		apply_record(txn);
+	if (um_seeded_bug(6))
+		((struct um_record *)txn->record.at)->nentry--;
 	ret = um_ring_append(ring, (struct um_record *)txn->record.at, txn->record.len, txn->seq);
+	if (um_seeded_bug(6))
+		((struct um_record *)txn->record.at)->nentry++;
 	if (ret) {
 		um_err("%s: cannot write to the journal: %s", log->pool->path, strerror(-ret));
+		if (ret == -EUCLEAN)
+			um_log_fail(log, -EIO, "taking back what was written");
 		return ret;
 	}
-	um_pool_drain(log->pool);
+	if (!um_seeded_bug(2))
+		um_pool_drain(log->pool);
 	atomic_store(&log->committed, txn->seq);
+	if (um_seeded_bug(5)) {
+		um_ring_move_tail(ring, ring->head, txn->seq + 1);
+		um_pool_drain(log->pool);
+	}
 	apply_record(txn);
 	if (!log->direct)
 		return 0;
-	um_pool_drain(log->pool);
+	if (!um_seeded_bug(3))
+		um_pool_drain(log->pool);
 	ring->tail = ring->head;
 	ring->used = 0;
 	ret = um_ring_move_tail(ring, ring->tail, txn->seq + 1);

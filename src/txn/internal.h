@@ -41,7 +41,11 @@ struct um_ring_state {
 	bool repair;             /* one copy of the header is bad */
 };
 uint64_t um_journal_csum(const struct um_journal *head);
-void um_boot_id(uint8_t out[16]);
+/*
+ * Names what the host's page cache of the pool has lived through: the boot and, for a block device, its
+ * attachment (a device that was lost took with it what had not been written). All zeros: unknown.
+ */
+void um_boot_id(const struct um_pool *pool, uint8_t out[16]);
 extern const uint8_t *um_boot_id_fake; /* NULL, or what tests have the boot's name be */
 int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_state *out);
 /* Writes the whole header: boot, mode, and the ring's tail with seq + 1 expected there. */
@@ -236,6 +240,8 @@ uint64_t um_log_record_max(const struct um_log *log);
  * record seen.
  */
 int um_log_replay(struct um_log *log, const struct um_ring_state *state);
+int um_unshared_open(struct um_log *log);
+void um_unshared_close(struct um_pool *pool);
 /* Block buffers. */
 uint8_t *um_log_get_buffer(struct um_log *log);
 void um_log_put_buffer(struct um_log *log, uint8_t *buffer);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pool/log.h"
+#include "pool/seeded.h"
 #include "txn/internal.h"
 
 /* ---- open and close ------------------------------------------------------------------------------- */
@@ -56,7 +57,7 @@ static int start_ring(struct um_log *log, const struct um_ring_state *state)
 			ret = um_ring_store(ring, boot_id, mode);
 		return ret;
 	}
-	um_boot_id(boot_id);
+	um_boot_id(log->pool, boot_id);
 	ret = um_ring_store(ring, boot_id, mode);
 	return ret ? ret : um_pool_barrier(log->pool);
 }
@@ -91,6 +92,8 @@ int um_log_open(struct um_pool *pool, struct um_log **out)
 		if (!log->images)
 			ret = -ENOMEM;
 	}
+	if (!ret && !log->direct)
+		ret = um_unshared_open(log);
 	if (!ret)
 		ret = recover(log);
 	if (ret)
@@ -106,6 +109,7 @@ void um_log_abandon(struct um_log *log)
 		return;
 	um_txn_free(&log->txn);
 	um_dirty_free(&log->dirty);
+	um_unshared_close(log->pool);
 	while (log->nspare)
 		free(log->spare[--log->nspare]);
 	free(log->spare);
@@ -271,14 +275,14 @@ static int append_commit(struct um_log *log, uint64_t covers)
 static int commit_group(struct um_log *log)
 {
 	uint64_t seq = atomic_load(&log->committed);
-	int ret = um_pool_barrier(log->pool);
+	int ret = um_seeded_bug(19) ? 0 : um_pool_barrier(log->pool);
 
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	if (!ret && seq > atomic_load(&log->durable)) {
 		ret = append_commit(log, seq);
 		if (ret == -ENOSPC)
 			return ret; /* the file below cannot grow: the next sync may find room */
-		if (!ret)
+		if (!ret && !um_seeded_bug(20))
 			ret = um_pool_barrier(log->pool);
 		if (!ret)
 			raise_to(&log->durable, seq);

@@ -5,6 +5,7 @@
 #include <wchar.h>
 
 #include "pool/log.h"
+#include "pool/seeded.h"
 #include "txn/internal.h"
 
 static bool meets(um_lba_t lba, uint64_t n, um_lba_t first, uint64_t count)
@@ -113,7 +114,7 @@ static int apply_meta(
 	const void *src = entry->type == UM_ENTRY_FILL ? fill_of(fill, entry) : entry + 1;
 	int ret = apply_copy(log, entry->lba, entry, src, seq);
 
-	if (!ret && entry->mirror)
+	if (!ret && entry->mirror && !um_seeded_bug(14))
 		ret = apply_copy(log, entry->mirror, entry, src, seq);
 	return ret;
 }
@@ -152,14 +153,14 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 /* ---- recovery --------------------------------------------------------------------------------------- */
 
 /* Do all sound records count, or only those that a COMMIT covers? See enum in format.h. */
-static bool all_count(const struct um_ring_state *state)
+static bool all_count(const struct um_log *log, const struct um_ring_state *state)
 {
 	static const uint8_t unknown[16];
 	uint8_t boot_id[16];
 
 	if (state->mode == UM_JOURNAL_DIRECT)
 		return true;
-	um_boot_id(boot_id);
+	um_boot_id(log->pool, boot_id);
 	return memcmp(boot_id, unknown, 16) && !memcmp(boot_id, state->boot_id, 16);
 }
 
@@ -192,7 +193,7 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct um
 	*out_next = next;
 	if (covers < state->tail_seq - 1)
 		covers = state->tail_seq - 1;
-	*out_limit = all_count(state) || covers >= next ? next - 1 : covers;
+	*out_limit = all_count(log, state) || covers >= next ? next - 1 : covers;
 	return 0;
 }
 
@@ -212,11 +213,13 @@ static int store_records(
 		if (!log->direct)
 			ret = um_dirty_reserve(&log->dirty, 2 * record->nentry);
 		if (!ret)
-			ret = um_record_apply(log, record, UM_APPLY_DATA | UM_APPLY_META);
+			ret = um_record_apply(log, record,
+				um_seeded_bug(12) ? UM_APPLY_META : UM_APPLY_DATA | UM_APPLY_META);
 		log->replayed++;
 		seq++;
 	}
-	um_pool_drain(log->pool);
+	if (!um_seeded_bug(13))
+		um_pool_drain(log->pool);
 	return ret;
 }
 
@@ -253,7 +256,7 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	 * After the death of a daemon the kernel has these records, the medium perhaps not: before
 	 * anything goes home, a group commit must cover them.
 	 */
-	if (log->replayed && all_count(state)) {
+	if (log->replayed && all_count(log, state) && !um_seeded_bug(15)) {
 		atomic_store(&log->durable, state->tail_seq - 1);
 		atomic_store(&log->covered, state->tail_seq - 1);
 	}

@@ -134,6 +134,13 @@ int um_txn_on_commit(struct um_txn *txn, um_txn_hook_fn *fn, void *arg);
 int um_txn_note_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n);
 int um_txn_note_free(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta);
 
+/*
+ * Indirect pools: a block that lost an owner but not its last counts as shared until that is durable
+ * (unshared.c). For space/, and for whoever decides whether file data may be overwritten in place.
+ */
+void um_unshared_note(struct um_txn *txn, um_lba_t lba, uint32_t n);
+bool um_unshared_lately(const struct um_pool *pool, um_lba_t lba);
+
 struct um_log_stats {
 	uint64_t commits, aborts, record_bytes, syncs, checkpoints, edits;
 };

@@ -345,16 +345,35 @@ bool judge_state(struct judge *j, const struct expect *expect, bool full);
  */
 bool judge_recovery(struct judge *j, const struct expect *expect, const struct flight *flight);
 
-/* ---- workloads (run.c) ------------------------------------------------------------------------------------------ */
+/* ---- which workloads (plan.c) ------------------------------------------------------------------------------- */
 
 struct options {
 	uint64_t seed;
 	double budget;
 	unsigned seq, jobs, density, max_failures, length;
-	const char *repro, *config, *only, *dump; /* names of options */
+	const char *repro, *config, *only, *dump;
 	bool seq_given, verbose, mutants;
-	unsigned mutant;
+	unsigned mutant; /* 0: all */
 };
+struct plan {
+	const struct options *opt;
+	const struct config *config[8];
+	unsigned nconfig;
+	uint64_t ones, twos; /* how many there are */
+	uint64_t stride;
+};
+struct workload {
+	const struct config *config;
+	unsigned n; /* operations; 0: random calls */
+	int op[8];
+	uint64_t number; /* of a random one */
+};
+void plan_make(struct plan *p, const struct options *opt);
+/* False: there is no n-th. */
+bool plan_get(const struct plan *p, uint64_t n, struct workload *out);
+
+/* ---- workloads (run.c) ------------------------------------------------------------------------------------------ */
+
 struct totals {
 	_Atomic(uint64_t) next, workloads, points, states, repeats, checks, mounts, recoveries,
 		failures, calls;
@@ -391,5 +410,13 @@ void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
 void workload_random(struct worker *w, uint64_t number, unsigned length);
 /* Runs the state named so; false: no such name. */
 bool workload_repro(struct worker *w, const char *name);
+
+/* ---- bugs put in on purpose (mutants.c) ----------------------------------------------------------------------- */
+
+/*
+ * Runs the machine for each of them, until it is found or the options' budget is used up. The number of
+ * those not found; -1 when this library has none.
+ */
+int mutants_run(const struct options *opt, uint64_t (*run)(const struct options *opt));
 
 #endif

@@ -30,6 +30,8 @@ static const char usage_text[] =
 	"  --dump FILE      write the pool of the first bad state there\n"
 	"  --failures N     stop after so many (default 10)\n"
 	"  --list           print the operations and pools\n"
+	"  --mutants        try the bugs put in on purpose (crash-mutants), --budget seconds each\n"
+	"  --mutant N       only that one\n"
 	"  -v               name each workload\n";
 
 /* The engine's clock is ours, but the budget is the user's. */
@@ -109,6 +111,7 @@ static void parse(int argc, char **argv, struct options *opt)
 			break;
 		case 'm':
 			opt->mutant = (unsigned)number(optarg);
+			opt->mutants = true;
 			break;
 		case 'M':
 			opt->mutants = true;
@@ -131,125 +134,6 @@ static void parse(int argc, char **argv, struct options *opt)
 		die("wrong arguments; see --help");
 }
 
-/* ---- the order of the workloads ------------------------------------------------------------------------ */
-
-/*
- * Workload n of a run: first each operation alone on each pool; then pairs, each pool in its turn, in an
- * order that a multiplication makes look random; between them, when all kinds are wanted, triples and
- * random ones.
- */
-struct plan {
-	const struct options *opt;
-	const struct config *config[8];
-	unsigned nconfig;
-	uint64_t ones, twos; /* how many workloads there are */
-	uint64_t stride;
-};
-
-static void plan_make(struct plan *p, const struct options *opt)
-{
-	unsigned i;
-
-	memset(p, 0, sizeof(*p));
-	p->opt = opt;
-	for (i = 0; i < crash_nconfigs; i++)
-		if (!opt->config || !strcmp(opt->config, crash_configs[i].name))
-			p->config[p->nconfig++] = &crash_configs[i];
-	if (!p->nconfig)
-		die("no pool is called %s", opt->config);
-	p->ones = (uint64_t)crash_nops * p->nconfig;
-	p->twos = (uint64_t)crash_nops * crash_nops * p->nconfig;
-	/* A number that has no divisor in common with p->twos visits each pair once. */
-	for (p->stride = mix64(opt->seed) % p->twos | 1;; p->stride += 2) {
-		uint64_t a = p->twos, b = p->stride;
-
-		while (b) {
-			uint64_t rest = a % b;
-
-			a = b;
-			b = rest;
-		}
-		if (a == 1)
-			break;
-	}
-}
-
-struct choice {
-	const struct config *config;
-	unsigned n; /* operations; 0: random */
-	int op[8];
-	uint64_t number;
-};
-
-static void choose_ops(const struct plan *p, uint64_t pair, unsigned n, struct choice *out)
-{
-	uint64_t rng = mix64(p->opt->seed ^ mix64(pair ^ ((uint64_t)n << 56)));
-	unsigned i;
-
-	out->n = n;
-	for (i = 0; i < n; i++)
-		out->op[i] = (int)rnd_below(&rng, crash_nops);
-	out->config = p->config[rnd_below(&rng, p->nconfig)];
-}
-
-static void choose_one(const struct plan *p, uint64_t k, struct choice *out)
-{
-	out->n = 1;
-	out->op[0] = (int)(k % crash_nops);
-	out->config = p->config[k / crash_nops];
-}
-
-static void choose_two(const struct plan *p, uint64_t k, struct choice *out)
-{
-	uint64_t pair = (uint64_t)((__uint128_t)k * p->stride % p->twos);
-
-	out->n = 2;
-	out->op[0] = (int)(pair % crash_nops);
-	out->op[1] = (int)(pair / crash_nops % crash_nops);
-	out->config = p->config[pair / crash_nops / crash_nops];
-}
-
-/* False: there is no n-th. */
-static bool plan_get(const struct plan *p, uint64_t n, struct choice *out)
-{
-	const struct options *opt = p->opt;
-
-	memset(out, 0, sizeof(*out));
-	if (opt->seq_given && opt->seq > 2) {
-		choose_ops(p, n, opt->seq < 8 ? opt->seq : 8, out);
-		return opt->budget || n < 10000;
-	}
-	if (opt->seq_given && !opt->seq) {
-		out->number = n;
-		out->config = p->config[n % p->nconfig];
-		return opt->budget || n < 1000;
-	}
-	if (!opt->seq_given || opt->seq == 1) {
-		if (n < p->ones) {
-			choose_one(p, n, out);
-			return true;
-		}
-		if (opt->seq_given)
-			return false;
-		n -= p->ones;
-		/* One in 16 is a triple, one in 64 a random one. */
-		if (n % 64 == 63) {
-			out->number = n / 64;
-			out->config = p->config[out->number % p->nconfig];
-			return n < 4 * p->twos;
-		}
-		if (n % 16 == 15) {
-			choose_ops(p, n, 3, out);
-			return n < 4 * p->twos;
-		}
-		n -= n / 16;
-	}
-	if (n >= p->twos)
-		return false;
-	choose_two(p, n, out);
-	return true;
-}
-
 /* ---- processes ---------------------------------------------------------------------------------------------- */
 
 struct shared {
@@ -260,7 +144,7 @@ struct shared {
 static void work(const struct options *opt, struct shared *shared, unsigned job, double end)
 {
 	struct worker w;
-	struct choice choice;
+	struct workload choice;
 	struct plan plan;
 
 	plan_make(&plan, opt);
@@ -353,31 +237,55 @@ static int run_named(const struct options *opt, struct shared *shared, const cha
 	return 0;
 }
 
+static struct shared *shared_make(void)
+{
+	struct shared *shared = mmap(
+		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (shared == MAP_FAILED)
+		die("no memory");
+	return shared;
+}
+
+/* The number of failures. */
+static uint64_t run(const struct options *opt)
+{
+	struct shared *shared = shared_make();
+	double from = seconds();
+	uint64_t failures;
+	char name[NOW_SIZE];
+
+	if (opt->only) {
+		snprintf(name, sizeof(name), "%s/%s", opt->config ? opt->config : "standard",
+			opt->only);
+		run_named(opt, shared, name);
+	} else if (opt->repro) {
+		run_named(opt, shared, opt->repro);
+	} else {
+		run_jobs(opt, shared, from + opt->budget);
+	}
+	print_totals(opt, &shared->totals, seconds() - from);
+	failures = shared->totals.failures;
+	munmap(shared, sizeof(*shared));
+	return failures;
+}
+
 int main(int argc, char **argv)
 {
 	struct options opt = {
 		.seed = 1, .budget = 60, .density = 16, .length = 60, .max_failures = 10};
-	struct shared *shared = mmap(
-		NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	double from = seconds();
-	char name[NOW_SIZE];
+	int missed;
 
-	if (shared == MAP_FAILED)
-		die("no memory");
 	opt.jobs = (unsigned)sysconf(_SC_NPROCESSORS_ONLN);
 	if (opt.jobs > MAX_JOBS)
 		opt.jobs = MAX_JOBS;
 	parse(argc, argv, &opt);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
-	if (opt.only) {
-		snprintf(name, sizeof(name), "%s/%s", opt.config ? opt.config : "standard",
-			opt.only);
-		run_named(&opt, shared, name);
-	} else if (opt.repro) {
-		run_named(&opt, shared, opt.repro);
-	} else {
-		run_jobs(&opt, shared, from + opt.budget);
-	}
-	print_totals(&opt, &shared->totals, seconds() - from);
-	return shared->totals.failures ? 1 : 0;
+	if (!opt.mutants)
+		return run(&opt) ? 1 : 0;
+	missed = mutants_run(&opt, run);
+	if (missed < 0)
+		die("this program was built without bugs: see the build option seeded_bugs");
+	printf("%d mutants missed\n", missed);
+	return missed ? 1 : 0;
 }

@@ -82,9 +82,11 @@ const struct op crash_ops[] = {
 	{"unlink_bigc", {ONE(CALL_UNLINK, "bigc")}},
 	{"unlink_big2", {ONE(CALL_UNLINK, "big2")}},
 	{"unlink_sharers", {ONE(CALL_UNLINK, "big"), ONE(CALL_UNLINK, "bigc")}},
-	{"unlink_sharer_write", {ONE(CALL_UNLINK, "big"), WRITE("bigc", 8192, 4096)}},
+	{"unlink_sharer_write",
+		{ONE(CALL_UNLINK, "big"), {.kind = CALL_REAP}, WRITE("bigc", 8192, 4096)}},
 	{"unshare_write", {TRUNCATE("A/foo", 0), WRITE("foo", 4096, 100)}},
-	{"unshare_truncate", {ONE(CALL_UNLINK, "A/foo"), TRUNCATE("foo", 5000)}},
+	{"unshare_truncate",
+		{ONE(CALL_UNLINK, "A/foo"), {.kind = CALL_REAP}, TRUNCATE("foo", 5000)}},
 	{"unlink_x", {ONE(CALL_UNLINK, "A/x")}},
 	{"unlink_sym", {ONE(CALL_UNLINK, "sym")}},
 	{"unlink_open", {ONE(CALL_OPEN, "foo"), ONE(CALL_UNLINK, "foo"),
@@ -289,6 +291,7 @@ const struct config crash_configs[] = {
 	{"wide", 2, true, UMBRA_DATA_ATOMIC, fill_wide},
 	{"full", 2, true, UMBRA_DATA_ATOMIC, fill_full},
 	{"file", 2, false, UMBRA_DATA_ATOMIC, fill_standard},
+	{"file_full", 2, false, UMBRA_DATA_ATOMIC, fill_full},
 };
 const unsigned crash_nconfigs = sizeof(crash_configs) / sizeof(crash_configs[0]);
 

@@ -81,6 +81,42 @@ rm -f "$MNT"/clone* "$MNT/src" "$MNT/db" "$MNT"/shell*
 stat -f "$MNT" >/dev/null
 [ "$(counter views)" = 0 ] || die "$(counter views) views are left without a file"
 
+say "ordinary work on clones"
+mkdir "$MNT/work"
+head -c 300000 /dev/urandom | base64 >"$MNT/work/big"
+if command -v git >/dev/null; then
+	(cd "$MNT/work" && git init -q . && git add -A &&
+		git -c user.name=a -c user.email=a@b commit -q -m one) || die "git"
+fi
+"$PYTHON" - "$MNT/work/db" <<'END' || die "sqlite"
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+db.execute("create table t (a integer primary key, b text)")
+db.executemany("insert into t (b) values (?)", (("x" * 100,) for _ in range(3000)))
+db.commit()
+END
+for i in 1 2; do
+	"$UMBRACTL" clone -r -q "$MNT/work" "$MNT/work$i" || die "clone -r"
+	"$PYTHON" - "$MNT/work$i/db" <<'END' || die "sqlite on a clone"
+import sqlite3, sys
+reader, writer = sqlite3.connect(sys.argv[1]), sqlite3.connect(sys.argv[1])
+with open(sys.argv[1], "rb") as raw:
+    raw.read(100000)
+    assert reader.execute("select count(*) from t").fetchone()[0] == 3000
+    writer.execute("delete from t where a % 2")
+    writer.commit()
+    assert reader.execute("select count(*) from t").fetchone()[0] == 1500
+    assert writer.execute("pragma integrity_check").fetchone()[0] == "ok"
+END
+	if command -v git >/dev/null; then
+		(cd "$MNT/work$i" && git status --short && echo "$i" >>big &&
+			git -c user.name=a -c user.email=a@b commit -q -a -m two && git gc -q &&
+			git fsck) >"$T/git.out" 2>&1 || die "git on a clone: $(cat "$T/git.out")"
+	fi
+done
+[ "$(counter etxtbsy)" = 0 ] || die "ETXTBSY in ordinary work: $(counter etxtbsy)"
+rm -rf "$MNT"/work*
+
 say "coherence"
 "$HELPERS/viewtest" "$MNT" "$SEED" 4 "$(long 5000 300000)" || die "viewtest"
 [ "$(counter view_binds)" -gt 0 ] || die "no view was ever bound"

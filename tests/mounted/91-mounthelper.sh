@@ -1,16 +1,12 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# mount(8), umount(8), mkfs(8), fsck(8), fstab and fusermount3. Runs in a mount namespace of its own,
-# where the helpers are in /sbin as if installed.
+# mount(8), umount(8), mkfs(8), fsck(8), fstab and fusermount3. The helpers are in /sbin as if
+# installed, in the mount namespace of the test.
 # backends: file
 # long-backends: file loop
 # seconds: 180 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
-if [ "${UMBRA_INSIDE:-}" != 1 ]; then
-	[ "$(id -u)" = 0 ] || skip "needs root"
-	UMBRA_INSIDE=1 UMBRA_T=${UMBRA_T:-} exec unshare -m --propagation private bash "$0"
-fi
 start
 need fusermount3
 

@@ -14,6 +14,13 @@
 # State is kept in files below $T, so that helpers may call `ctl` for a remount or a kill.
 
 set -u
+# In a mount namespace of its own: what others do on the machine cannot keep a mount of ours alive (a
+# namespace made elsewhere meanwhile holds a copy of every mount it can see), and nothing is left behind.
+if [ -z "${UMBRA_NS:-}" ] && [ "$(id -u)" = 0 ] && unshare -m true 2>/dev/null; then
+	UMBRA_NS=1 exec unshare -m --propagation private bash "$0" "$@"
+fi
+export UMBRA_NS=1
+
 LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 SRC=$(cd "$LIB/../.." && pwd)
 UM_SRC=$SRC

@@ -102,6 +102,14 @@ static void setid_bits_fall_at_chown_and_fallocate(void)
 	ok(chmod("f", 06777));
 	t_as(T_NOBODY, T_NOBODY, map_and_store);
 	eq(t_stat("f").st_mode & 07777, 0777);
+	/* Without group execution set-gid stays for members of the group only. */
+	ok(chmod("f", 02766));
+	t_as(T_NOBODY, T_NOBODY, map_and_store);
+	eq(t_stat("f").st_mode & 07777, 0766);
+	ok(chown("f", 0, T_NOBODY));
+	ok(chmod("f", 02766));
+	t_as(T_NOBODY, T_NOBODY, map_and_store);
+	eq(t_stat("f").st_mode & 07777, 02766);
 }
 
 static void capabilities_fall_at_a_write(void)

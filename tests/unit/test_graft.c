@@ -309,8 +309,8 @@ static void damage(struct engine *e, const struct um_tree *tree, uint64_t key, u
 	if (um_tree_trace((struct um_src){e->pool, NULL}, tree, key, level, &n) || !n)
 		return;
 	block = um_pool_ptr(e->pool, level[rnd_below(seed, n)].lba);
-	ptr = (struct um_ptr){
-		((const struct um_block_hdr *)block)->lba, ((const struct um_block_hdr *)block)->mirror};
+	ptr = (struct um_ptr){((const struct um_block_hdr *)block)->lba,
+		((const struct um_block_hdr *)block)->mirror};
 	txn = engine_begin(e);
 	if (um_txn_edit(txn, ptr, tree->type->kind, &copy)) {
 		um_txn_abort(txn);

@@ -540,9 +540,9 @@ static void random_ranges_agree_with_plain_arrays(void **state)
 
 	(void)state;
 	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
-	random_in(&k, 4711, 600);
+	random_in(&k, 4711, 350);
 	kit_open_file(&k, "test_range.pool", 64);
-	random_in(&k, 815, 300);
+	random_in(&k, 815, 150);
 }
 
 int main(int argc, char **argv)

@@ -189,7 +189,7 @@ static int print_text(const struct report *r)
 	printf("block %" PRIu64 ": %zu owners, %zu cached, %" PRIu32 " references\n", r->lba,
 		r->nowner, cached, r->refs);
 	if (!r->nowner && r->refs)
-		puts("It is in use, but not for the content of a file.");
+		puts("It holds metadata.");
 	if (!r->exact)
 		puts("The pool was changing: owners that came or went meanwhile may be missing.");
 	if (r->damaged)
