@@ -97,7 +97,7 @@ int um_name_drop_link(
 	um_inode_touch(child, UM_TOUCH_C);
 	if (!child->core.nlink) {
 		*hook = (struct um_unlinked){fs, child->ino};
-		if (!um_seeded_bug(16))
+		if (!um_seeded_bug(15))
 			ret = um_orphan_add(txn, child->ino, UM_ORPHAN_UNLINKED, 0);
 		if (!ret)
 			ret = um_txn_on_commit(txn, unlinked_hook, hook);

@@ -389,6 +389,17 @@ static void handle(const struct request *r)
 	}
 }
 
+/* Somebody ended the connection: what is open fails, but no more files go that way. */
+static void lost(struct um_views *v)
+{
+	pthread_mutex_lock(&v->lock);
+	if (v->enabled)
+		um_message(UMBRA_LOG_ERROR,
+			"the hidden mount was ended: clones no longer share page cache");
+	v->enabled = false;
+	pthread_mutex_unlock(&v->lock);
+}
+
 static void *serve(void *arg)
 {
 	struct um_views *v = arg;
@@ -414,6 +425,8 @@ static void *serve(void *arg)
 		handle(&r);
 	}
 	munmap(map, BUFFER);
+	if (!atomic_load(&v->hidden.stop))
+		lost(v);
 	return NULL;
 }
 

@@ -275,7 +275,7 @@ static void toss_window(struct toss *t, uint64_t window)
 			t->list[t->nlist++] = clipped(t, &old);
 		if (old.block <= from && end >= to)
 			break; /* that was all of it: the rest of the chain need not be looked at */
-		prev = 0; /* the parts are in front now, and outside of the range */
+		prev = 0;      /* the parts are in front now, and outside of the range */
 		at = chain_find(p, t->ino, window, um_head(&p->shadow[bucket]), &prev);
 	}
 	pthread_mutex_unlock(&stripe->lock);

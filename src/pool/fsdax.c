@@ -47,16 +47,12 @@ void um_pmem_unmap(struct um_pool *pool)
  */
 int um_pmem_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
 {
-	if (len == sizeof(uint64_t) && !(off & 7) && src && !um_seeded_bug(10)) {
+	if (len == sizeof(uint64_t) && !(off & 7) && src) {
 		volatile uint64_t *word = (volatile uint64_t *)(pool->base + off);
 
 		*word = *(const uint64_t *)src;
 		if (!um_seeded_bug(8))
 			pmem_flush(pool->base + off, len);
-	} else if (um_seeded_bug(10) && len == sizeof(uint64_t) && src) {
-		pmem_memcpy(pool->base + off, src, 4, PMEM_F_MEM_NODRAIN | PMEM_F_MEM_TEMPORAL);
-		pmem_memcpy(pool->base + off + 4, (const uint8_t *)src + 4, 4,
-			PMEM_F_MEM_NODRAIN | PMEM_F_MEM_TEMPORAL);
 	} else if (src && um_seeded_bug(7)) {
 		pmem_memcpy(pool->base + off, src, len, PMEM_F_MEM_NOFLUSH | PMEM_F_MEM_TEMPORAL);
 	} else if (src) {

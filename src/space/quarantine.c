@@ -78,7 +78,7 @@ static bool list_reap(
 	while (list->len) {
 		struct um_freed *freed = &list->ring[list->head];
 
-		if ((freed->seq > durable && !um_seeded_bug(17)) || freed->epoch >= oldest)
+		if ((freed->seq > durable && !um_seeded_bug(16)) || freed->epoch >= oldest)
 			break;
 		/* A full chunk's bitmap may need memory: without it, later. */
 		if (um_chunk_mark(space, um_chunk_of(freed->lba), freed->lba % UM_CHUNK_BLOCKS,

@@ -213,21 +213,19 @@ static bool uniform_after(const uint32_t *count, const struct piece *p, uint32_t
 	return !rest || (count[end] == now && same(count + end, rest));
 }
 
-/* A piece whose blocks have one count, as a rule: extents are shared and dropped in one piece. */
-static int change_even(struct um_txn *txn, const struct piece *p, const uint32_t *count, int delta,
+/* A piece whose blocks have one count, `was`. */
+static int change_even(struct um_txn *txn, const struct piece *p, uint32_t was, int delta,
 	bool alloc, struct result *out)
 {
-	uint32_t was = count[p->first], now = was + (uint32_t)delta;
 	const struct added added = {.zero = !was, .used = was, .limit = was >= UM_REF_MAX};
+	uint32_t now = was + (uint32_t)delta;
 	int err = allowed(&added, delta, alloc, p->chunk * UM_CHUNK_BLOCKS + p->first);
 
 	if (err)
 		return err;
-	*out = (struct result){
-		.freed = delta < 0 && !now ? p->n : 0,
-		.uniform = uniform_after(count, p, now),
-		.value = now,
-	};
+	out->count = NULL;
+	out->freed = delta < 0 && !now ? p->n : 0;
+	out->value = now;
 	return um_txn_fill(txn, um_refs_ptr(um_txn_pool(txn), p->chunk), UM_KIND_REF,
 		offsetof(struct um_refs, count) / sizeof(now) + p->first, p->n, now);
 }
@@ -263,15 +261,22 @@ static int change_mixed(struct um_txn *txn, const struct piece *p, uint64_t word
 {
 	const struct um_refs *refs;
 	const void *block;
+	uint32_t was;
+	bool even;
 	int err = um_src_get(
 		um_txn_src(txn), um_refs_ptr(um_txn_pool(txn), p->chunk), UM_KIND_REF, &block);
 
 	if (err)
 		return err;
+	/* Extents are allocated, shared and dropped in one piece, as a rule: no copy is needed then. */
 	refs = block;
-	if (same(refs->count + p->first, p->n))
-		return change_even(txn, p, refs->count, delta, alloc, out);
-	return change_counts(txn, p, word, delta, alloc, out);
+	was = refs->count[p->first];
+	even = same(refs->count + p->first, p->n);
+	out->uniform = even && uniform_after(refs->count, p, was + (uint32_t)delta);
+	/* What was read while memory failed are zeros: the copy is made of what can be read. */
+	if (um_guard_check() || !even)
+		return change_counts(txn, p, word, delta, alloc, out);
+	return change_even(txn, p, was, delta, alloc, out);
 }
 
 /* Adds delta to a piece of a chunk. */

@@ -152,7 +152,7 @@ static int write_home(struct run *run)
 		if (!run->n)
 			return 0;
 		/* After a power cut nothing may be at home that replay would not know of. */
-		ret = um_seeded_bug(21) ? 0 : um_log_sync_to(log, upto);
+		ret = um_seeded_bug(20) ? 0 : um_log_sync_to(log, upto);
 		if (!ret)
 			ret = write_images(run);
 		if (ret)
@@ -173,7 +173,7 @@ static int checkpoint(struct run *run)
 {
 	struct um_log *log = run->log;
 	uint64_t end, used, seq, home;
-	int ret = um_log_sync(log);
+	int ret = um_seeded_bug(20) ? 0 : um_log_sync(log);
 
 	if (ret)
 		return ret;
@@ -189,7 +189,7 @@ static int checkpoint(struct run *run)
 	if (run->place)
 		qsort(run->place, run->count, sizeof(*run->place), by_lba);
 	ret = write_home(run);
-	if (!ret && !um_seeded_bug(22))
+	if (!ret && !um_seeded_bug(21))
 		ret = barrier(log);
 	if (!ret)
 		ret = um_ring_move_tail(&log->ring, end, seq + 1);

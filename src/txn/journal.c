@@ -335,7 +335,7 @@ static const struct um_record *record_at(
 		record = NULL;
 	else if (len < sizeof(*record) || len % 64 || len > ring->size - offset)
 		record = NULL;
-	else if (record_csum(ring->pool, record) != record->csum && !um_seeded_bug(11))
+	else if (record_csum(ring->pool, record) != record->csum && !um_seeded_bug(10))
 		record = NULL;
 	return um_guard_check() ? NULL : record;
 }

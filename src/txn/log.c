@@ -275,14 +275,14 @@ static int append_commit(struct um_log *log, uint64_t covers)
 static int commit_group(struct um_log *log)
 {
 	uint64_t seq = atomic_load(&log->committed);
-	int ret = um_seeded_bug(19) ? 0 : um_pool_barrier(log->pool);
+	int ret = um_seeded_bug(18) ? 0 : um_pool_barrier(log->pool);
 
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	if (!ret && seq > atomic_load(&log->durable)) {
 		ret = append_commit(log, seq);
 		if (ret == -ENOSPC)
 			return ret; /* the file below cannot grow: the next sync may find room */
-		if (!ret && !um_seeded_bug(20))
+		if (!ret && !um_seeded_bug(19))
 			ret = um_pool_barrier(log->pool);
 		if (!ret)
 			raise_to(&log->durable, seq);

@@ -114,7 +114,7 @@ static int apply_meta(
 	const void *src = entry->type == UM_ENTRY_FILL ? fill_of(fill, entry) : entry + 1;
 	int ret = apply_copy(log, entry->lba, entry, src, seq);
 
-	if (!ret && entry->mirror && !um_seeded_bug(14))
+	if (!ret && entry->mirror && !um_seeded_bug(13))
 		ret = apply_copy(log, entry->mirror, entry, src, seq);
 	return ret;
 }
@@ -214,11 +214,11 @@ static int store_records(
 			ret = um_dirty_reserve(&log->dirty, 2 * record->nentry);
 		if (!ret)
 			ret = um_record_apply(log, record,
-				um_seeded_bug(12) ? UM_APPLY_META : UM_APPLY_DATA | UM_APPLY_META);
+				um_seeded_bug(11) ? UM_APPLY_META : UM_APPLY_DATA | UM_APPLY_META);
 		log->replayed++;
 		seq++;
 	}
-	if (!um_seeded_bug(13))
+	if (!um_seeded_bug(12))
 		um_pool_drain(log->pool);
 	return ret;
 }
@@ -256,7 +256,7 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	 * After the death of a daemon the kernel has these records, the medium perhaps not: before
 	 * anything goes home, a group commit must cover them.
 	 */
-	if (log->replayed && all_count(log, state) && !um_seeded_bug(15)) {
+	if (log->replayed && all_count(log, state) && !um_seeded_bug(14)) {
 		atomic_store(&log->durable, state->tail_seq - 1);
 		atomic_store(&log->covered, state->tail_seq - 1);
 	}

@@ -61,7 +61,7 @@ bool um_unshared_lately(const struct um_pool *pool, um_lba_t lba)
 	const struct um_unshared *set = pool->unshared;
 	uint64_t durable;
 
-	if (!set || um_seeded_bug(18))
+	if (!set || um_seeded_bug(17))
 		return false;
 	durable = atomic_load(set->durable);
 	if (atomic_load(&set->last) <= durable)

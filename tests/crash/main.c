@@ -201,7 +201,7 @@ static void run_jobs(const struct options *opt, struct shared *shared, double en
 		running--;
 		if (WIFEXITED(status) && !WEXITSTATUS(status))
 			continue;
-		printf("FAIL %s\n  %s %d\n", shared->now[job],
+		printf("FAIL: %s\n  %s %d\n", shared->now[job],
 			WIFSIGNALED(status)
 				? WTERMSIG(status) == SIGALRM ? "hangs: signal" : "dies by signal"
 				: "exits with code",

@@ -84,6 +84,7 @@ const struct op crash_ops[] = {
 	{"unlink_sharers", {ONE(CALL_UNLINK, "big"), ONE(CALL_UNLINK, "bigc")}},
 	{"unlink_sharer_write",
 		{ONE(CALL_UNLINK, "big"), {.kind = CALL_REAP}, WRITE("bigc", 8192, 4096)}},
+	{"reuse", {ONE(CALL_UNLINK, "big2"), {.kind = CALL_REAP}, WRITE("own", 8192, 65536)}},
 	{"unshare_write", {TRUNCATE("A/foo", 0), WRITE("foo", 4096, 100)}},
 	{"unshare_truncate",
 		{ONE(CALL_UNLINK, "A/foo"), {.kind = CALL_REAP}, TRUNCATE("foo", 5000)}},

@@ -106,7 +106,7 @@ static void take_snapshot(struct worker *w, struct umbra_fs *fs)
 	}
 	ret = snapshot_take(fs, &w->snap[w->nsnap++], why, sizeof(why));
 	if (ret)
-		fail(w, "FAIL %s\n  the live tree cannot be read: %s", w->now, why);
+		fail(w, "FAIL: %s\n  the live tree cannot be read: %s", w->now, why);
 }
 
 static void make_call(struct worker *w, struct world *world, const struct call *call, bool explore)
@@ -177,7 +177,7 @@ static void end_live(struct worker *w, struct world *world)
 	if (w->config->direct)
 		trace_compare(&w->trace, w->live.base);
 	if (w->trace.bypass[0])
-		fail(w, "FAIL %s\n  %s", w->now, w->trace.bypass);
+		fail(w, "FAIL: %s\n  %s", w->now, w->trace.bypass);
 	restore_live(w);
 }
 
@@ -213,7 +213,7 @@ static void report(struct play *p, uint64_t state)
 		called->call.kind, called->call.a ? called->call.a : "",
 		called->call.b ? called->call.b : "", called->ret);
 	flight_describe(&w->flight, state, w->judge.seed, w->judge.report);
-	fail(w, "FAIL %s", w->now);
+	fail(w, "FAIL: %s", w->now);
 	fflush(w->judge.report);
 	if (w->opt->dump) {
 		FILE *out = fopen(w->opt->dump, "w");

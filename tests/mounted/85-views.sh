@@ -137,6 +137,11 @@ for ((i = 1; i <= rounds; i++)); do
 	wait $load
 	pool_fsck
 done
+say "a server killed while it waits for itself"
+pool_mount
+timeout -s KILL 60 "$PYTHON" "$LIB/view_hang.py" "$MNT" "$(cat "$T/pid")" || die "users hang, or come back late"
+pool_kill
+pool_fsck
 pool_mount
 say "a lazy unmount, and a signal, with a mapping alive"
 dd if=/dev/urandom of="$MNT/src" bs=1M count=4 2>/dev/null

@@ -724,8 +724,8 @@ static int fail_at_the_journal(struct um_pool *pool, uint64_t off, const void *s
 	bool first = lba - super->journal_lba < super->journal_blocks;
 	bool second = lba - super->journal_mirror < super->journal_blocks;
 
-	/* Records, not the tail; a record goes to the second copy first. */
-	if ((first || second) && len >= sizeof(struct um_record)) {
+	/* Records, not the tail nor what voids a record; a record goes to the second copy first. */
+	if ((first || second) && len > sizeof(struct um_record)) {
 		if (!records_left)
 			return -EIO;
 		records_left -= first;

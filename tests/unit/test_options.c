@@ -109,6 +109,29 @@ static void numbers_have_limits(void **state)
 	assert_int_equal(parse(&opt, "commit=99999999999999999999", false, msg), -EINVAL);
 }
 
+static void shadow_memory_is_a_size(void **state)
+{
+	static const char *const bad[] = {"shadow_mem=", "shadow_mem=-1", "shadow_mem=4K",
+		"shadow_mem=1", "shadow_mem=2T", "shadow_mem=8Mx", "shadow_mem=9999G",
+		"shadow_mem=99999999999999999999"};
+	struct um_options opt;
+	char msg[256];
+
+	(void)state;
+	assert_int_equal(parse(&opt, "", false, msg), 0);
+	assert_int_equal(opt.fs.shadow_mem, 0);
+	assert_int_equal(parse(&opt, "shadow_mem=2m", false, msg), 0);
+	assert_int_equal(opt.fs.shadow_mem, 2 << 20);
+	assert_int_equal(parse(&opt, "shadow_mem=1G", false, msg), 0);
+	assert_int_equal(opt.fs.shadow_mem, 1 << 30);
+	assert_int_equal(parse(&opt, "shadow_mem=0", false, msg), 0);
+	assert_true(opt.fs.shadow_mem == UMBRA_SHADOW_NONE);
+	assert_int_equal(parse(&opt, "shadow_mem=1G,cache=none", false, msg), 0);
+	assert_true(opt.fs.shadow_mem == UMBRA_SHADOW_NONE);
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+		assert_int_equal(parse(&opt, bad[i], false, msg), -EINVAL);
+}
+
 static void remount_takes_what_the_mount_table_shows(void **state)
 {
 	struct um_options opt;
@@ -197,6 +220,7 @@ int main(void)
 		cmocka_unit_test(later_options_override_earlier_ones),
 		cmocka_unit_test(unknown_options_are_refused_by_name),
 		cmocka_unit_test(numbers_have_limits),
+		cmocka_unit_test(shadow_memory_is_a_size),
 		cmocka_unit_test(remount_takes_what_the_mount_table_shows),
 		cmocka_unit_test(long_contexts_are_refused_not_cut),
 		cmocka_unit_test(mount_points_are_found_by_path),

@@ -86,8 +86,14 @@ um_mounted_tests() {
 um_names_of_kind() {
 	local kind=$1
 	case $kind in
-	default) um_unit_names unit | sed 's,^,unit/,' ;;
-	*) um_unit_names "$kind" | sed "s,^,$kind/," ;;
+	default)
+		um_unit_names unit | sed 's,^,unit/,'
+		printf '%s\n' crash/states crash/mutants
+		;;
+	*)
+		um_unit_names "$kind" | sed "s,^,$kind/,"
+		[ "$kind" = asan ] && echo crash/asan
+		;;
 	esac
 	[ "$kind" = "$MOUNTED_BUILD" ] && um_mounted_tests | cut -d' ' -f1
 }
@@ -106,7 +112,7 @@ um_kind_wanted() {
 # um_suite_build KIND: default, asan or tsan. Built before whatever of it is wanted; once.
 declare -A UM_BUILT=()
 um_suite_build() {
-	local kind=$1 opts=(-Dwerror=true) PATTERNS_KEPT=("${PATTERNS[@]}") rc
+	local kind=$1 opts=(-Dwerror=true -Dseeded_bugs=true) PATTERNS_KEPT=("${PATTERNS[@]}") rc
 	[ -z "${UM_BUILT[$kind]:-}" ] || return 0
 	um_kind_wanted "$kind" || return 0
 	case $kind in
@@ -154,6 +160,28 @@ um_suite_unit() {
 		um_run "$prefix/$name" "$limit" setarch "$(uname -m)" -R \
 			meson test -C "$CHECK_DIR/$kind" --no-rebuild -v --timeout-multiplier "$factor" "$name"
 	done < <(um_unit_names "$prefix")
+}
+
+# What a power cut may leave (tests/crash): the states that fit into the time, and whether the machine that
+# looks at them finds the bugs put in on purpose.
+um_suite_crash() {
+	local budget=90 limit=300 dir=$CHECK_DIR/default/tests/crash
+	if [ "$LONG" = 1 ]; then
+		budget=1800
+		limit=3000
+	fi
+	um_skip_unbuilt default crash/states ||
+		um_run crash/states "$limit" "$dir/crash" --budget "$budget" --seed "$SEED"
+	um_skip_unbuilt default crash/mutants ||
+		um_run crash/mutants 600 "$dir/crash-mutants" --mutants --budget 20 --seed "$SEED"
+}
+
+# The same under the address sanitizer, for a short while.
+um_suite_crash_asan() {
+	um_sanitizer_env
+	um_skip_unbuilt asan crash/asan ||
+		um_run crash/asan 300 setarch "$(uname -m)" -R \
+			"$CHECK_DIR/asan/tests/crash/crash" --budget 30 --seed "$SEED"
 }
 
 um_suite_mounted() {
