@@ -37,7 +37,7 @@ struct umbra_options {
 	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
 	enum umbra_data_mode data;
 	enum umbra_atime atime;
-	bool nodiratime; /* reading a directory never sets its access time */
+	bool nodiratime;         /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
 	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
 };
@@ -298,12 +298,12 @@ void umbra_cache_dropped(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64
  * says that nothing at all was committed, so that the list is exact.
  */
 struct umbra_owner_scan {
-	uint64_t lba; /* in; everything else begins as 0 */
-	uint64_t ino, key; /* where the scan goes on */
-	uint64_t seq;      /* last commit at the scan's beginning */
-	uint64_t inodes;   /* looked at */
-	uint64_t damaged;  /* files that could not be looked through */
-	uint32_t refs;     /* references that the block has now */
+	uint64_t lba;       /* in; everything else begins as 0 */
+	uint64_t ino, key;  /* where the scan goes on */
+	uint64_t seq;       /* last commit at the scan's beginning */
+	uint64_t inodes;    /* looked at */
+	uint64_t damaged;   /* files that could not be looked through */
+	uint32_t refs;      /* references that the block has now */
 	bool done, changed; /* all was seen; something was committed meanwhile */
 };
 /* cached: there is a shadow of it. */

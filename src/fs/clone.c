@@ -314,8 +314,7 @@ int um_data_remap(const struct um_remap *remap)
 	if (!err)
 		err = um_data_graft(remap, &done);
 	if (!err && done)
-		um_shadows_toss(
-			remap->fs, remap->dst->ino, remap->dst_block, remap->blocks);
+		um_shadows_toss(remap->fs, remap->dst->ino, remap->dst_block, remap->blocks);
 	while (!err && !done && s.done < remap->blocks)
 		err = remap->stop && remap->stop(remap->stop_arg) ? -EINTR : remap_step(&s);
 	return err;

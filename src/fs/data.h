@@ -50,8 +50,7 @@ int um_runs_get(struct um_src src, const struct um_tree *tree, uint64_t first, u
 int um_extents_count(struct umbra_fs *fs, const struct um_tree *tree, uint64_t first, uint64_t end,
 	uint64_t *out_blocks);
 /* The whole record that covers a block; -ENOENT: a hole. */
-int um_extent_at(
-	struct um_src src, const struct um_tree *tree, uint64_t block, struct um_run *out);
+int um_extent_at(struct um_src src, const struct um_tree *tree, uint64_t block, struct um_run *out);
 /* Makes two of a record that has blocks on both sides of file block `at`. */
 int um_extents_cut_at(struct um_txn *txn, struct um_tree *tree, uint64_t at);
 

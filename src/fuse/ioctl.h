@@ -102,10 +102,10 @@ struct um_ioc_shadow {
 	__u64 sharers;            /* shadows of its first block */
 };
 struct um_ioc_shadows {
-	__u32 by_lba;   /* in: 0, the file's in [at, at + len); 1, those of block `at` but for the first len */
-	__u32 count;    /* out */
-	__u64 at, len;  /* in */
-	__u64 next;     /* out, of a file: where to go on, at + len when all was seen */
+	__u32 by_lba; /* in: 0, the file's in [at, at + len); 1, those of block `at` but for the first len */
+	__u32 count;   /* out */
+	__u64 at, len; /* in */
+	__u64 next;    /* out, of a file: where to go on, at + len when all was seen */
 	struct um_ioc_shadow shadow[256];
 };
 #define UM_IOC_SHADOWS _IOWR(UM_IOC, 16, struct um_ioc_shadows)
@@ -119,10 +119,10 @@ struct um_ioc_lba_owner {
 };
 struct um_ioc_lba_owners {
 	__u64 lba;
-	__u64 ino, key, seq;    /* in and out: the scan */
-	__u64 inodes, damaged;  /* in and out: sums */
-	__u32 refs, count;      /* out: references the block has; owners in this answer */
-	__u32 done, changed;    /* out; in and out: something was committed meanwhile */
+	__u64 ino, key, seq;   /* in and out: the scan */
+	__u64 inodes, damaged; /* in and out: sums */
+	__u32 refs, count;     /* out: references the block has; owners in this answer */
+	__u32 done, changed;   /* out; in and out: something was committed meanwhile */
 	struct um_ioc_lba_owner owner[512];
 };
 #define UM_IOC_LBA_OWNERS _IOWR(UM_IOC, 17, struct um_ioc_lba_owners)

@@ -142,8 +142,8 @@ void um_op_fallocate(
 void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi);
 void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
-ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off, uint64_t dst,
-	uint64_t dst_off, uint64_t len);
+ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
+	uint64_t dst, uint64_t dst_off, uint64_t len);
 /* The answer's flags for a file opened with open(2) flags, as granted; also sets fi->fh. */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);
