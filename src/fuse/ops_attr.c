@@ -165,6 +165,7 @@ void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_
 	if (len > INT64_MAX - off)
 		len = 0;
 	inval(m, ino, (int64_t)off, (int64_t)len);
+	umbra_cache_dropped(m->fs, ino, off, len);
 }
 
 bool um_has_setid(const struct um_mount *m, uint64_t ino)

@@ -2,6 +2,7 @@
 /* The crash machine's program: options, processes, the sum of it all. */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -281,6 +282,9 @@ int main(int argc, char **argv)
 		opt.jobs = MAX_JOBS;
 	parse(argc, argv, &opt);
 	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+	/* A mount's tables come and go thousands of times a second: not through the kernel. */
+	mallopt(M_MMAP_THRESHOLD, 64 << 20);
+	mallopt(M_TRIM_THRESHOLD, 256 << 20);
 	if (!opt.mutants)
 		return run(&opt) ? 1 : 0;
 	missed = mutants_run(&opt, run);

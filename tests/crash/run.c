@@ -10,7 +10,7 @@
 
 #include "crash.h"
 
-#define DEEP_EACH 96u /* of so many states one has its recovery cut short, too */
+#define DEEP_EACH 192u /* of so many states one has its recovery cut short, too */
 #define FULL_EACH 16u /* of so many that recover to a known pool one is looked at all the same */
 
 /* ---- worker ----------------------------------------------------------------------------------------- */
