@@ -99,7 +99,7 @@ static int refuse_foreign(const char *path, int fd)
 /* Signatures that lie where a pool writes nothing would outlive it, and mislead others. */
 static int wipe_foreign(const char *path, int fd)
 {
-	blkid_probe probe;
+	blkid_probe probe = NULL;
 	unsigned limit = 64; /* of signatures; more means that wiping does not take */
 	int ret = open_probe(fd, &probe);
 

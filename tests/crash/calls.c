@@ -232,7 +232,8 @@ static int call_share(struct world *w, uint64_t src, const struct call *c)
 	case CALL_CLONE:
 		return umbra_clone(w->fs, src, dst);
 	case CALL_CLONE_RANGE:
-		w->mix.ino = dst;
+		/* Of many extents: a bounded number in a transaction. */
+		w->mix = (struct mix){dst, true};
 		return umbra_clone_range(w->fs, src, c->off, c->len, dst, c->to);
 	case CALL_COPY_RANGE:
 		w->mix = (struct mix){dst, true};

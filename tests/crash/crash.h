@@ -352,7 +352,7 @@ struct options {
 	double budget;
 	unsigned seq, jobs, density, max_failures, length;
 	const char *repro, *config, *only, *dump;
-	bool seq_given, verbose, mutants;
+	bool seq_given, verbose, mutants, costs;
 	unsigned mutant; /* 0: all */
 };
 struct plan {
@@ -406,6 +406,10 @@ void worker_close(struct worker *w);
 void worker_config(struct worker *w, const struct config *config);
 /* Runs operations one after the other; states of the last `explore` of them are looked at. */
 void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore);
+/* The first half of it: w->trace has what was stored. */
+void workload_record(struct worker *w, const int *op, unsigned n, unsigned explore);
+/* A table of what each operation stores, flushes and drains (costs.c). */
+void costs_print(struct worker *w);
 /* A long one, of random calls. */
 void workload_random(struct worker *w, uint64_t number, unsigned length);
 /* Runs the state named so; false: no such name. */

@@ -31,6 +31,7 @@ static const char usage_text[] =
 	"  --dump FILE      write the pool of the first bad state there\n"
 	"  --failures N     stop after so many (default 10)\n"
 	"  --list           print the operations and pools\n"
+	"  --costs          print fences and flushed lines of each operation\n"
 	"  --mutants        try the bugs put in on purpose (crash-mutants), --budget seconds each\n"
 	"  --mutant N       only that one\n"
 	"  -v               name each workload\n";
@@ -70,8 +71,8 @@ static void parse(int argc, char **argv, struct options *opt)
 		{"seed", 1, NULL, 'S'}, {"density", 1, NULL, 'd'}, {"length", 1, NULL, 'l'},
 		{"jobs", 1, NULL, 'j'}, {"config", 1, NULL, 'c'}, {"only", 1, NULL, 'o'},
 		{"repro", 1, NULL, 'r'}, {"dump", 1, NULL, 'D'}, {"failures", 1, NULL, 'f'},
-		{"list", 0, NULL, 'L'}, {"help", 0, NULL, 'h'}, {"mutants", 0, NULL, 'M'},
-		{"mutant", 1, NULL, 'm'}, {0}};
+		{"list", 0, NULL, 'L'}, {"help", 0, NULL, 'h'}, {"costs", 0, NULL, 'C'},
+		{"mutants", 0, NULL, 'M'}, {"mutant", 1, NULL, 'm'}, {0}};
 	int c;
 
 	while ((c = getopt_long(argc, argv, "vhj:", options, NULL)) != -1) {
@@ -116,6 +117,9 @@ static void parse(int argc, char **argv, struct options *opt)
 			break;
 		case 'M':
 			opt->mutants = true;
+			break;
+		case 'C':
+			opt->costs = true;
 			break;
 		case 'L':
 			list();
@@ -227,6 +231,18 @@ static void print_totals(const struct options *opt, struct totals *t, double too
 		took > 0 ? (double)t->states / took : 0);
 }
 
+static void run_costs(const struct options *opt, struct shared *shared)
+{
+	struct worker w;
+	struct plan plan;
+
+	plan_make(&plan, opt);
+	worker_open(&w, opt, &shared->totals, shared->now[0]);
+	worker_config(&w, plan.config[0]);
+	costs_print(&w);
+	worker_close(&w);
+}
+
 static int run_named(const struct options *opt, struct shared *shared, const char *name)
 {
 	struct worker w;
@@ -262,6 +278,9 @@ static uint64_t run(const struct options *opt)
 		run_named(opt, shared, name);
 	} else if (opt->repro) {
 		run_named(opt, shared, opt->repro);
+	} else if (opt->costs) {
+		run_costs(opt, shared);
+		return 0;
 	} else {
 		run_jobs(opt, shared, from + opt->budget);
 	}

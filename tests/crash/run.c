@@ -11,7 +11,7 @@
 #include "crash.h"
 
 #define DEEP_EACH 192u /* of so many states one has its recovery cut short, too */
-#define FULL_EACH 16u /* of so many that recover to a known pool one is looked at all the same */
+#define FULL_EACH 16u  /* of so many that recover to a known pool one is looked at all the same */
 
 /* ---- worker ----------------------------------------------------------------------------------------- */
 
@@ -389,18 +389,13 @@ static void play(struct worker *w, const char *name)
 
 /* ---- kinds of workload ---------------------------------------------------------------------------------------- */
 
-void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
+void workload_record(struct worker *w, const int *op, unsigned n, unsigned explore)
 {
 	static const struct call reap = {.kind = CALL_REAP}, sync = {.kind = CALL_SYNC},
 				 checkpoint = {.kind = CALL_CHECKPOINT};
-	char name[NOW_SIZE / 2] = "";
 	struct world world;
 	unsigned i, k;
 
-	for (i = 0; i < n; i++)
-		snprintf(name + strlen(name), sizeof(name) - strlen(name), "%s%s", i ? "+" : "",
-			crash_ops[op[i]].name);
-	snprintf(w->now, NOW_SIZE, "%s/%s", w->config->name, name);
 	w->trace.compare = n == 1;
 	begin_live(w, &world);
 	for (i = 0; i < n; i++) {
@@ -417,6 +412,18 @@ void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
 		make_call(w, &world, &checkpoint, look);
 	}
 	end_live(w, &world);
+}
+
+void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore)
+{
+	char name[NOW_SIZE / 2] = "";
+	unsigned i;
+
+	for (i = 0; i < n; i++)
+		snprintf(name + strlen(name), sizeof(name) - strlen(name), "%s%s", i ? "+" : "",
+			crash_ops[op[i]].name);
+	snprintf(w->now, NOW_SIZE, "%s/%s", w->config->name, name);
+	workload_record(w, op, n, explore);
 	play(w, name);
 }
 

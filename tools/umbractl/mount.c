@@ -77,6 +77,11 @@ int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_o
 	*out_done = 0;
 	if (out_same)
 		*out_same = true;
+	/* What was stored to mappings of the source has not reached the daemon: the kernel flushes it. */
+	if (sync_file_range(src, (off64_t)src_off, (off64_t)len,
+		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+			    SYNC_FILE_RANGE_WAIT_AFTER) < 0)
+		return -errno;
 	do {
 		struct um_ioc_token token;
 		struct um_ioc_clone req;

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* In what order things become durable. What the crash machine (tests/crash) found is here as well, by itself. */
+#include "datakit.h"
+#include "pool/backend.h"
+
+/* ---- direct pools: data before the record that refers to it ---------------------------------------------- */
+
+static struct um_pool_ops watched_ops;
+static const struct um_pool_ops *real_ops;
+static struct {
+	uint64_t journal, journal_end, mirror; /* bytes */
+	bool data;                             /* some was stored since the last drain */
+	unsigned bad, records;
+} watch;
+
+static bool in_journal(uint64_t off)
+{
+	uint64_t len = watch.journal_end - watch.journal;
+
+	return (off >= watch.journal && off < watch.journal_end) ||
+	       (off >= watch.mirror && off < watch.mirror + len);
+}
+
+static int watched_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	if (in_journal(off) && len > sizeof(uint64_t)) {
+		watch.records++;
+		watch.bad += watch.data;
+	} else if (!in_journal(off)) {
+		watch.data = true;
+	}
+	return real_ops->write(pool, off, src, len);
+}
+
+static void watched_drain(struct um_pool *pool)
+{
+	watch.data = false;
+	real_ops->drain(pool);
+}
+
+static void watch_hook(struct um_pool *pool)
+{
+	real_ops = pool->ops;
+	watched_ops = *real_ops;
+	watched_ops.write = watched_write;
+	watched_ops.drain = watched_drain;
+	pool->ops = &watched_ops;
+}
+
+static void watch_mount(struct kit *k)
+{
+	const struct um_super *super = (const struct um_super *)k->base;
+
+	memset(&watch, 0, sizeof(watch));
+	watch.journal = super->journal_lba * B;
+	watch.journal_end = watch.journal + super->journal_blocks * B;
+	watch.mirror = super->journal_mirror * B;
+	ok(umbra_close(k->fs));
+	um_image_hook = watch_hook;
+	kit_mount(k);
+	um_image_hook = NULL;
+}
+
+static void data_is_durable_before_the_record_that_refers_to_it(void **state)
+{
+	struct file f, clone;
+	struct kit k;
+
+	(void)state;
+	kit_open(&k, 32, UMBRA_DATA_ATOMIC);
+	watch_mount(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_make(&k, &clone, "clone", 1 << 20);
+	file_write(&k, &f, 0, 3 * B, 1);
+	ok(umbra_clone(k.fs, f.ino, clone.ino));
+	want_bytes(&clone, 0, f.want, f.size);
+	watch.records = 0;
+	file_write(&k, &f, B, B, 2); /* a new block, and no new node */
+	file_write(&k, &f, 10 * B, B, 3);
+	ok(umbra_fallocate(k.fs, f.ino, 0, 20 * B, 4 * B));
+	want_size(&f, 24 * B);
+	file_write(&k, &f, 21 * B, B, 4);  /* marked as written */
+	file_truncate(&k, &clone, B + 10); /* a copy of the last block */
+	assert_true(watch.records >= 5);
+	assert_int_equal(watch.bad, 0);
+	file_verify(&k, &f);
+	file_verify(&k, &clone);
+	file_free(&f);
+	file_free(&clone);
+	kit_close(&k);
+}
+
+/* ---- indirect pools: what a power cut may bring back --------------------------------------------------------- */
+
+static int note_lba(void *arg, const struct umbra_extent *e)
+{
+	*(uint64_t *)arg = e->lba;
+	return 1;
+}
+
+static uint64_t lba_of(struct kit *k, const struct file *f, uint64_t off)
+{
+	uint64_t lba = 0;
+
+	ok(umbra_map(k->fs, f->ino, off, B, note_lba, &lba) < 0);
+	return lba;
+}
+
+static void pool_file(struct kit *k)
+{
+	kit_open_file(k, "test_durability.pool", 32);
+	/* No background commit meanwhile. */
+	ok(umbra_close(k->fs));
+	k->opt.commit_seconds = 3600;
+	kit_mount(k);
+	ok(umbra_sync(k->fs));
+}
+
+static void a_block_whose_other_owner_may_come_back_is_not_overwritten(void **state)
+{
+	struct file f, clone;
+	struct kit k;
+	uint64_t lba;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_make(&k, &clone, "clone", 1 << 20);
+	file_write(&k, &f, 0, 2 * B, 1);
+	ok(umbra_clone(k.fs, f.ino, clone.ino));
+	want_bytes(&clone, 0, f.want, f.size);
+	ok(umbra_sync(k.fs));
+	lba = lba_of(&k, &f, B);
+	file_truncate(&k, &clone, 0);
+	file_write(&k, &f, B, 100, 2);
+	assert_int_not_equal(lba_of(&k, &f, B), lba);
+	/* The copy never had another owner. */
+	lba = lba_of(&k, &f, B);
+	file_write(&k, &f, B, 100, 3);
+	assert_int_equal(lba_of(&k, &f, B), lba);
+	/* And what is durable does not come back. */
+	lba = lba_of(&k, &f, 0);
+	ok(umbra_sync(k.fs));
+	file_write(&k, &f, 0, 100, 4);
+	assert_int_equal(lba_of(&k, &f, 0), lba);
+	file_verify(&k, &f);
+	file_free(&f);
+	file_free(&clone);
+	kit_close(&k);
+}
+
+static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
+{
+	struct file f, clone;
+	struct kit k;
+	uint64_t lba, i;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_make(&k, &clone, "clone", 1 << 20);
+	for (i = 0; i < 60; i++) /* holes between, so that the extents need a node */
+		file_write(&k, &f, 2 * i * B, B, i);
+	ok(umbra_clone(k.fs, f.ino, clone.ino));
+	ok(umbra_sync(k.fs));
+	lba = lba_of(&k, &f, 40 * B);
+	file_truncate(&k, &clone, 0);
+	file_write(&k, &f, 40 * B, 100, 2);
+	assert_int_not_equal(lba_of(&k, &f, 40 * B), lba);
+	lba = lba_of(&k, &f, 20 * B);
+	ok(umbra_sync(k.fs));
+	file_write(&k, &f, 20 * B, 100, 3);
+	assert_int_equal(lba_of(&k, &f, 20 * B), lba);
+	file_verify(&k, &f);
+	file_free(&f);
+	file_free(&clone);
+	kit_close(&k);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(data_is_durable_before_the_record_that_refers_to_it),
+		cmocka_unit_test(a_block_whose_other_owner_may_come_back_is_not_overwritten),
+		cmocka_unit_test(nor_is_one_below_a_node_whose_other_owner_may),
+	};
+
+	(void)argc;
+	/* libpmem would make a direct pool of the plain file. */
+	if (getenv("PMEM_IS_PMEM_FORCE")) {
+		unsetenv("PMEM_IS_PMEM_FORCE");
+		execv("/proc/self/exe", argv);
+		abort();
+	}
+	return cmocka_run_group_tests_name("durability", tests, NULL, NULL);
+}
