@@ -233,10 +233,10 @@ static int call_share(struct world *w, uint64_t src, const struct call *c)
 		return umbra_clone(w->fs, src, dst);
 	case CALL_CLONE_RANGE:
 		/* Of many extents: a bounded number in a transaction. */
-		w->mix = (struct mix){dst, true};
+		w->mix = (struct mix){.ino = dst, .size = true};
 		return umbra_clone_range(w->fs, src, c->off, c->len, dst, c->to);
 	case CALL_COPY_RANGE:
-		w->mix = (struct mix){dst, true};
+		w->mix = (struct mix){.ino = dst, .size = true};
 		copied = umbra_copy_range(w->fs, src, c->off, dst, c->to, c->len);
 		return copied < 0 ? (int)copied : 0;
 	default:
@@ -279,6 +279,8 @@ static int call_file(struct world *w, const struct call *c)
 
 int call_run(struct world *w, const struct call *c)
 {
+	int ret;
+
 	w->mix = (struct mix){0};
 	switch (c->kind) {
 	case CALL_MKNOD:
@@ -306,6 +308,10 @@ int call_run(struct world *w, const struct call *c)
 		return 0;
 	case CALL_CHECKPOINT:
 		return um_log_checkpoint(w->fs->log);
+	case CALL_CLOSE:
+		ret = umbra_close(w->fs);
+		w->fs = NULL;
+		return ret;
 	default:
 		return call_file(w, c);
 	}

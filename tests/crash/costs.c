@@ -21,7 +21,9 @@ static void count(const struct worker *w, struct cost *own, struct cost *reap)
 		const struct event *event = &w->trace.event[i];
 
 		if (event->kind == EV_BEGIN)
-			cost = event->off + 1 < w->ncalled ? own : reap;
+			cost = w->called[event->off].call.kind == CALL_CLOSE ? NULL
+			       : event->off + 2 < w->ncalled                 ? own
+									     : reap;
 		else if (event->kind == EV_END)
 			cost = NULL;
 		if (!cost)

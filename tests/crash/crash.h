@@ -202,11 +202,13 @@ void snapshot_free(struct snapshot *s);
 extern unsigned snapshot_unit;
 /* Reads the whole tree. 0 or -errno, with what failed in why. */
 int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t size);
+void snapshot_copy(struct snapshot *to, const struct snapshot *from);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
 /* What a call may leave half done: see struct world. */
 struct mix {
 	uint64_t ino; /* 0: nothing */
 	bool size;    /* its size, too */
+	bool torn;    /* blocks of its content may be of both */
 };
 /*
  * Is `s` `a` or `b`, or, in content, block by block, and in times and blocks, of the file in `mix`
@@ -254,6 +256,7 @@ enum call_kind {
 	CALL_SYNC,
 	CALL_REAP,
 	CALL_CHECKPOINT,
+	CALL_CLOSE, /* the last one */
 };
 struct call {
 	enum call_kind kind;

@@ -65,6 +65,74 @@ static void list(void)
 		printf("op %s\n", crash_ops[i].name);
 }
 
+/* Options by their letters; false when it is not one of these. */
+static bool set_number(struct options *opt, int letter)
+{
+	const struct {
+		int letter;
+		unsigned *to;
+	} set[] = {{'s', &opt->seq}, {'d', &opt->density}, {'l', &opt->length}, {'j', &opt->jobs},
+		{'f', &opt->max_failures}, {'m', &opt->mutant}};
+	unsigned i;
+
+	for (i = 0; i < sizeof(set) / sizeof(set[0]); i++) {
+		if (set[i].letter != letter)
+			continue;
+		*set[i].to = (unsigned)number(optarg);
+		opt->seq_given |= letter == 's';
+		opt->mutants |= letter == 'm';
+		return true;
+	}
+	return false;
+}
+
+static bool set_text(struct options *opt, int letter)
+{
+	const struct {
+		int letter;
+		const char **to;
+	} set[] = {{'c', &opt->config}, {'o', &opt->only}, {'r', &opt->repro}, {'D', &opt->dump}};
+	unsigned i;
+
+	for (i = 0; i < sizeof(set) / sizeof(set[0]); i++) {
+		if (set[i].letter != letter)
+			continue;
+		*set[i].to = optarg;
+		return true;
+	}
+	return false;
+}
+
+static void set_other(struct options *opt, int letter)
+{
+	switch (letter) {
+	case 'b':
+		opt->budget = (double)number(optarg);
+		break;
+	case 'S':
+		opt->seed = number(optarg);
+		break;
+	case 'M':
+		opt->mutants = true;
+		break;
+	case 'C':
+		opt->costs = true;
+		break;
+	case 'v':
+		opt->verbose = true;
+		break;
+	case 'L':
+		list();
+		exit(0);
+	case 'h':
+		fputs(usage_text, stdout);
+		exit(0);
+	default:
+		fputs(usage_text, stderr);
+		exit(2);
+	}
+}
+
 static void parse(int argc, char **argv, struct options *opt)
 {
 	static const struct option options[] = {{"seq", 1, NULL, 's'}, {"budget", 1, NULL, 'b'},
@@ -75,66 +143,9 @@ static void parse(int argc, char **argv, struct options *opt)
 		{"mutants", 0, NULL, 'M'}, {"mutant", 1, NULL, 'm'}, {0}};
 	int c;
 
-	while ((c = getopt_long(argc, argv, "vhj:", options, NULL)) != -1) {
-		switch (c) {
-		case 's':
-			opt->seq = (unsigned)number(optarg);
-			opt->seq_given = true;
-			break;
-		case 'b':
-			opt->budget = (double)number(optarg);
-			break;
-		case 'S':
-			opt->seed = number(optarg);
-			break;
-		case 'd':
-			opt->density = (unsigned)number(optarg);
-			break;
-		case 'l':
-			opt->length = (unsigned)number(optarg);
-			break;
-		case 'j':
-			opt->jobs = (unsigned)number(optarg);
-			break;
-		case 'c':
-			opt->config = optarg;
-			break;
-		case 'o':
-			opt->only = optarg;
-			break;
-		case 'r':
-			opt->repro = optarg;
-			break;
-		case 'D':
-			opt->dump = optarg;
-			break;
-		case 'f':
-			opt->max_failures = (unsigned)number(optarg);
-			break;
-		case 'm':
-			opt->mutant = (unsigned)number(optarg);
-			opt->mutants = true;
-			break;
-		case 'M':
-			opt->mutants = true;
-			break;
-		case 'C':
-			opt->costs = true;
-			break;
-		case 'L':
-			list();
-			exit(0);
-		case 'v':
-			opt->verbose = true;
-			break;
-		case 'h':
-			fputs(usage_text, stdout);
-			exit(0);
-		default:
-			fputs(usage_text, stderr);
-			exit(2);
-		}
-	}
+	while ((c = getopt_long(argc, argv, "vhj:", options, NULL)) != -1)
+		if (!set_number(opt, c) && !set_text(opt, c))
+			set_other(opt, c);
 	if (optind < argc || !opt->jobs || opt->jobs > MAX_JOBS || !opt->density)
 		die("wrong arguments; see --help");
 }

@@ -288,11 +288,12 @@ static void fill_full(struct world *w)
 
 const struct config crash_configs[] = {
 	{"standard", 2, true, UMBRA_DATA_ATOMIC, fill_standard},
-	{"single", 1, true, UMBRA_DATA_ATOMIC, fill_standard},
+	{"file", 2, false, UMBRA_DATA_ATOMIC, fill_standard},
 	{"wide", 2, true, UMBRA_DATA_ATOMIC, fill_wide},
 	{"full", 2, true, UMBRA_DATA_ATOMIC, fill_full},
-	{"file", 2, false, UMBRA_DATA_ATOMIC, fill_standard},
 	{"file_full", 2, false, UMBRA_DATA_ATOMIC, fill_full},
+	{"single", 1, true, UMBRA_DATA_ATOMIC, fill_standard},
+	{"inplace", 2, true, UMBRA_DATA_INPLACE, fill_standard},
 };
 const unsigned crash_nconfigs = sizeof(crash_configs) / sizeof(crash_configs[0]);
 

@@ -45,8 +45,15 @@ static void choose_ops(const struct plan *p, uint64_t pair, unsigned n, struct w
 	out->config = p->config[rnd_below(&rng, p->nconfig)];
 }
 
+#define SHUFFLE 1000003u /* a prime larger than there are workloads of one operation */
+
+/* All on the first two pools; on the others in no order, so that a short run sees something of each. */
 static void choose_one(const struct plan *p, uint64_t k, struct workload *out)
 {
+	uint64_t first = 2 * (uint64_t)crash_nops;
+
+	if (k >= first)
+		k = first + (k - first) * SHUFFLE % (p->ones - first);
 	out->n = 1;
 	out->op[0] = (int)(k % crash_nops);
 	out->config = p->config[k / crash_nops];

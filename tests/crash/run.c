@@ -93,6 +93,7 @@ static uint64_t fail(struct worker *w, const char *fmt, ...)
 	return atomic_fetch_add(&w->totals->failures, 1);
 }
 
+/* Closed, nobody can look any more; the tree is what it was. */
 static void take_snapshot(struct worker *w, struct umbra_fs *fs)
 {
 	char why[600];
@@ -104,7 +105,12 @@ static void take_snapshot(struct worker *w, struct umbra_fs *fs)
 		grow(&w->snap, w->nsnap, &w->cap_snap, sizeof(*w->snap));
 		memset(w->snap + old, 0, (w->cap_snap - old) * sizeof(*w->snap));
 	}
-	ret = snapshot_take(fs, &w->snap[w->nsnap++], why, sizeof(why));
+	w->nsnap++;
+	if (!fs) {
+		snapshot_copy(&w->snap[w->nsnap - 1], &w->snap[w->nsnap - 2]);
+		return;
+	}
+	ret = snapshot_take(fs, &w->snap[w->nsnap - 1], why, sizeof(why));
 	if (ret)
 		fail(w, "FAIL: %s\n  the live tree cannot be read: %s", w->now, why);
 }
@@ -120,6 +126,7 @@ static void make_call(struct worker *w, struct world *world, const struct call *
 	trace_add(&w->trace, EV_BEGIN, w->ncalled, NULL, 0);
 	called->ret = call_run(world, call);
 	called->mix = world->mix;
+	called->mix.torn = w->config->data == UMBRA_DATA_INPLACE;
 	trace_add(&w->trace, EV_END, w->ncalled, NULL, 0);
 	w->ncalled++;
 	take_snapshot(w, world->fs);
@@ -170,8 +177,10 @@ static void restore_live(struct worker *w)
 
 static void end_live(struct worker *w, struct world *world)
 {
-	world_end(world);
-	umbra_abandon(world->fs);
+	if (world->fs) {
+		world_end(world);
+		umbra_abandon(world->fs);
+	}
 	live_trace = NULL;
 	w->live.into = NULL;
 	if (w->config->direct)
@@ -332,7 +341,7 @@ static void play_point(struct play *p)
 
 static bool is_sync(enum call_kind kind)
 {
-	return kind == CALL_SYNC || kind == CALL_CHECKPOINT;
+	return kind == CALL_SYNC || kind == CALL_CHECKPOINT || kind == CALL_CLOSE;
 }
 
 static void play_event(struct play *p, const struct event *event)
@@ -392,7 +401,8 @@ static void play(struct worker *w, const char *name)
 void workload_record(struct worker *w, const int *op, unsigned n, unsigned explore)
 {
 	static const struct call reap = {.kind = CALL_REAP}, sync = {.kind = CALL_SYNC},
-				 checkpoint = {.kind = CALL_CHECKPOINT};
+				 checkpoint = {.kind = CALL_CHECKPOINT},
+				 close = {.kind = CALL_CLOSE};
 	struct world world;
 	unsigned i, k;
 
@@ -411,6 +421,8 @@ void workload_record(struct worker *w, const int *op, unsigned n, unsigned explo
 		make_call(w, &world, &sync, look);
 		make_call(w, &world, &checkpoint, look);
 	}
+	if (n == 1)
+		make_call(w, &world, &close, explore);
 	end_live(w, &world);
 }
 

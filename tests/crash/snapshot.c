@@ -234,6 +234,20 @@ int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t siz
 	return ret;
 }
 
+void snapshot_copy(struct snapshot *to, const struct snapshot *from)
+{
+	grow(&to->node, from->n, &to->cap, sizeof(*to->node));
+	grow(&to->text, from->ntext, &to->cap_text, 1);
+	grow(&to->hash, from->nhash, &to->cap_hash, sizeof(*to->hash));
+	memcpy(to->node, from->node, from->n * sizeof(*to->node));
+	memcpy(to->text, from->text, from->ntext);
+	memcpy(to->hash, from->hash, from->nhash * sizeof(*to->hash));
+	to->n = from->n;
+	to->ntext = from->ntext;
+	to->nhash = from->nhash;
+	to->digest = from->digest;
+}
+
 /* ---- comparing ---------------------------------------------------------------------------------------- */
 
 /* Directories are read in the order of their names' hashes, so equal trees have equal arrays. */
@@ -306,7 +320,7 @@ static bool node_between(const struct snapshot *s, const struct snapshot *a,
 	if (mix.size ? !between(x->size, p->size, q->size)
 		     : x->size != p->size && x->size != q->size)
 		return false;
-	for (k = 0; k < x->nunit || k < p->nunit || k < q->nunit; k++) {
+	for (k = 0; !mix.torn && (k < x->nunit || k < p->nunit || k < q->nunit); k++) {
 		uint64_t hash = hash_at(s, x, k);
 
 		if (hash != hash_at(a, p, k) && hash != hash_at(b, q, k))
