@@ -332,6 +332,7 @@ int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned
 	um_lba_t *out_lba, uint32_t *out_got)
 {
 	struct run run;
+	uint64_t seen;
 	int err;
 
 	if (!want)
@@ -341,9 +342,10 @@ int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned
 	do {
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
+		seen = space->came_free;
 		err = take_locked(space, goal, want, flags, &run);
 		pthread_mutex_unlock(&space->lock);
-	} while (err == -ENOSPC && um_quarantine_flush(space));
+	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	if (err)
 		return err;
 	*out_lba = run.lba;
@@ -353,14 +355,16 @@ int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned
 
 int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out)
 {
+	uint64_t seen;
 	int err;
 
 	do {
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
+		seen = space->came_free;
 		err = take_meta_locked(space, goal, flags, out);
 		pthread_mutex_unlock(&space->lock);
-	} while (err == -ENOSPC && um_quarantine_flush(space));
+	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	return err;
 }
 
@@ -368,6 +372,7 @@ void um_space_give(struct um_space *space, um_lba_t lba, uint32_t n)
 {
 	pthread_mutex_lock(&space->lock);
 	give_locked(space, lba, n);
+	space->came_free++;
 	pthread_mutex_unlock(&space->lock);
 }
 

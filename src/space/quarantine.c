@@ -89,6 +89,7 @@ static bool list_reap(
 		list->len--;
 		any = true;
 	}
+	space->came_free += any;
 	return any;
 }
 
@@ -119,32 +120,33 @@ static bool waits_for_us(const struct um_freed_list *list)
 }
 
 /* One try; *out_left: there is something that may come free without the caller doing anything. */
-static bool try_reap(struct um_space *space, bool *out_left)
+static bool try_reap(struct um_space *space, uint64_t seen, bool *out_left)
 {
 	bool any;
 
 	pthread_mutex_lock(&space->lock);
-	any = um_quarantine_reap(space);
+	um_quarantine_reap(space);
+	any = space->came_free != seen;
 	*out_left = !waits_for_us(&space->freed_data) || !waits_for_us(&space->freed_meta);
 	pthread_mutex_unlock(&space->lock);
 	return any;
 }
 
-bool um_quarantine_flush(struct um_space *space)
+bool um_quarantine_flush(struct um_space *space, uint64_t seen)
 {
 	const struct timespec msec = {.tv_nsec = 1000000};
 	bool left;
 
-	if (try_reap(space, &left))
+	if (try_reap(space, seen, &left))
 		return true;
 	if (!left || um_log_sync(space->log))
 		return false;
-	if (try_reap(space, &left))
+	if (try_reap(space, seen, &left))
 		return true;
-	/* Another thread may be at it, or it cannot help: what became free is seen below. */
+	/* Whether it helped is seen below. */
 	(void)um_log_checkpoint(space->log);
 	for (unsigned i = 0; i < EPOCH_WAIT_MSEC; i++) {
-		if (try_reap(space, &left))
+		if (try_reap(space, seen, &left))
 			return true;
 		if (!left)
 			return false;

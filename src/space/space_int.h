@@ -49,6 +49,7 @@ struct um_space {
 	uint64_t *meta_free;  /* bit per chunk: meta, and has free blocks */
 	uint64_t idle;        /* sum of nfree: may be taken now */
 	uint64_t taken;       /* by um_space_take, not yet allocated or given back */
+	uint64_t came_free;   /* goes up whenever blocks may be taken that could not */
 	um_lba_t data_cursor; /* where the last search for data without a goal ended */
 	um_lba_t meta_cursor, mirror_cursor;
 	struct um_freed_list freed_data, freed_meta;
@@ -81,8 +82,11 @@ static inline uint64_t um_quarantine_blocks(const struct um_space *space)
 {
 	return space->freed_data.blocks + space->freed_meta.blocks;
 }
-/* Forces and awaits what keeps blocks in quarantine; lock not held. False: nothing came of it. */
-bool um_quarantine_flush(struct um_space *space);
+/*
+ * Forces and awaits what keeps blocks in quarantine; lock not held. False: nothing came of it, and nothing
+ * came free by others since space->came_free was `seen`.
+ */
+bool um_quarantine_flush(struct um_space *space, uint64_t seen);
 void um_quarantine_drop(struct um_space *space);
 
 /* ---- epochs (epoch.c) ---------------------------------------------------------------------------------- */

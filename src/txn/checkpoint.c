@@ -19,24 +19,11 @@ struct place {
 
 struct run {
 	struct um_log *log;
-	bool owned;                        /* the caller holds the writer lock all the time */
 	struct place *place;               /* `count` of them, ascending; NULL: as in the set */
 	uint32_t next, count;              /* blocks of the dirty set taken so far; to take */
 	um_lba_t lba[UM_CHECKPOINT_BATCH]; /* of the images of this batch, ascending */
 	uint32_t n;
 };
-
-static void lock(struct run *run)
-{
-	if (!run->owned)
-		um_log_lock_writer(run->log);
-}
-
-static void unlock(struct run *run)
-{
-	if (!run->owned)
-		um_log_unlock_writer(run->log);
-}
 
 /* For both of the above, which begin with it. */
 static int by_lba(const void *a, const void *b)
@@ -67,7 +54,7 @@ static struct um_dirty_block *block_at(const struct run *run, uint32_t i)
 }
 
 /*
- * Copies the next blocks out. The writer lock keeps commits away, and a running transaction's bytes
+ * Copies the next blocks out. The ring's lock keeps commits away, and a running transaction's bytes
  * are not in the mapping; so an image is the state after the last commit, whose number is returned.
  * Only a checkpoint removes from the set, so positions in it are stable.
  */
@@ -77,7 +64,7 @@ static uint64_t take_images(struct run *run)
 	uint64_t upto;
 	uint32_t i;
 
-	lock(run);
+	pthread_mutex_lock(&log->ring_lock);
 	upto = atomic_load(&log->committed);
 	for (run->n = 0; run->n < UM_CHECKPOINT_BATCH && run->next < run->count; run->next++) {
 		struct um_dirty_block *block = block_at(run, run->next);
@@ -89,7 +76,7 @@ static uint64_t take_images(struct run *run)
 	for (i = 0; i < run->n; i++)
 		memcpy(log->images + (size_t)i * UM_BLOCK_SIZE, um_pool_ptr(log->pool, run->lba[i]),
 			UM_BLOCK_SIZE);
-	unlock(run);
+	pthread_mutex_unlock(&log->ring_lock);
 	return upto;
 }
 
@@ -177,13 +164,13 @@ static int checkpoint(struct run *run)
 
 	if (ret)
 		return ret;
-	lock(run);
+	pthread_mutex_lock(&log->ring_lock);
 	end = log->ring.head;
 	used = log->ring.used;
 	seq = log->ring.seq;
 	home = atomic_load(&log->committed);
 	note_places(run);
-	unlock(run);
+	pthread_mutex_unlock(&log->ring_lock);
 	if (!used && !run->count)
 		return 0;
 	if (run->place)
@@ -198,29 +185,25 @@ static int checkpoint(struct run *run)
 		ret = barrier(log);
 	if (ret)
 		return ret;
-	lock(run);
+	pthread_mutex_lock(&log->ring_lock);
 	log->ring.tail = end;
 	log->ring.used -= used;
 	give_back(run);
 	um_dirty_prune(&log->dirty, is_home, NULL);
 	atomic_store(&log->checkpointed, home);
-	unlock(run);
+	pthread_mutex_unlock(&log->ring_lock);
 	atomic_fetch_add_explicit(&log->n_checkpoints, 1, memory_order_relaxed);
 	return 0;
 }
 
 int um_log_checkpoint(struct um_log *log)
 {
-	bool owned = um_log_is_writer(log);
-	struct run run = {.log = log, .owned = owned};
+	struct run run = {.log = log};
 	int ret = atomic_load(&log->stopped);
 
 	if (ret || log->direct || log->pool->readonly)
 		return ret;
-	if (!owned)
-		pthread_mutex_lock(&log->checkpoint_lock);
-	else if (pthread_mutex_trylock(&log->checkpoint_lock))
-		return -EBUSY;
+	pthread_mutex_lock(&log->checkpoint_lock);
 	ret = checkpoint(&run);
 	free(run.place);
 	pthread_mutex_unlock(&log->checkpoint_lock);

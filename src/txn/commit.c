@@ -121,8 +121,6 @@ static int build_record(struct um_txn *txn)
 	}
 	if (!ret)
 		ret = um_buf_reserve(&txn->record, len - txn->record.len);
-	if (!ret && !log->direct)
-		ret = um_dirty_reserve(&log->dirty, 2 * txn->nentry + UM_REPAIRS_MAX);
 	if (ret)
 		return ret;
 	memset(txn->record.at + txn->record.len, 0, len - txn->record.len);
@@ -259,6 +257,20 @@ static void tell(struct um_txn *txn)
 		txn->hooks[i].fn(txn->hooks[i].arg);
 }
 
+/* Indirect pools: against checkpoints, and COMMIT records of others. */
+static int write_and_apply_locked(struct um_txn *txn)
+{
+	struct um_log *log = txn->log;
+	int ret;
+
+	pthread_mutex_lock(&log->ring_lock);
+	ret = um_dirty_reserve(&log->dirty, 2 * txn->nentry + UM_REPAIRS_MAX);
+	if (!ret)
+		ret = write_and_apply(txn);
+	pthread_mutex_unlock(&log->ring_lock);
+	return ret;
+}
+
 int um_txn_commit(struct um_txn *txn)
 {
 	struct um_log *log = txn->log;
@@ -267,7 +279,7 @@ int um_txn_commit(struct um_txn *txn)
 	if (!ret)
 		ret = build_record(txn);
 	if (!ret && txn->nentry)
-		ret = write_and_apply(txn);
+		ret = log->direct ? write_and_apply(txn) : write_and_apply_locked(txn);
 	if (ret) {
 		um_txn_abort(txn);
 		return ret;

@@ -2,8 +2,8 @@
 /*
  * Inside txn/: the log, its journal ring, the set of blocks to write home, the transaction.
  *
- * Locks of this room, outermost first: checkpoint_lock -> writer -> apply -> sync_lock. The room's
- * place among all locks is in src/DESIGN.md.
+ * Locks of this room, outermost first: writer -> checkpoint_lock -> ring_lock -> apply -> sync_lock. The
+ * room's place among all locks is in src/DESIGN.md.
  */
 #ifndef UM_TXN_INTERNAL_H
 #define UM_TXN_INTERNAL_H
@@ -189,10 +189,16 @@ struct um_log {
 	bool direct;
 	uint64_t replayed;
 
-	pthread_mutex_t writer;   /* one transaction; ring, txn and dirty belong to its holder */
+	pthread_mutex_t
+		writer; /* one transaction: txn belongs to its holder; on a direct pool the ring, too */
 	_Atomic(uintptr_t) owner; /* thread that holds writer, 0 when free: um_log_self() */
-	struct um_ring ring;
 	struct um_txn txn;
+	/*
+	 * Indirect pools: ring and dirty, and what commits store to the mapping. Not the writer lock, so that
+	 * a transaction that waits for space can wait for a checkpoint or a group commit of others.
+	 */
+	pthread_mutex_t ring_lock;
+	struct um_ring ring;
 	struct um_dirty dirty;
 	uint8_t **spare; /* block buffers for copies */
 	uint32_t nspare, cap_spare;
@@ -201,7 +207,7 @@ struct um_log {
 
 	_Atomic(int) stopped; /* negative errno that begin returns */
 	_Atomic(uint64_t) committed, durable, checkpointed;
-	_Atomic(uint64_t) covered; /* durable by a COMMIT record; written with writer held */
+	_Atomic(uint64_t) covered; /* durable by a COMMIT record; written with ring_lock held */
 
 	/* Group commit: callers of sync share a round that starts after they came. */
 	pthread_mutex_t sync_lock;

@@ -16,6 +16,7 @@ static int init_locks(struct um_log *log)
 	int ret;
 
 	pthread_mutex_init(&log->writer, NULL);
+	pthread_mutex_init(&log->ring_lock, NULL);
 	pthread_mutex_init(&log->sync_lock, NULL);
 	pthread_mutex_init(&log->checkpoint_lock, NULL);
 	pthread_cond_init(&log->sync_cond, NULL);
@@ -118,6 +119,7 @@ void um_log_abandon(struct um_log *log)
 	pthread_cond_destroy(&log->sync_cond);
 	pthread_mutex_destroy(&log->checkpoint_lock);
 	pthread_mutex_destroy(&log->sync_lock);
+	pthread_mutex_destroy(&log->ring_lock);
 	pthread_mutex_destroy(&log->writer);
 	free(log);
 }
@@ -162,9 +164,19 @@ uint64_t um_log_record_max(const struct um_log *log)
 	return log->ring.size / (log->direct ? 2 : 4);
 }
 
+static uint64_t ring_used(struct um_log *log)
+{
+	uint64_t used;
+
+	pthread_mutex_lock(&log->ring_lock);
+	used = log->ring.used;
+	pthread_mutex_unlock(&log->ring_lock);
+	return used;
+}
+
 int um_log_lock_for_txn(struct um_log *log)
 {
-	uint64_t hard = log->ring.size / 2 - UM_BLOCK_SIZE, soft = hard * 3 / 4;
+	uint64_t hard = log->ring.size / 2 - UM_BLOCK_SIZE, soft = hard * 3 / 4, used;
 	int ret;
 
 	if (log->pool->readonly)
@@ -178,9 +190,10 @@ int um_log_lock_for_txn(struct um_log *log)
 			um_log_unlock_writer(log);
 			return ret;
 		}
-		if (log->direct || log->ring.used <= soft)
+		used = log->direct ? 0 : ring_used(log);
+		if (used <= soft)
 			return 0;
-		full = log->ring.used > hard;
+		full = used > hard;
 		/* Filling: one thread empties it, the others go on while there is room. */
 		if (!full && pthread_mutex_trylock(&log->checkpoint_lock))
 			return 0;
@@ -192,11 +205,10 @@ int um_log_lock_for_txn(struct um_log *log)
 			return ret;
 		if (ret) {
 			um_log_lock_writer(log);
-			ret = atomic_load(&log->stopped);
-			if (!ret && log->ring.used <= hard)
+			if (!atomic_load(&log->stopped) && ring_used(log) <= hard)
 				return 0;
 			um_log_unlock_writer(log);
-			return ret ? ret : -ENOSPC;
+			return ret;
 		}
 	}
 }
@@ -250,21 +262,18 @@ static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
 static int append_commit(struct um_log *log, uint64_t covers)
 {
 	_Alignas(64) struct um_record record;
-	bool mine = um_log_is_writer(log);
 	int ret = 0;
 
 	memset(&record, 0, sizeof(record));
 	record.type = UM_RECORD_COMMIT;
 	record.covers = covers;
-	if (!mine)
-		um_log_lock_writer(log);
+	pthread_mutex_lock(&log->ring_lock);
 	if (atomic_load(&log->covered) < covers) {
 		ret = um_ring_append(&log->ring, &record, sizeof(record), log->ring.seq);
 		if (!ret)
 			atomic_store(&log->covered, covers);
 	}
-	if (!mine)
-		um_log_unlock_writer(log);
+	pthread_mutex_unlock(&log->ring_lock);
 	return ret;
 }
 
@@ -301,9 +310,6 @@ int um_log_sync(struct um_log *log)
 
 	if (ret || log->direct || log->pool->readonly)
 		return ret;
-	/* Within a transaction: waiting for a round whose leader waits for the writer would be for ever. */
-	if (um_log_is_writer(log))
-		return commit_group(log);
 	pthread_mutex_lock(&log->sync_lock);
 	/* A round under way may have begun before our last write: the one after it counts. */
 	need = log->rounds_started + 1;
@@ -340,15 +346,13 @@ void um_log_stop(struct um_log *log, int err, bool flush)
 	if (flush)
 		um_log_sync(log);
 	/* Nothing is being written any more when this returns. */
-	if (!mine) {
-		pthread_mutex_lock(&log->checkpoint_lock);
+	if (!mine)
 		um_log_lock_writer(log);
-	}
+	pthread_mutex_lock(&log->checkpoint_lock);
 	atomic_compare_exchange_strong(&log->stopped, &none, err > 0 ? -err : err);
-	if (!mine) {
+	pthread_mutex_unlock(&log->checkpoint_lock);
+	if (!mine)
 		um_log_unlock_writer(log);
-		pthread_mutex_unlock(&log->checkpoint_lock);
-	}
 }
 
 /* ---- small things ------------------------------------------------------------------------------------------ */

@@ -153,7 +153,7 @@ int um_txn_begin(struct um_log *log, unsigned flags, struct um_txn **out)
 	memset(txn->record.at, 0, sizeof(struct um_record));
 	txn->record.len = sizeof(struct um_record);
 	txn->flags = flags;
-	txn->seq = log->ring.seq + 1;
+	txn->seq = atomic_load(&log->committed) + 1;
 	*out = txn;
 	return 0;
 }

@@ -39,8 +39,8 @@ void um_log_set_space(struct um_log *log, struct um_space *space);
 /* Makes all committed transactions durable on the medium. Direct pools: nothing to do. */
 int um_log_sync(struct um_log *log);
 /*
- * Indirect pools: writes all committed metadata home and empties the journal up to there. -EBUSY
- * within a transaction while another thread is at it. Direct pools: nothing to do.
+ * Indirect pools: writes all committed metadata home and empties the journal up to there; also within a
+ * transaction, whose own changes are not in it. Direct pools: nothing to do.
  */
 int um_log_checkpoint(struct um_log *log);
 /*

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <time.h>
 
 #include "engine.h"
@@ -523,6 +524,66 @@ static void a_transaction_in_a_full_pool_gets_freed_blocks(void **state)
 	engine_close(&e);
 }
 
+static struct um_pool_ops slow_ops;
+static const struct um_pool_ops *quick_ops;
+static sem_t in_barrier;
+
+/* A medium that takes its time, longer than anybody waits for others' epochs. */
+static int slow_barrier(struct um_pool *pool)
+{
+	const struct timespec time = {.tv_nsec = 200000000};
+
+	sem_post(&in_barrier);
+	nanosleep(&time, NULL);
+	return quick_ops->barrier(pool);
+}
+
+static void *checkpoint_thread(void *arg)
+{
+	struct engine *e = arg;
+
+	return (void *)(intptr_t)um_log_checkpoint(e->log);
+}
+
+static void a_transaction_that_needs_space_waits_for_the_checkpoint_of_another_thread(void **state)
+{
+	struct engine e;
+	struct um_ptr ptr, again;
+	struct um_txn *txn;
+	pthread_t thread;
+	void *block, *result;
+	um_lba_t lba;
+	uint32_t n;
+	bool last;
+
+	(void)state;
+	engine_open_file(&e, 8, 2);
+	txn = engine_begin(&e);
+	ok(um_txn_new(txn, UM_KIND_DIR, 0, 0, &ptr, &block));
+	ok(um_txn_commit(txn));
+	while (!um_space_take(e.space, 0, 512, UM_SPACE_META, &lba, &n))
+		;
+	txn = engine_begin(&e);
+	ok(um_txn_drop(txn, ptr, &last));
+	ok(um_txn_commit(txn));
+
+	sem_init(&in_barrier, 0, 0);
+	quick_ops = e.pool->ops;
+	slow_ops = *quick_ops;
+	slow_ops.barrier = slow_barrier;
+	e.pool->ops = &slow_ops;
+	txn = engine_begin(&e);
+	ok(pthread_create(&thread, NULL, checkpoint_thread, &e));
+	sem_wait(&in_barrier);
+	ok(um_space_take_meta(e.space, 0, 0, &again));
+	um_txn_abort(txn);
+	ok(pthread_join(thread, &result));
+	assert_null(result);
+	e.pool->ops = quick_ops;
+	sem_destroy(&in_barrier);
+	engine_close(&e);
+}
+
 /* ---- a large pool ------------------------------------------------------------------------------------------ */
 
 static double msec_since(const struct timespec *from)
@@ -681,6 +742,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(random_changes_match_a_model_in_a_plain_file),
 		cmocka_unit_test(freed_metadata_waits_for_a_checkpoint),
 		cmocka_unit_test(a_transaction_in_a_full_pool_gets_freed_blocks),
+		cmocka_unit_test(
+			a_transaction_that_needs_space_waits_for_the_checkpoint_of_another_thread),
 		cmocka_unit_test(a_large_fragmented_pool_is_searched_quickly),
 		cmocka_unit_test(threads_leave_all_space_behind),
 		cmocka_unit_test(ended_threads_hold_no_epoch),
