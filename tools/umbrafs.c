@@ -219,6 +219,15 @@ static int check_pool(struct run *run)
 		um_where_clear(&where);
 		return -EBUSY;
 	}
+	if (run->opt.fuseblk) {
+		struct stat st;
+
+		if (geteuid() != 0 || stat(run->pool, &st) || !S_ISBLK(st.st_mode)) {
+			um_message(UMBRA_LOG_ERROR,
+				"option fuseblk is for a pool on a block device, mounted by root");
+			return -EINVAL;
+		}
+	}
 	/* In use and not mounted: by a daemon that is just leaving, which is waited for. */
 	run->opt.fs.wait_lock = true;
 	fd = open(run->pool, O_RDWR | O_CLOEXEC | O_NONBLOCK);

@@ -35,6 +35,7 @@ enum umbra_atime { UMBRA_RELATIME = 0, UMBRA_NOATIME = 1, UMBRA_STRICTATIME = 2 
 struct umbra_options {
 	bool readonly;
 	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
+	bool claimed; /* a block device whose mount claims it (fuseblk): do not claim it here too */
 	enum umbra_data_mode data;
 	enum umbra_atime atime;
 	bool nodiratime;         /* reading a directory never sets its access time */

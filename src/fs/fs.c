@@ -36,6 +36,10 @@ static int mark(struct umbra_fs *fs, bool opened)
 	ret = um_root_edit(txn, &root);
 	if (!ret && opened) {
 		root->clean = 0;
+		/* A write to a plain file whose transaction a power cut takes leaves its bytes. */
+		if (!fs->pool->direct)
+			root->loose_tails = 1;
+		fs->loose_tails = root->loose_tails;
 		root->mounts++;
 		root->mount_sec = (um_le64_t)time(NULL);
 	} else if (!ret) {
@@ -131,6 +135,8 @@ static unsigned pool_flags(const struct umbra_options *opt)
 		flags = UM_POOL_RDONLY | UM_POOL_PRIVATE;
 	if (opt && opt->wait_lock)
 		flags |= UM_POOL_WAIT;
+	if (opt && opt->claimed)
+		flags |= UM_POOL_SHARED;
 	return flags;
 }
 

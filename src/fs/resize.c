@@ -257,7 +257,7 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	struct um_tree tree;
 	int err;
 
-	if (fs->pool->direct || um_seeded_bug(22))
+	if (!fs->loose_tails || um_seeded_bug(22))
 		return 0;
 	err = um_inode_read(fs, mem->ino, &inode);
 	if (err)

@@ -85,13 +85,16 @@ int um_guardian_main(int argc, char **argv)
 
 /* ---- starting it ---------------------------------------------------------------------------------------- */
 
-/* The file that ends connection `minor`, on a fusectl mount that appears nowhere. */
-static int open_abort(int ctl, unsigned minor)
+/*
+ * The file that ends a connection, on a fusectl mount that appears nowhere. The connection is called by the
+ * kernel's own form of the device's number.
+ */
+static int open_abort(int ctl, unsigned major, unsigned minor)
 {
 	char path[32];
 	int fd;
 
-	snprintf(path, sizeof(path), "%u/abort", minor);
+	snprintf(path, sizeof(path), "%u/abort", major << 20 | minor);
 	fd = openat(ctl, path, O_WRONLY | O_CLOEXEC);
 	return fd < 0 ? -errno : fd;
 }
@@ -164,8 +167,8 @@ static int move_up(int fd)
 	return up;
 }
 
-static int open_and_spawn(struct um_guardian *g, const struct um_mount *m, unsigned front_minor,
-	unsigned hidden_minor)
+static int open_and_spawn(struct um_guardian *g, const struct um_mount *m,
+	const struct um_where *front, unsigned hidden_minor)
 {
 	int fds[4] = {-1, -1, -1, -1}, pipes[2] = {-1, -1};
 	int ctl = open_fusectl();
@@ -173,8 +176,8 @@ static int open_and_spawn(struct um_guardian *g, const struct um_mount *m, unsig
 
 	if (!err) {
 		fds[0] = move_up((int)syscall(SYS_pidfd_open, g->tid, THREAD_PIDFD));
-		fds[2] = move_up(open_abort(ctl, hidden_minor));
-		fds[3] = move_up(open_abort(ctl, front_minor));
+		fds[2] = move_up(open_abort(ctl, 0, hidden_minor));
+		fds[3] = move_up(open_abort(ctl, front->major, front->minor));
 		if (pipe2(pipes, O_CLOEXEC) == 0)
 			fds[1] = move_up(pipes[0]);
 		for (int i = 0; i < 4 && !err; i++)
@@ -196,16 +199,15 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 	struct um_guardian *g;
 	struct um_where where;
 	int err = um_mounts_at(m->dir, &where);
-	unsigned front_minor;
 
 	*out = NULL;
 	if (err)
 		return err;
-	front_minor = where.minor;
-	um_where_clear(&where);
 	g = calloc(1, sizeof(*g));
-	if (!g)
+	if (!g) {
+		um_where_clear(&where);
 		return -ENOMEM;
+	}
 	g->pipe = -1;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->known, NULL);
@@ -215,6 +217,7 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 		if (g->end >= 0)
 			close(g->end);
 		free(g);
+		um_where_clear(&where);
 		return err;
 	}
 	pthread_setname_np(g->alive, "umbrafs-alive");
@@ -222,7 +225,8 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 	while (!g->tid)
 		pthread_cond_wait(&g->known, &g->lock);
 	pthread_mutex_unlock(&g->lock);
-	err = open_and_spawn(g, m, front_minor, hidden_minor);
+	err = open_and_spawn(g, m, &where, hidden_minor);
+	um_where_clear(&where);
 	if (err)
 		um_guardian_stop(g);
 	else

@@ -31,7 +31,8 @@ void um_where_clear(struct um_where *where)
 
 bool um_where_is_ours(const struct um_where *where)
 {
-	return where->type && strcmp(where->type, UM_FSTYPE) == 0;
+	return where->type &&
+	       (strcmp(where->type, UM_FSTYPE) == 0 || strcmp(where->type, UM_FSTYPE_BLOCK) == 0);
 }
 
 /* The kernel writes space, tab, newline and backslash as \ooo. In place. */

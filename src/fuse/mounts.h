@@ -7,6 +7,7 @@
 #include <stddef.h>
 
 #define UM_FSTYPE "fuse.umbrafs"
+#define UM_FSTYPE_BLOCK "fuseblk.umbrafs" /* with the option of that name */
 
 /* A line of mountinfo. */
 struct um_where {

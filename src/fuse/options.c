@@ -20,6 +20,7 @@ enum kind {
 	NUMBER,  /* after '=', within limits */
 	OTHER,   /* allow_other */
 	REMOUNT, /* remount */
+	BLOCK,   /* fuseblk */
 	CONTEXT, /* SELinux, to the kernel as it is */
 	REFUSE,  /* with a sentence of its own */
 };
@@ -68,6 +69,7 @@ static const struct word words[] = {
 	{"threads=", NUMBER, 1, NULL},
 	{"allow_other", OTHER, 0, NULL},
 	{"remount", REMOUNT, 0, NULL},
+	{"fuseblk", BLOCK, 0, NULL},
 	{"context=", CONTEXT, 0, NULL},
 	{"fscontext=", CONTEXT, 0, NULL},
 	{"defcontext=", CONTEXT, 0, NULL},
@@ -233,6 +235,9 @@ static int take_word(
 		break;
 	case REMOUNT:
 		opt->remount = true;
+		break;
+	case BLOCK:
+		opt->fuseblk = opt->fs.claimed = true;
 		break;
 	case CONTEXT:
 		return take_context(opt, text, msg, len);

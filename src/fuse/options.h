@@ -21,6 +21,7 @@ struct um_options {
 	enum um_share_policy share;
 	bool allow_other;
 	bool remount;       /* the helper's business */
+	bool fuseblk;       /* the kernel knows the block device: sync(2) and umount(2) reach us */
 	unsigned threads;   /* 0: chosen from the number of processors */
 	char context[1024]; /* SELinux context options, as given */
 };

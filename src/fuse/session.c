@@ -49,8 +49,19 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	m->inited = true;
 }
 
+/* Of fuseblk mounts, whose umount(2) waits for this; of others at the end, when nobody waits. */
+static void op_destroy(void *userdata)
+{
+	const struct um_mount *m = userdata;
+	int err = m->opt->fuseblk ? umbra_sync(m->fs) : 0;
+
+	if (err)
+		um_message(UMBRA_LOG_ERROR, "last commit failed: %s", strerror(-err));
+}
+
 const struct fuse_lowlevel_ops um_ops = {
 	.init = op_init,
+	.destroy = op_destroy,
 	.lookup = um_op_lookup,
 	.forget = um_op_forget,
 	.forget_multi = um_op_forget_multi,
@@ -221,6 +232,8 @@ static int mount_list(const struct um_options *opt, const char *source, char **o
 
 	if (!err)
 		err = list_add(out, "subtype=umbrafs,default_permissions", NULL);
+	if (!err && opt->fuseblk)
+		err = list_add(out, "blkdev,blksize=4096", NULL);
 	if (!err && opt->allow_other)
 		err = list_add(out, "allow_other", NULL);
 	for (size_t i = 0; !err && i < sizeof(flags) / sizeof(flags[0]); i++) {
@@ -260,8 +273,8 @@ static void tune(const struct um_mount *m)
 
 	if (um_mounts_at(m->dir, &where))
 		return;
-	snprintf(
-		path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", where.major, where.minor);
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u%s/read_ahead_kb", where.major,
+		where.minor, m->opt->fuseblk ? "-fuseblk" : "");
 	um_where_clear(&where);
 	f = fopen(path, "we");
 	if (f) {

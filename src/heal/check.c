@@ -223,19 +223,6 @@ static bool journal_head_sound(struct um_check *c, um_lba_t lba)
 	       um_journal_csum(head) == head->hdr.csum;
 }
 
-/* How the pool was mounted last: replaying may change what the header says. */
-static bool was_direct(struct um_check *c)
-{
-	const struct um_super *super = &c->pool->super;
-	um_lba_t lba = super->journal_lba;
-	um_block_t block;
-
-	if (super->journal_mirror && !journal_head_sound(c, lba))
-		lba = super->journal_mirror;
-	return journal_head_sound(c, lba) && um_read_raw(c, lba, block) &&
-	       ((const struct um_journal *)block)->mode == UM_JOURNAL_DIRECT;
-}
-
 /* Of two copies of the journal's header one is bad: opening the log will rewrite it. */
 static void report_journal(struct um_check *c)
 {
@@ -345,7 +332,6 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 	memset(c.report, 0, sizeof(*c.report));
 	report_supers(&c, restored);
 	read_state(&c);
-	c.was_direct = was_direct(&c);
 	ret = replay(&c);
 	if (c.report->replayed)
 		c.report->was_clean = false;

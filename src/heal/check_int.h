@@ -123,7 +123,6 @@ struct um_check {
 	umbra_check_fn *fn;
 	void *arg;
 	struct umbra_check_report *report;
-	bool was_direct; /* its last mount was of a direct pool */
 
 	/* Of one pass. */
 	int err; /* no memory, cannot write: ends the check */

@@ -105,6 +105,7 @@ void um_check_root_load(struct um_check *c)
 		um_block_init(c->pool, block, UM_KIND_ROOT, 0, at, 0, 0);
 		/* Numbers are never reused; how far they had come is not known any more. */
 		((struct um_pool_root *)block)->next_ino = 1ull << 40;
+		((struct um_pool_root *)block)->loose_tails = 1;
 		c->root_dirty = true;
 	}
 	memcpy(&c->root, block, sizeof(c->root));

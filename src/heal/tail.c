@@ -73,8 +73,8 @@ static bool tail_clean(struct um_check *c, const struct um_inode_core *core, con
 	um_block_t block;
 	um_lba_t lba;
 
-	/* An indirect pool may have bytes there of a write that a crash undid: they are cleared on growth. */
-	if (!tail || !c->was_direct || core->data.format < UM_ROOT_EMBED)
+	/* A pool may have bytes there of a write that a crash undid: they are cleared on growth. */
+	if (!tail || c->root.loose_tails || core->data.format < UM_ROOT_EMBED)
 		return true;
 	lba = find_block(c, &core->data, embed, core->size >> UM_BLOCK_SHIFT);
 	return !lba || !um_lba_usable(c, lba, 1) || !um_read_raw(c, lba, block) ||

@@ -208,7 +208,9 @@ struct um_pool_root {
 	struct um_root orphans;
 	struct um_root remap;
 	struct um_root events;
-	um_le64_t reserved[16];
+	um_le32_t loose_tails; /* 1: bytes behind the ends of files may be other than 0 */
+	um_le32_t pad;
+	um_le64_t reserved[15];
 };
 
 /* ---- inodes ---------------------------------------------------------------------------------- */

@@ -85,7 +85,7 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 
 	if (stat(path, &st))
 		return -errno;
-	if (excl && S_ISBLK(st.st_mode))
+	if (excl && S_ISBLK(st.st_mode) && !(flags & UM_POOL_SHARED))
 		mode |= O_EXCL;
 	fd = open(path, mode);
 	if (fd < 0)

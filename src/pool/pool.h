@@ -89,6 +89,7 @@ struct um_pool {
 #define UM_POOL_WAIT 8u     /* wait up to 30 s for the lock (a daemon that is just leaving) */
 #define UM_POOL_NOSUPER 16u /* do not read a superblock (mkfs): `size` says how much to map */
 #define UM_POOL_PRIVATE 32u /* with RDONLY: stores allowed, to private pages only (fsck -n) */
+#define UM_POOL_SHARED 64u /* with EXCL: a block device is claimed by somebody else on our behalf */
 /*
  * Opens and maps the pool at path and verifies its superblock, taking the second copy when the first
  * is bad. size: bytes to map with NOSUPER, else 0.
