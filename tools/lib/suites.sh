@@ -92,7 +92,7 @@ um_names_of_kind() {
 		;;
 	*)
 		um_unit_names "$kind" | sed "s,^,$kind/,"
-		[ "$kind" = asan ] && echo crash/asan
+		[ "$kind" = asan ] && printf '%s\n' crash/asan "${UM_FUZZERS[@]/#/fuzz/}"
 		;;
 	esac
 	[ "$kind" = "$MOUNTED_BUILD" ] && um_mounted_tests | cut -d' ' -f1
@@ -182,6 +182,21 @@ um_suite_crash_asan() {
 	um_skip_unbuilt asan crash/asan ||
 		um_run crash/asan 300 setarch "$(uname -m)" -R \
 			"$CHECK_DIR/asan/tests/crash/crash" --budget 30 --seed "$SEED"
+}
+
+# Each fuzzer for a while, beginning with its corpus.
+UM_FUZZERS=(pool ioctl seam)
+um_suite_fuzz() {
+	local name seconds=8 dir=$CHECK_DIR/asan/tests/fuzz
+	[ "$LONG" = 1 ] && seconds=600
+	um_sanitizer_env
+	[ "$LIST" = 1 ] || mkdir -p "$CHECK_DIR/fuzz"
+	for name in "${UM_FUZZERS[@]}"; do
+		um_skip_unbuilt asan "fuzz/$name" && continue
+		um_run "fuzz/$name" $((seconds * 2 + 180)) env -C "$CHECK_DIR/fuzz" setarch "$(uname -m)" -R \
+			"$dir/fuzz-$name" --corpus "$UM_SRC/tests/fuzz/corpus/$name" --seconds "$seconds" \
+			--seed "$SEED"
+	done
 }
 
 um_suite_mounted() {
