@@ -40,6 +40,7 @@ static void usage(FILE *to)
 		"  -q, --quiet          print nothing but errors\n"
 		"  -n, --dry-run        check and show only\n"
 		"      --metadata=WHAT  dup (two copies, the default) or single\n"
+		"      --data-csum      keep a checksum of every block of file data\n"
 		"      --sparse         plain file: take its space when it is needed\n"
 		"  -V, --version\n"
 		"POOL is a plain file (made when absent), a block device, a DAX device or a file "
@@ -130,6 +131,9 @@ static int take_option(struct args *args, int c)
 	case 'n':
 		args->opt.dry_run = true;
 		return 0;
+	case 'c':
+		args->opt.data_csum = true;
+		return 0;
 	case 'S':
 		args->opt.sparse = true;
 		return 0;
@@ -151,8 +155,9 @@ static int parse(int argc, char **argv, struct args *args)
 		{"label", required_argument, NULL, 'L'}, {"uuid", required_argument, NULL, 'U'},
 		{"force", no_argument, NULL, 'f'}, {"quiet", no_argument, NULL, 'q'},
 		{"dry-run", no_argument, NULL, 'n'}, {"metadata", required_argument, NULL, 'm'},
-		{"sparse", no_argument, NULL, 'S'}, {"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"data-csum", no_argument, NULL, 'c'}, {"sparse", no_argument, NULL, 'S'},
+		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "s:L:U:fqnVh", options, NULL)) != -1) {
@@ -223,8 +228,9 @@ static void print_geometry(const struct umbra_info *info)
 	if (info->free_blocks)
 		printf(", %llu free", (unsigned long long)info->free_blocks);
 	putchar('\n');
-	printf("metadata = %s  journal = %s  format = %u\n", info->copies == 2 ? "dup" : "single",
+	printf("metadata = %s  journal = %s  format = %u", info->copies == 2 ? "dup" : "single",
 		journal, info->version);
+	printf("%s\n", info->data_csum ? "  data checksums" : "");
 }
 
 static void say_rounding(const struct args *args, const struct umbra_info *info)

@@ -30,13 +30,16 @@ enum umbra_data_mode {
 	UMBRA_DATA_ATOMIC = 0,  /* every aligned 4 KiB of a write is all or nothing */
 	UMBRA_DATA_INPLACE = 1, /* overwrites of unshared blocks go straight in place */
 };
+/* When file data is held against its checksums, in a pool that has them. */
+enum umbra_data_csum { UMBRA_CSUM_READ = 0, UMBRA_CSUM_SCRUB = 1 };
 enum umbra_atime { UMBRA_RELATIME = 0, UMBRA_NOATIME = 1, UMBRA_STRICTATIME = 2 };
 
 struct umbra_options {
 	bool readonly;
 	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
 	bool claimed; /* a block device whose mount claims it (fuseblk): do not claim it here too */
-	enum umbra_data_mode data;
+	enum umbra_data_mode data; /* a pool with checksums of data is always ATOMIC */
+	enum umbra_data_csum data_csum;
 	enum umbra_atime atime;
 	bool nodiratime;         /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
@@ -61,6 +64,7 @@ struct umbra_info {
 	uint64_t journal_bytes, replayed;
 	int64_t made_sec, mount_sec;
 	bool readonly, clean;
+	bool data_csum; /* file data has checksums */
 	uint32_t errors;
 };
 int umbra_info(struct umbra_fs *fs, struct umbra_info *out);
@@ -87,6 +91,7 @@ struct umbra_mkfs_options {
 	bool force;          /* overwrite a foreign signature */
 	bool dry_run;        /* check and compute only */
 	bool sparse;         /* plain file: do not allocate */
+	bool data_csum;      /* checksums of file data */
 	uint32_t root_uid, root_gid;
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* or NULL */
 	void *arg;

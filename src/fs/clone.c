@@ -250,6 +250,9 @@ static int copy_step(const struct remap_step *s)
 			err = um_data_punch(r->fs, r->dst, off, len);
 			continue;
 		}
+		err = um_data_verify(r->fs, p.src, p.len);
+		if (err)
+			break;
 		done = um_data_write(r->fs, r->dst, um_pool_ptr(r->fs->pool, p.src), len, off, 0);
 		err = done < 0 ? (int)done : (uint64_t)done < len ? -ENOSPC : um_guard_check();
 	}

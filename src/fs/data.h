@@ -105,6 +105,28 @@ int um_pieces_add(
 /* Gives back what no transaction answers for: call it at the end in any case. */
 void um_pieces_give(struct umbra_fs *fs, struct um_pieces *pieces);
 
+/* ---- checksums (csum.c); nothing to do in a pool without ------------------------------------------- */
+
+/* Of nblocks of new content. */
+void um_data_sums(const struct um_pool *pool, const void *src, uint64_t nblocks, uint32_t *out);
+int um_data_sums_set(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value);
+/* Before old content goes into new blocks; not in a transaction. -EIO. */
+int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n);
+/*
+ * um_txn_data, with the checksums. A block that is bad already and changes in part: -EIO; with keep_bad it
+ * stays bad.
+ */
+int um_data_put(
+	struct um_txn *txn, um_lba_t lba, uint32_t off, const void *src, size_t len, bool keep_bad);
+/*
+ * In a pool that has what must never disagree with data in place, and no journal for data: a written block
+ * is never overwritten, its new content goes to a new block.
+ */
+static inline bool um_data_moves(const struct um_pool *pool)
+{
+	return !pool->direct && um_has_csum(pool);
+}
+
 /* ---- for all (data.c) ------------------------------------------------------------------------------ */
 
 /* 0 when changes are allowed: not stopped, not read-only. */

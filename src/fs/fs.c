@@ -115,6 +115,11 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 	fs->pool = pool;
 	if (opt)
 		fs->opt = *opt;
+	if (um_has_csum(pool) && fs->opt.data == UMBRA_DATA_INPLACE) {
+		um_warn("%s: data=inplace is ignored: data and its checksums change together",
+			pool->path);
+		fs->opt.data = UMBRA_DATA_ATOMIC;
+	}
 	ret = bring_up(fs);
 	if (ret) {
 		tear_down(fs);
@@ -304,5 +309,6 @@ void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg)
 	fn(arg, "blocks_reserved", space.reserved);
 	fn(arg, "blocks_quarantined", space.quarantined);
 	fn(arg, "checksum_errors", atomic_load(&fs->pool->csum_errors));
+	fn(arg, "data_errors", atomic_load(&fs->pool->data_errors));
 	fn(arg, "mirror_repairs", atomic_load(&fs->pool->mirror_repairs));
 }

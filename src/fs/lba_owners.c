@@ -134,12 +134,10 @@ static int owners_step(struct owners *o, unsigned *inodes)
 	return 0;
 }
 
-/* A group's tables, or their mirror: never a file's, and without counts. */
+/* A group's tables and the like: never a file's, and without counts. */
 static bool is_table(const struct um_pool *pool, um_lba_t lba)
 {
-	uint64_t chunk = um_chunk_of(lba), i = chunk % UM_AG_CHUNKS;
-
-	return !i || i + 1 == um_ag_chunks(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+	return !um_chunk_usable(&pool->super, um_chunk_of(lba));
 }
 
 int umbra_lba_owners(struct umbra_fs *fs, struct umbra_owner_scan *scan, unsigned inodes,

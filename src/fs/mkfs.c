@@ -42,6 +42,7 @@ static int random_bytes(void *buf, size_t len)
 static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt)
 {
 	struct um_super *super = &pool->super;
+	struct um_group group;
 	int ret = 0;
 
 	memset(super, 0, sizeof(*super));
@@ -55,13 +56,16 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	pool->nags = um_pool_groups(pool->nchunks, &super->nchunks);
 	pool->nchunks = super->nchunks;
 	pool->nblocks = pool->nchunks * UM_CHUNK_BLOCKS;
-	super->journal_lba = UM_CHUNK_BLOCKS; /* chunk 1 of group 0 */
+	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
+	super->incompat = opt->data_csum ? UM_INCOMPAT_DATA_CSUM : 0;
+	/* At the start of what can be allocated in group 0, its second copy at the end. */
+	um_group_layout(super, 0, &group);
+	super->journal_lba = (um_lba_t)group.first * UM_CHUNK_BLOCKS;
 	super->journal_blocks =
 		um_mkfs_journal_bytes(pool->nchunks * UM_CHUNK_SIZE) >> UM_BLOCK_SHIFT;
-	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
-	/* Its second copy ends where group 0's mirrored tables begin. */
 	if (super->copies == 2)
-		super->journal_mirror = um_super_mirror(super->nchunks) - super->journal_blocks;
+		super->journal_mirror = ((um_lba_t)group.first + group.data) * UM_CHUNK_BLOCKS -
+					super->journal_blocks;
 	super->hash_seed = opt->hash_seed;
 	if (!super->hash_seed)
 		ret = random_bytes(&super->hash_seed, sizeof(super->hash_seed));

@@ -274,6 +274,7 @@ static void fill_info(
 	out->total_blocks = nchunks * UM_CHUNK_BLOCKS;
 	out->version = UM_FORMAT_VERSION;
 	out->copies = opt->copies ? opt->copies : 2;
+	out->data_csum = opt->data_csum;
 	out->journal_bytes = um_mkfs_journal_bytes(out->size);
 	out->inodes = 1;
 	out->clean = true;

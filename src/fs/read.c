@@ -135,6 +135,28 @@ static int read_locked(
 	return fill_blocks(fs, f, note, &inode, off, off + len);
 }
 
+/* Holds what lies in the pool against its checksums, whole blocks of it. */
+static int check_sums(struct umbra_fs *fs, const struct filler *f)
+{
+	const struct um_pool *pool = fs->pool;
+	int err = 0;
+
+	if (!um_has_csum(pool) || fs->opt.data_csum != UMBRA_CSUM_READ)
+		return 0;
+	for (unsigned i = 0; !err && i < f->n; i++) {
+		const uint8_t *at = f->iov[i].iov_base;
+		uint64_t from, end;
+
+		if (at < pool->base || at >= pool->base + pool->size)
+			continue;
+		from = (uint64_t)(at - pool->base);
+		end = um_blocks_of(from + f->iov[i].iov_len);
+		from >>= UM_BLOCK_SHIFT;
+		err = um_data_verify(fs, from, end - from);
+	}
+	return err;
+}
+
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
 	unsigned max, unsigned *out_n, size_t *out_len)
 {
@@ -148,6 +170,8 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
 		err = read_locked(fs, &note, off, len, &f);
 		um_log_read_unlock(fs->log);
 		um_note_end(fs, &note);
+		if (!err)
+			err = check_sums(fs, &f);
 	}
 	*out_n = f.n;
 	*out_len = f.len;

@@ -196,6 +196,7 @@ struct shrink {
 	uint64_t counted;   /* blocks mapped from there on */
 	uint32_t tail;      /* bytes that stay of the block before, when its rest must be zeroed */
 	struct um_run last; /* that block */
+	uint32_t csum;      /* of its successor */
 	struct um_pieces fresh; /* its successor, when it is shared */
 };
 
@@ -228,26 +229,77 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 
 /*
  * A shared last block gets a successor of its own. So does any on an indirect pool: zeros stored in place
- * could outlive the transaction that makes the file end before them.
+ * could outlive the transaction that makes the file end before them. One that is bad has a bad successor.
  */
 static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 {
 	const struct um_wish wish = {.block = s->first - 1, .n = 1, .flags = UM_SPACE_RESERVE};
 	uint8_t block[UM_BLOCK_SIZE] = {0};
-	bool shared = s->last.refs > 1;
+	bool shared = s->last.refs > 1, bad;
 	uint64_t got;
 	int err;
 
 	if (!s->tail || (!shared && fs->pool->direct))
 		return 0;
 	err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
-	if (err == -ENOSPC && !shared)
-		return 0; /* a full pool must let files shrink */
+	if (err == -ENOSPC && !shared) {
+		/* A full pool must let files shrink. What must not change in place is left. */
+		if (um_data_moves(fs->pool))
+			s->tail = 0;
+		return 0;
+	}
 	if (err)
 		return err;
+	bad = um_data_verify(fs, s->last.lba, 1);
 	memcpy(block, um_pool_ptr(fs->pool, s->last.lba), s->tail);
 	err = um_guard_check();
+	um_data_sums(fs->pool, block, 1, &s->csum);
+	if (bad)
+		s->csum = ~s->csum;
 	return err ? err : um_pool_write(fs->pool, s->fresh.v[0].lba, 0, block, sizeof(block));
+}
+
+static int apply_tail(struct um_txn *txn, struct um_tree *tree, struct shrink *s, uint64_t *gone)
+{
+	int err;
+
+	if (!s->tail)
+		return 0;
+	if (!s->fresh.n)
+		return um_data_put(
+			txn, s->last.lba, s->tail, um_data_zeros(), UM_BLOCK_SIZE - s->tail, true);
+	err = um_pieces_count(txn, &s->fresh);
+	if (!err)
+		err = um_extents_punch(txn, tree, s->first - 1, 1, gone);
+	if (!err)
+		err = um_pieces_add(txn, tree, &s->fresh, false);
+	return err ? err : um_data_sums_set(txn, s->fresh.v[0].lba, 1, &s->csum);
+}
+
+/* Zeros behind the end together with the block's checksum: in place or, where that must not be, in a new one. */
+static int replace_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
+{
+	struct um_inode inode;
+	struct um_tree tree;
+	struct um_txn *txn;
+	uint64_t gone = 0;
+	int err = copy_tail(fs, mem, s);
+
+	if (!err && !s->fresh.n && um_data_moves(fs->pool))
+		err = -ENOSPC;
+	if (!err)
+		err = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	if (!err) {
+		err = um_inode_load(um_txn_src(txn), s->ino, &inode);
+		um_inode_tree(&inode, UM_FORK_DATA, &tree);
+		if (!err)
+			err = apply_tail(txn, &tree, s, &gone);
+		um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
+		inode.core.blocks += s->fresh.n - gone;
+		err = um_txn_end(txn, err ? err : um_inode_store(txn, &inode));
+	}
+	um_pieces_give(fs, &s->fresh);
+	return err;
 }
 
 int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
@@ -268,22 +320,9 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	err = plan_tail(fs, &tree, &s);
 	if (err || !s.tail)
 		return err;
+	if (um_has_csum(fs->pool))
+		return replace_tail(fs, mem, &s);
 	return um_pool_zero(fs->pool, s.last.lba, s.tail, UM_BLOCK_SIZE - s.tail);
-}
-
-static int apply_tail(struct um_txn *txn, struct um_tree *tree, struct shrink *s, uint64_t *gone)
-{
-	int err;
-
-	if (!s->tail)
-		return 0;
-	if (!s->fresh.n)
-		return um_txn_data(
-			txn, s->last.lba, s->tail, um_data_zeros(), UM_BLOCK_SIZE - s->tail);
-	err = um_pieces_count(txn, &s->fresh);
-	if (!err)
-		err = um_extents_punch(txn, tree, s->first - 1, 1, gone);
-	return err ? err : um_pieces_add(txn, tree, &s->fresh, false);
 }
 
 /* Cuts the record that holds the new end there: the tree's steps would leave it alone. */

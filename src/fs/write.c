@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fs/shadows.h"
+#include "pool/seeded.h"
 
 enum policy {
 	FRESH,   /* new blocks, then the transaction points at them */
@@ -25,12 +26,14 @@ struct segment {
 	uint64_t first, nblocks;
 	struct um_inode inode; /* as the plan saw it */
 	bool journal;          /* overwrites are atomic */
+	bool moves;            /* um_data_moves() */
 	um_lba_t goal;         /* behind the block before the segment, or 0 */
 	uint32_t place;        /* as in struct um_wish */
 	unsigned nruns;
 	struct um_run runs[UM_SEGMENT_BLOCKS];
 	struct um_pieces fresh;
-	struct um_hold hold; /* the masters of what is copied */
+	struct um_hold hold;              /* the masters of what is copied */
+	uint32_t csum[UM_SEGMENT_BLOCKS]; /* of what was stored, by block */
 };
 
 static enum policy policy_of(const struct segment *s, const struct um_run *run)
@@ -41,6 +44,8 @@ static enum policy policy_of(const struct segment *s, const struct um_run *run)
 		return FRESH;
 	if (run->unwritten)
 		return CONVERT;
+	if (s->moves)
+		return FRESH;
 	/*
 	 * Bytes behind the end of the file are zero until the size says otherwise, so what goes there
 	 * changes together with the size in either mode.
@@ -103,7 +108,8 @@ static int find_place(struct um_src src, const struct um_tree *tree, struct segm
 	unsigned n;
 	int err;
 
-	if (!s->runs[0].lba || s->runs[0].len > window + UM_COW_WINDOW - s->first)
+	if (!s->runs[0].lba || s->runs[0].refs < 2 ||
+		s->runs[0].len > window + UM_COW_WINDOW - s->first)
 		return 0;
 	err = um_runs_get(src, tree, window, UM_COW_WINDOW, UM_RUNS_REFS, near, UM_COW_WINDOW, &n);
 	if (err)
@@ -192,6 +198,7 @@ static int segment_plan(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 	int err;
 
 	s->journal = fs->pool->direct && fs->opt.data == UMBRA_DATA_ATOMIC;
+	s->moves = um_data_moves(fs->pool) && !um_seeded_bug(23);
 	s->fresh.n = s->fresh.counted = 0;
 	s->goal = 0;
 	s->place = 0;
@@ -202,7 +209,7 @@ static int segment_plan(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 	um_log_read_unlock(fs->log);
 	if (err)
 		return err;
-	if (!s->journal && s->off + s->len > s->inode.core.size)
+	if (!s->journal && !s->moves && s->off + s->len > s->inode.core.size)
 		split_at_eof(s);
 	limit_journaled(s);
 	return 0;
@@ -244,29 +251,48 @@ static const uint8_t *block_src(const struct segment *s, uint64_t block)
 	return s->buf + ((block << UM_BLOCK_SHIFT) - s->off);
 }
 
+/*
+ * What a file block has. Behind the end of the file that is zeros: there may be others on the pool, of a write
+ * that was lost, or for want of space to put zeros there.
+ */
+static int load_old(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
+	uint64_t block, void *out)
+{
+	um_lba_t lba = run->lba + (block - run->block);
+	uint64_t end = s->inode.core.size, start = block << UM_BLOCK_SHIFT;
+
+	if (!um_run_data(run)) {
+		memset(out, 0, UM_BLOCK_SIZE);
+		return 0;
+	}
+	if (um_data_verify(fs, lba, 1))
+		return -EIO;
+	memcpy(out, um_pool_ptr(fs->pool, lba), UM_BLOCK_SIZE);
+	if (end < start + UM_BLOCK_SIZE)
+		memset((uint8_t *)out + (end > start ? end - start : 0), 0,
+			UM_BLOCK_SIZE - (end > start ? end - start : 0));
+	return um_guard_check();
+}
+
 /* One block that the segment covers in part: old content with the new bytes over it, at lba. */
-static int store_merged(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
+static int store_merged(struct umbra_fs *fs, struct segment *s, const struct um_run *run,
 	uint64_t block, um_lba_t lba)
 {
 	uint8_t merged[UM_BLOCK_SIZE];
 	uint32_t from, to;
 
 	block_part(s, block, &from, &to);
-	if (um_run_data(run))
-		memcpy(merged, um_pool_ptr(fs->pool, run->lba + (block - run->block)),
-			UM_BLOCK_SIZE);
-	else
-		memset(merged, 0, sizeof(merged));
-	if (um_guard_check())
+	if (load_old(fs, s, run, block, merged))
 		return -EIO;
 	if (!block && s->inode.core.data.format == UM_ROOT_INLINE)
 		memcpy(merged, s->inode.data, s->inode.core.data.len);
 	memcpy(merged + from, s->buf + ((block << UM_BLOCK_SHIFT) + from - s->off), to - from);
+	um_data_sums(fs->pool, merged, 1, &s->csum[block - s->first]);
 	return um_pool_write(fs->pool, lba, 0, merged, UM_BLOCK_SIZE);
 }
 
 /* Whole blocks [block, block + n) of a run, to lba on. Only its ends can be covered in part. */
-static int store_blocks(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
+static int store_blocks(struct umbra_fs *fs, struct segment *s, const struct um_run *run,
 	uint64_t block, uint64_t n, um_lba_t lba)
 {
 	int err = 0;
@@ -281,6 +307,8 @@ static int store_blocks(struct umbra_fs *fs, const struct segment *s, const stru
 	}
 	if (!err && n)
 		err = um_pool_write(fs->pool, lba, 0, block_src(s, block), n << UM_BLOCK_SHIFT);
+	if (!err && n)
+		um_data_sums(fs->pool, block_src(s, block), n, &s->csum[block - s->first]);
 	return err;
 }
 
@@ -305,6 +333,8 @@ static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *
 		.goal = at ? 0 : s->goal,
 		.room = growth_room(s, run),
 		.place = at ? 0 : s->place,
+		/* What moves gives as many back. */
+		.flags = run->lba && run->refs < 2 ? UM_SPACE_RESERVE : 0,
 	};
 	uint64_t got;
 	int err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
@@ -374,15 +404,18 @@ static int apply_run(struct um_txn *txn, struct um_tree *tree, const struct segm
 	const uint8_t *src;
 	uint32_t from;
 	size_t len;
+	int err;
 
 	switch (policy_of(s, run)) {
 	case FRESH:
 		return run->lba ? um_extents_punch(txn, tree, run->block, run->len, out_gone) : 0;
 	case CONVERT:
-		return um_extents_mark(txn, tree, run->block, run->len, false);
+		err = um_data_sums_set(
+			txn, run->lba, (uint32_t)run->len, &s->csum[run->block - s->first]);
+		return err ? err : um_extents_mark(txn, tree, run->block, run->len, false);
 	case JOURNAL:
 		src = run_bytes(s, run, &from, &len);
-		return um_txn_data(txn, run->lba, from, src, len);
+		return um_data_put(txn, run->lba, from, src, len, false);
 	case INPLACE:
 		break;
 	}
@@ -402,6 +435,11 @@ static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct u
 		err = apply_run(txn, &tree, s, &s->runs[i], out_gone);
 	if (!err)
 		err = um_pieces_add(txn, &tree, &s->fresh, false);
+	for (unsigned i = 0; !err && i < s->fresh.n; i++) {
+		const struct um_piece *p = &s->fresh.v[i];
+
+		err = um_data_sums_set(txn, p->lba, p->len, &s->csum[p->block - s->first]);
+	}
 	if (err)
 		return err;
 	if (!segment_overwrites(s) && tree.root.format != UM_ROOT_EMPTY)
@@ -417,12 +455,21 @@ static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct u
 	return err < 0 ? err : um_inode_store(txn, inode);
 }
 
+/* Does it replace blocks of the file's own? Then it gives back as many as it takes. */
+static bool segment_moves(const struct segment *s)
+{
+	for (unsigned i = 0; s->moves && i < s->nruns; i++)
+		if (s->runs[i].lba && s->runs[i].refs < 2 && policy_of(s, &s->runs[i]) == FRESH)
+			return true;
+	return false;
+}
+
 static int segment_commit(struct umbra_fs *fs, struct segment *s, unsigned flags)
 {
 	struct um_inode inode = {.ino = s->inode.ino};
 	struct um_txn *txn;
 	uint64_t gone = 0;
-	int err = um_txn_begin(fs->log, 0, &txn);
+	int err = um_txn_begin(fs->log, segment_moves(s) ? UM_TXN_RESERVE : 0, &txn);
 
 	if (err)
 		return err;
@@ -478,7 +525,8 @@ static int put_inline(struct umbra_fs *fs, struct segment *s, unsigned flags)
 	return um_txn_end(txn, err);
 }
 
-static int uninline_txn(struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pieces)
+static int uninline_txn(
+	struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pieces, const uint32_t *csum)
 {
 	struct um_inode inode;
 	struct um_tree tree;
@@ -494,6 +542,8 @@ static int uninline_txn(struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pie
 		um_inode_tree(&inode, UM_FORK_DATA, &tree);
 		err = um_pieces_add(txn, &tree, pieces, false);
 	}
+	if (!err)
+		err = um_data_sums_set(txn, pieces->v[0].lba, 1, csum);
 	if (!err) {
 		um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
 		inode.core.blocks = 1;
@@ -508,6 +558,7 @@ int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
 	uint8_t block[UM_BLOCK_SIZE] = {0};
 	struct um_pieces pieces;
 	struct um_inode inode;
+	uint32_t csum;
 	uint64_t got;
 	int err = um_inode_read(fs, mem->ino, &inode);
 
@@ -518,9 +569,10 @@ int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
 	if (err)
 		return err;
 	memcpy(block, inode.data, inode.core.data.len);
+	um_data_sums(fs->pool, block, 1, &csum);
 	err = um_pool_write(fs->pool, pieces.v[0].lba, 0, block, sizeof(block));
 	if (!err)
-		err = uninline_txn(fs, mem->ino, &pieces);
+		err = uninline_txn(fs, mem->ino, &pieces, &csum);
 	um_pieces_give(fs, &pieces);
 	return err;
 }

@@ -14,6 +14,7 @@ enum kind {
 	IGNORE,  /* means something to mount(8) or systemd only, or is our default */
 	ATIME,   /* value: enum umbra_atime */
 	DATA,    /* value: enum umbra_data_mode */
+	CSUM,    /* value: enum umbra_data_csum */
 	CACHE,   /* value: none or not */
 	SHARE,   /* value: enum um_share_policy */
 	SIZE,    /* after '=': bytes, with K, M or G */
@@ -58,6 +59,8 @@ static const struct word words[] = {
 	{"strictatime", ATIME, UMBRA_STRICTATIME, NULL},
 	{"data=atomic", DATA, UMBRA_DATA_ATOMIC, NULL},
 	{"data=inplace", DATA, UMBRA_DATA_INPLACE, NULL},
+	{"data-csum=read", CSUM, UMBRA_CSUM_READ, NULL},
+	{"data-csum=scrub", CSUM, UMBRA_CSUM_SCRUB, NULL},
 	{"cache=auto", CACHE, 0, NULL},
 	{"cache=none", CACHE, 1, NULL},
 	{"share=auto", SHARE, UM_SHARE_AUTO, NULL},
@@ -219,6 +222,9 @@ static int take_word(
 		break;
 	case DATA:
 		opt->fs.data = (enum umbra_data_mode)word->value;
+		break;
+	case CSUM:
+		opt->fs.data_csum = (enum umbra_data_csum)word->value;
 		break;
 	case CACHE:
 		opt->cache_none = word->value;

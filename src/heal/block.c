@@ -14,18 +14,12 @@ bool um_lba_usable(const struct um_check *c, um_lba_t lba, uint64_t n)
 {
 	const struct um_pool *pool = c->pool;
 	const struct um_super *super = &pool->super;
-	um_lba_t first, last;
 
 	if (!n || !um_lba_ok(pool, lba, n))
 		return false;
-	for (uint64_t chunk = um_chunk_of(lba); chunk <= um_chunk_of(lba + n - 1); chunk++) {
-		uint32_t ag = (uint32_t)(chunk / UM_AG_CHUNKS);
-
-		first = chunk % UM_AG_CHUNKS;
-		last = um_ag_chunks(pool, ag);
-		if (!first || first + 1 >= last)
+	for (uint64_t chunk = um_chunk_of(lba); chunk <= um_chunk_of(lba + n - 1); chunk++)
+		if (!um_chunk_usable(super, chunk))
 			return false;
-	}
 	return !overlaps(lba, n, super->journal_lba, super->journal_blocks) &&
 	       !(super->journal_mirror &&
 		       overlaps(lba, n, super->journal_mirror, super->journal_blocks));

@@ -58,6 +58,9 @@ int um_counts_add(struct um_counts *counts, um_lba_t lba, enum um_use use);
 void um_counts_sub(struct um_counts *counts, um_lba_t lba);
 /* One more reference to each block of an extent, which lies in one chunk. */
 int um_counts_data(struct um_counts *counts, um_lba_t lba, uint32_t n);
+/* The blocks of an extent have been written; of a chunk, a bit for each such block, or NULL: none. */
+int um_counts_write(struct um_counts *counts, um_lba_t lba, uint32_t n);
+const uint64_t *um_counts_written(const struct um_counts *counts, uint64_t chunk);
 /* How many blocks of an extent from its start on are used as nothing but data. */
 uint32_t um_counts_free_of_meta(const struct um_counts *counts, um_lba_t lba, uint32_t n);
 /* All 512 counts of a chunk; true when they are equal. */
@@ -269,6 +272,7 @@ void um_check_entries(struct um_check *c);      /* dir.c: where entries lead */
 void um_check_orphans_load(struct um_check *c); /* link.c */
 void um_check_links(struct um_check *c);        /* link.c: connectivity, orphans, link counts */
 void um_check_space(struct um_check *c);        /* space.c */
+void um_check_csums(struct um_check *c);        /* csum.c */
 /* After a repairing pass, by the engine: root directory, lost+found and what goes there. */
 int um_relink(struct um_check *c); /* relink.c */
 /* umbra_check of a pool that is open (check.c); the crash tests'. */

@@ -12,6 +12,7 @@
 struct um_chunk_map {
 	uint64_t
 		once[UM_CHUNK_BLOCKS / 64]; /* data with one reference; unused when full is there */
+	uint64_t *written;                  /* a bit for each block; NULL: none */
 	struct full {
 		uint32_t count[UM_CHUNK_BLOCKS];
 		uint8_t use[UM_CHUNK_BLOCKS];
@@ -31,8 +32,10 @@ void um_counts_close(struct um_counts *counts)
 	uint64_t i;
 
 	for (i = 0; counts->chunk && i < counts->nchunks; i++) {
-		if (counts->chunk[i])
+		if (counts->chunk[i]) {
 			free(counts->chunk[i]->full);
+			free(counts->chunk[i]->written);
+		}
 		free(counts->chunk[i]);
 	}
 	free(counts->chunk);
@@ -148,6 +151,25 @@ int um_counts_data(struct um_counts *counts, um_lba_t lba, uint32_t n)
 	for (i = first; i < first + n; i++)
 		count_up(full, i, UM_USE_DATA);
 	return 0;
+}
+
+int um_counts_write(struct um_counts *counts, um_lba_t lba, uint32_t n)
+{
+	struct um_chunk_map *map = map_make(counts, lba);
+	unsigned first = lba % UM_CHUNK_BLOCKS, i;
+
+	if (map && !map->written)
+		map->written = calloc(UM_CHUNK_BLOCKS / 64, sizeof(*map->written));
+	if (!map || !map->written)
+		return -ENOMEM;
+	for (i = first; i < first + n; i++)
+		map->written[i / 64] |= 1ull << (i % 64);
+	return 0;
+}
+
+const uint64_t *um_counts_written(const struct um_counts *counts, uint64_t chunk)
+{
+	return counts->chunk[chunk] ? counts->chunk[chunk]->written : NULL;
 }
 
 uint32_t um_counts_free_of_meta(const struct um_counts *counts, um_lba_t lba, uint32_t n)

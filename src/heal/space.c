@@ -144,13 +144,14 @@ static void check_group(struct um_check *c, uint32_t ag)
 			words->word[i] = UM_WORD(3, 0, 0);
 	}
 	for (i = 0; i < n && !c->err; i++) {
-		bool fixed = i == 0 || i + 1 == n;
+		uint64_t number = (uint64_t)ag * UM_AG_CHUNKS + i;
+		bool fixed = !um_chunk_usable(&c->pool->super, number);
 		uint64_t want = UM_WORD(UM_CHUNK_STATIC, 0, 0), word = words->word[i];
 
 		if (!fixed)
 			want = why && changed ? 0 : word;
 		if (!fixed)
-			want = check_chunk(c, (uint64_t)ag * UM_AG_CHUNKS + i, word);
+			want = check_chunk(c, number, word);
 		else if (UM_WORD_STATE(word) == UM_CHUNK_STATIC ||
 			 (!changed &&
 				 !um_problem(c, "word", UM_CURE_FULL,

@@ -122,13 +122,13 @@ static int zero_tail(struct um_txn *txn, struct um_tree *tree, uint64_t size)
 	uint8_t block[UM_BLOCK_SIZE] = {0};
 	struct um_run run;
 	um_lba_t lba;
-	uint32_t got;
+	uint32_t got, csum;
 	int err = um_runs_get(um_txn_src(txn), tree, at, 1, UM_RUNS_REFS, &run, 1, &n);
 
 	if (err || !n || !um_run_data(&run))
 		return err;
-	if (run.refs <= 1)
-		return um_txn_data(txn, run.lba, tail, um_data_zeros(), UM_BLOCK_SIZE - tail);
+	if (run.refs <= 1 && !um_data_moves(pool))
+		return um_data_put(txn, run.lba, tail, um_data_zeros(), UM_BLOCK_SIZE - tail, true);
 	err = um_space_take(um_txn_space(txn), run.lba, 1, UM_SPACE_RESERVE, &lba, &got);
 	if (err)
 		return err;
@@ -143,7 +143,10 @@ static int zero_tail(struct um_txn *txn, struct um_tree *tree, uint64_t size)
 		return err;
 	}
 	err = um_extents_punch(txn, tree, at, 1, &gone);
-	return err ? err : um_extents_add(txn, tree, at, 1, lba, false);
+	if (!err)
+		err = um_extents_add(txn, tree, at, 1, lba, false);
+	um_data_sums(pool, block, 1, &csum);
+	return err ? err : um_data_sums_set(txn, lba, 1, &csum);
 }
 
 static int trim_txn(struct um_txn *txn, const struct um_trim *trim, bool *done)

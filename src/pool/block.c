@@ -26,6 +26,11 @@ uint64_t um_block_csum(const void *block)
 	return XXH3_64bits_digest(&state);
 }
 
+uint32_t um_data_csum(const void *block)
+{
+	return (uint32_t)XXH3_64bits(block, UM_BLOCK_SIZE);
+}
+
 void um_block_init(const struct um_pool *pool, void *block, enum um_kind kind, uint8_t level,
 	struct um_ptr at, uint64_t birth, uint64_t owner)
 {
@@ -109,8 +114,7 @@ static int check_copy(const struct um_pool *pool, struct um_ptr ptr, um_lba_t lb
 	return ret;
 }
 
-/* Has this block been named in the log lately? A scan over a bad tree must not flood it. */
-static bool report_once(struct um_pool *pool, um_lba_t lba)
+bool um_pool_report_once(struct um_pool *pool, um_lba_t lba)
 {
 	_Atomic(um_lba_t) *slot = &pool->reported[lba % 64];
 
@@ -149,14 +153,14 @@ static int get_slow(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, 
 		ret2 = check_copy(pool, ptr, ptr.mirror, kind, &why2);
 	if (!ret2) {
 		atomic_fetch_add_explicit(&pool->mirror_repairs, 1, memory_order_relaxed);
-		if (report_once(pool, ptr.lba))
+		if (um_pool_report_once(pool, ptr.lba))
 			um_warn("%s: block %llu: %s; using its mirror %llu", pool->path,
 				(unsigned long long)ptr.lba, why, (unsigned long long)ptr.mirror);
 		note_repair(pool, ptr, kind);
 		*out = um_pool_ptr(pool, ptr.mirror);
 		return 0;
 	}
-	if (report_once(pool, ptr.lba))
+	if (um_pool_report_once(pool, ptr.lba))
 		um_err("%s: block %llu (kind %d) is bad: %s; mirror %llu: %s", pool->path,
 			(unsigned long long)ptr.lba, (int)kind, why, (unsigned long long)ptr.mirror,
 			why2);
@@ -169,7 +173,7 @@ int um_block_get(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, con
 
 	if (!um_lba_ok(pool, ptr.lba, 1) || (ptr.mirror && !um_lba_ok(pool, ptr.mirror, 1)) ||
 		ptr.mirror == ptr.lba) {
-		if (report_once(pool, ptr.lba))
+		if (um_pool_report_once(pool, ptr.lba))
 			um_err("%s: pointer to block %llu, mirror %llu: outside of the pool",
 				pool->path, (unsigned long long)ptr.lba,
 				(unsigned long long)ptr.mirror);

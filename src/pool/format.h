@@ -39,7 +39,8 @@ typedef uint64_t um_ino_t; /* inode number, from a 64-bit counter, never reused 
 /* Feature bits. Unknown compat: ignore; unknown ro_compat: mount read-only; unknown incompat: refuse. */
 #define UM_COMPAT_KNOWN 0ull
 #define UM_RO_COMPAT_KNOWN 0ull
-#define UM_INCOMPAT_KNOWN 0ull
+#define UM_INCOMPAT_DATA_CSUM 1ull /* each written block of file data has a checksum */
+#define UM_INCOMPAT_KNOWN UM_INCOMPAT_DATA_CSUM
 
 /* Kinds of metadata block; the first byte pair of the magic is "UM", so a dump is readable. */
 enum um_kind {
@@ -55,6 +56,8 @@ enum um_kind {
 	UM_KIND_ORPHANS = 10, /* tree node: inode number -> orphan record */
 	UM_KIND_REMAP = 11,   /* tree node: bad LBA -> replacement (reserved for memory failure) */
 	UM_KIND_EVENTS = 12,  /* tree node: event number -> event (reserved for memory failure) */
+	UM_KIND_CSUMS = 13,   /* checksums of one chunk's file data */
+	UM_KIND_CSUM_AG = 14, /* which chunks of a group have such a block */
 	UM_KIND_MAX
 };
 #define UM_BLOCK_MAGIC 0x424d55u /* "UMB" in the low three bytes, the kind in the fourth */
@@ -157,12 +160,16 @@ static_assert(sizeof(struct um_super) == 240, "um_super");
 /*
  * Layout of an allocation group of n chunks (504, fewer in the last group; never fewer than 4:
  * a shorter tail joins nothing and stays unused). Chunk 0 is the group's table chunk, chunk n-1
- * its mirror (always reserved: the superblock's second copy is there even when copies == 1).
+ * its mirror (always reserved: the superblock's second copy is there even when copies == 1). With
+ * UM_INCOMPAT_DATA_CSUM chunk 1 holds checksums and, when copies == 2, chunk n-2 their mirror.
  * Blocks of the table chunk:
  *   0        superblock (group 0) or a backup copy of it
  *   1        struct um_ag
  *   2        pool root (group 0 only)
  *   8 + i    reference counts of chunk i (unused for the table chunks themselves)
+ * Blocks of the checksum chunk:
+ *   1        struct um_csum_ag
+ *   8 + i    checksums of chunk i
  */
 #define UM_AG_MIN_CHUNKS 4u
 #define UM_TABLE_SUPER 0u
@@ -179,7 +186,7 @@ static_assert(sizeof(struct um_super) == 240, "um_super");
 enum um_chunk_state {
 	UM_CHUNK_UNIFORM = 0, /* every block has the word's count; word 0 is an all-free chunk */
 	UM_CHUNK_MIXED = 1,   /* counts are in the chunk's struct um_refs; nfree of them are 0 */
-	UM_CHUNK_STATIC = 2,  /* table chunk or its mirror; never allocated, never counted */
+	UM_CHUNK_STATIC = 2,  /* tables, checksums, their mirrors; never allocated, never counted */
 };
 
 struct um_ag {
@@ -195,6 +202,20 @@ struct um_refs {
 	uint8_t pad[UM_BLOCK_SIZE - 64 - 4 * UM_CHUNK_BLOCKS]; /* 0 */
 };
 static_assert(sizeof(struct um_refs) == UM_BLOCK_SIZE, "um_refs");
+
+/* Low half of the XXH3-64 of each block; means something for written blocks of file data only. */
+struct um_csums {
+	struct um_block_hdr hdr; /* kind UM_KIND_CSUMS; owner: chunk number */
+	um_le32_t value[UM_CHUNK_BLOCKS];
+	uint8_t pad[UM_BLOCK_SIZE - 64 - 4 * UM_CHUNK_BLOCKS]; /* 0 */
+};
+static_assert(sizeof(struct um_csums) == UM_BLOCK_SIZE, "um_csums");
+struct um_csum_ag {
+	struct um_block_hdr hdr;              /* kind UM_KIND_CSUM_AG */
+	um_le64_t valid[8];                   /* bit i: chunk i's checksums have been written */
+	uint8_t pad[UM_BLOCK_SIZE - 64 - 64]; /* 0 */
+};
+static_assert(sizeof(struct um_csum_ag) == UM_BLOCK_SIZE, "um_csum_ag");
 
 struct um_pool_root {
 	struct um_block_hdr hdr; /* kind UM_KIND_ROOT */

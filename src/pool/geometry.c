@@ -52,6 +52,63 @@ struct um_ptr um_refs_ptr(const struct um_pool *pool, uint64_t chunk)
 		UM_TABLE_REF + (uint32_t)(chunk % UM_AG_CHUNKS));
 }
 
+void um_group_layout(const struct um_super *super, uint32_t ag, struct um_group *out)
+{
+	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS, left;
+	uint32_t end;
+
+	*out = (struct um_group){0};
+	if (first >= super->nchunks)
+		return;
+	left = super->nchunks - first;
+	out->chunks = left < UM_AG_CHUNKS ? (uint32_t)left : UM_AG_CHUNKS;
+	out->first = 1;
+	end = out->chunks - 1;
+	if (super->incompat & UM_INCOMPAT_DATA_CSUM) {
+		out->csum = out->first++;
+		if (super->copies == 2)
+			out->csum_mirror = --end;
+	}
+	out->data = end > out->first ? end - out->first : 0;
+}
+
+bool um_chunk_usable(const struct um_super *super, uint64_t chunk)
+{
+	uint32_t i = (uint32_t)(chunk % UM_AG_CHUNKS);
+	struct um_group group;
+
+	if (chunk >= super->nchunks)
+		return false;
+	um_group_layout(super, (uint32_t)(chunk / UM_AG_CHUNKS), &group);
+	return i >= group.first && i - group.first < group.data;
+}
+
+static struct um_ptr csum_ptr(const struct um_pool *pool, uint32_t ag, uint32_t index)
+{
+	um_lba_t first = (um_lba_t)ag * UM_AG_BLOCKS;
+	struct um_ptr ptr = {0, 0};
+	struct um_group group;
+
+	um_group_layout(&pool->super, ag, &group);
+	if (!group.csum)
+		return ptr;
+	ptr.lba = first + (um_lba_t)group.csum * UM_CHUNK_BLOCKS + index;
+	if (group.csum_mirror)
+		ptr.mirror = first + (um_lba_t)group.csum_mirror * UM_CHUNK_BLOCKS + index;
+	return ptr;
+}
+
+struct um_ptr um_csum_ag_ptr(const struct um_pool *pool, uint32_t ag)
+{
+	return csum_ptr(pool, ag, UM_TABLE_AG);
+}
+
+struct um_ptr um_csums_ptr(const struct um_pool *pool, uint64_t chunk)
+{
+	return csum_ptr(pool, (uint32_t)(chunk / UM_AG_CHUNKS),
+		UM_TABLE_REF + (uint32_t)(chunk % UM_AG_CHUNKS));
+}
+
 um_lba_t um_super_mirror(uint64_t nchunks)
 {
 	uint64_t used;

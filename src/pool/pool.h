@@ -73,6 +73,8 @@ struct um_pool {
 	_Atomic(uint64_t) *lost;
 	atomic_uint_fast64_t nlost;
 	atomic_uint_fast64_t csum_errors, mirror_repairs;
+	atomic_uint_fast64_t
+		data_errors; /* blocks of file data that did not match their checksums */
 	/* Metadata blocks with one bad copy, waiting for the log's next commit. */
 	pthread_mutex_t repair_lock;
 	struct um_repair repair[UM_REPAIRS_MAX];
@@ -148,6 +150,25 @@ uint32_t um_ag_chunks(const struct um_pool *pool, uint32_t ag);
 /* Pointer (with mirror when copies == 2) of the group's word table, of a chunk's counts. */
 struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag);
 struct um_ptr um_refs_ptr(const struct um_pool *pool, uint64_t chunk);
+/*
+ * What the chunks of a group are, numbered within the group: chunk 0 is its table, the last one the table's
+ * mirror. From `first` on `data` chunks can be allocated; no other can.
+ */
+struct um_group {
+	uint32_t chunks; /* 0: no such group */
+	uint32_t first, data;
+	uint32_t csum, csum_mirror; /* 0: none */
+};
+void um_group_layout(const struct um_super *super, uint32_t ag, struct um_group *out);
+/* Can the chunk's blocks be allocated? */
+bool um_chunk_usable(const struct um_super *super, uint64_t chunk);
+static inline bool um_has_csum(const struct um_pool *pool)
+{
+	return pool->super.incompat & UM_INCOMPAT_DATA_CSUM;
+}
+/* With checksums: pointer to the chunk's, and to what says which chunks of a group have them. */
+struct um_ptr um_csums_ptr(const struct um_pool *pool, uint64_t chunk);
+struct um_ptr um_csum_ag_ptr(const struct um_pool *pool, uint32_t ag);
 /* Address of the superblock's second copy, from the number of chunks. */
 um_lba_t um_super_mirror(uint64_t nchunks);
 /* Groups of a pool of nchunks; a tail shorter than UM_AG_MIN_CHUNKS is cut off: *out_used. */
@@ -157,6 +178,10 @@ uint32_t um_pool_groups(uint64_t nchunks, uint64_t *out_used);
 
 /* XXH3-64 of a block with the checksum field as zero. */
 uint64_t um_block_csum(const void *block);
+/* True for the first of several reports about one block: a scan over bad ones must not flood the log. */
+bool um_pool_report_once(struct um_pool *pool, um_lba_t lba);
+/* The checksum of a block of file data. */
+uint32_t um_data_csum(const void *block);
 /* Fills in the header of a new block; the body stays as it is. */
 void um_block_init(const struct um_pool *pool, void *block, enum um_kind kind, uint8_t level,
 	struct um_ptr at, uint64_t birth, uint64_t owner);

@@ -20,15 +20,13 @@ static bool range_ok(uint64_t nblocks, um_lba_t lba, uint64_t n)
 	return lba && lba < nblocks && n <= nblocks - lba;
 }
 
-/* A run of blocks that touches no table chunk and no table's mirror: inside one group, between them. */
+/* A run of blocks inside one group that touches none of its static chunks: its ends tell. */
 static bool between_tables(const struct um_super *super, um_lba_t lba, uint64_t n)
 {
 	uint64_t first = lba / UM_CHUNK_BLOCKS, last = (lba + n - 1) / UM_CHUNK_BLOCKS;
-	uint64_t group = first / UM_AG_CHUNKS * UM_AG_CHUNKS, end = super->nchunks;
 
-	if (end - group > UM_AG_CHUNKS)
-		end = group + UM_AG_CHUNKS;
-	return first > group && last < end - 1;
+	return first / UM_AG_CHUNKS == last / UM_AG_CHUNKS && um_chunk_usable(super, first) &&
+	       um_chunk_usable(super, last);
 }
 
 static const char *journal_fault(const struct um_super *super, uint64_t nblocks)

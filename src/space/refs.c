@@ -19,10 +19,7 @@ struct piece {
 
 bool um_chunk_ok(const struct um_pool *pool, uint64_t chunk)
 {
-	uint32_t n = um_ag_chunks(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
-	uint64_t i = chunk % UM_AG_CHUNKS;
-
-	return chunk < pool->nchunks && i && i + 1 < n;
+	return um_chunk_usable(&pool->super, chunk);
 }
 
 static int bad(um_lba_t lba, const char *why)

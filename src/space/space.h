@@ -63,6 +63,19 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 int um_ref_count(
 	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run);
 
+/* ---- checksums of file data (csum.c); pools that have them ---------------------------------------- */
+
+/* In the transaction that makes the data count: what n blocks from lba on have. */
+int um_csum_set(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value);
+/* What is stored for n blocks of written file data. */
+int um_csum_get(struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out);
+/*
+ * Compares n blocks of written file data, which do not become something else meanwhile (an epoch), with their
+ * checksums; the caller holds neither the read lock nor a transaction. -EIO: *out_bad is the first that
+ * does not match, or cannot be read. Blocks that a transaction overwrites meanwhile are no error.
+ */
+int um_csum_verify(struct um_log *log, um_lba_t lba, uint64_t n, um_lba_t *out_bad);
+
 /*
  * From commit only, after it took effect, with no lock but the writer's: once for each run given to
  * um_txn_note_alloc (they are allocated for good), once for each given to um_txn_note_free. An abort

@@ -54,6 +54,21 @@ static int format_chunk(
 	return write_both(pool, ptr, &refs);
 }
 
+/* No chunk has checksums yet. */
+static int format_csums(struct um_pool *pool)
+{
+	int err = 0;
+
+	for (uint32_t i = 0; !err && i < pool->nags; i++) {
+		struct um_csum_ag ag = {.pad = {0}};
+		struct um_ptr ptr = um_csum_ag_ptr(pool, i);
+
+		um_block_init(pool, &ag, UM_KIND_CSUM_AG, 0, ptr, 0, 0);
+		err = write_both(pool, ptr, &ag);
+	}
+	return err;
+}
+
 int um_space_format(struct um_pool *pool)
 {
 	const struct um_super *super = &pool->super;
@@ -72,5 +87,5 @@ int um_space_format(struct um_pool *pool)
 		if (!err)
 			err = write_both(pool, um_ag_ptr(pool, i), &ag);
 	}
-	return err;
+	return err || !um_has_csum(pool) ? err : format_csums(pool);
 }

@@ -175,13 +175,16 @@ static void apply_record(struct um_txn *txn)
 {
 	const struct um_record *record = (const struct um_record *)txn->record.at;
 	struct um_log *log = txn->log;
+	/* Data and checksums change together in the eyes of readers. */
+	bool together = um_has_csum(log->pool);
 	uint32_t i;
 	int ret;
 
-	if (txn->ndata)
+	if (txn->ndata && !together)
 		um_record_apply(log, record, UM_APPLY_DATA);
 	pthread_rwlock_wrlock(&log->apply);
-	ret = um_record_apply(log, record, UM_APPLY_META);
+	ret = um_record_apply(
+		log, record, together ? UM_APPLY_DATA | UM_APPLY_META : UM_APPLY_META);
 	if (log->direct)
 		for (i = 0; i < txn->ncopies; i++)
 			if (txn->copies[i].fresh && !txn->copies[i].freed)

@@ -286,12 +286,14 @@ void world_end(struct world *w);
 /* One more call, of any kind, on any file there is. */
 void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out);
 
+#define CRASH_CSUM 1u /* checksums of file data */
 struct config {
 	const char *name;
 	unsigned copies;
 	bool direct;
 	enum umbra_data_mode data;
 	void (*fill)(struct world *w);
+	unsigned features; /* CRASH_* */
 };
 extern const struct config crash_configs[];
 extern const unsigned crash_nconfigs;

@@ -39,6 +39,8 @@ static const struct mutant {
 	{"checkpoint: metadata goes home before its records are durable", "file", NULL},
 	{"checkpoint: no barrier before the tail moves", "file", NULL},
 	{"growing a file leaves what a lost write put behind its end", "file", "append_own"},
+	{"data is overwritten in place although it has a checksum", "file_csum", "write_own"},
+	{"commit: checksums of data are not stored", "csum", NULL},
 };
 #define NMUTANTS (sizeof(mutants) / sizeof(mutants[0]))
 

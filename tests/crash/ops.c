@@ -287,13 +287,15 @@ static void fill_full(struct world *w)
 }
 
 const struct config crash_configs[] = {
-	{"standard", 2, true, UMBRA_DATA_ATOMIC, fill_standard},
-	{"file", 2, false, UMBRA_DATA_ATOMIC, fill_standard},
-	{"wide", 2, true, UMBRA_DATA_ATOMIC, fill_wide},
-	{"full", 2, true, UMBRA_DATA_ATOMIC, fill_full},
-	{"file_full", 2, false, UMBRA_DATA_ATOMIC, fill_full},
-	{"single", 1, true, UMBRA_DATA_ATOMIC, fill_standard},
-	{"inplace", 2, true, UMBRA_DATA_INPLACE, fill_standard},
+	{"standard", 2, true, UMBRA_DATA_ATOMIC, fill_standard, 0},
+	{"file", 2, false, UMBRA_DATA_ATOMIC, fill_standard, 0},
+	{"wide", 2, true, UMBRA_DATA_ATOMIC, fill_wide, 0},
+	{"full", 2, true, UMBRA_DATA_ATOMIC, fill_full, 0},
+	{"file_full", 2, false, UMBRA_DATA_ATOMIC, fill_full, 0},
+	{"single", 1, true, UMBRA_DATA_ATOMIC, fill_standard, 0},
+	{"inplace", 2, true, UMBRA_DATA_INPLACE, fill_standard, 0},
+	{"csum", 2, true, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM},
+	{"file_csum", 2, false, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM},
 };
 const unsigned crash_nconfigs = sizeof(crash_configs) / sizeof(crash_configs[0]);
 
@@ -308,8 +310,11 @@ int config_mount(const struct config *config, struct image *img, struct umbra_fs
 void config_make(const struct config *config, struct image *img)
 {
 	static const uint8_t uuid[16] = "crash machine  ";
-	struct umbra_mkfs_options opt = {
-		.copies = config->copies, .uuid = uuid, .hash_seed = 12345, .made_sec = 1700000000};
+	struct umbra_mkfs_options opt = {.copies = config->copies,
+		.data_csum = config->features & CRASH_CSUM,
+		.uuid = uuid,
+		.hash_seed = 12345,
+		.made_sec = 1700000000};
 	struct world w = {0};
 	int ret;
 

@@ -18,6 +18,7 @@
 #include <linux/falloc.h>
 #include <unistd.h>
 
+#include "pool_features.h"
 #include "fs/data.h"
 #include "umbra/check.h"
 #include "umbra/umbra.h"
@@ -41,10 +42,10 @@ static inline void kit_mount(struct kit *k)
 		ok(umbra_open_image(k->base, k->size, &k->opt, &k->fs));
 }
 
-static inline void kit_open(struct kit *k, uint64_t mib, enum umbra_data_mode data)
+static inline void kit_open_as(
+	struct kit *k, uint64_t mib, enum umbra_data_mode data, struct umbra_mkfs_options mkfs)
 {
-	struct umbra_mkfs_options mkfs = {.copies = 2};
-
+	mkfs = test_features(mkfs);
 	k->path = NULL;
 	k->size = mib << 20;
 	k->base = aligned_alloc(UM_CHUNK_SIZE, k->size);
@@ -55,17 +56,30 @@ static inline void kit_open(struct kit *k, uint64_t mib, enum umbra_data_mode da
 	kit_mount(k);
 }
 
-/* On a plain file: transactions are gathered, data and metadata reach the file in other ways. */
-static inline void kit_open_file(struct kit *k, const char *path, uint64_t mib)
+static inline void kit_open(struct kit *k, uint64_t mib, enum umbra_data_mode data)
 {
-	struct umbra_mkfs_options mkfs = {.size = mib << 20, .force = true, .sparse = true};
+	kit_open_as(k, mib, data, (struct umbra_mkfs_options){.copies = 2});
+}
+
+/* On a plain file: transactions are gathered, data and metadata reach the file in other ways. */
+static inline void kit_open_file_as(
+	struct kit *k, const char *path, uint64_t mib, struct umbra_mkfs_options mkfs)
+{
 	struct umbra_info info;
 
+	mkfs = test_features(mkfs);
+	mkfs.size = mib << 20;
+	mkfs.force = mkfs.sparse = true;
 	unlink(path);
 	*k = (struct kit){.path = path, .size = mib << 20};
 	ok(umbra_mkfs(path, &mkfs, &info));
 	kit_mount(k);
 	assert_false(k->fs->pool->direct);
+}
+
+static inline void kit_open_file(struct kit *k, const char *path, uint64_t mib)
+{
+	kit_open_file_as(k, path, mib, (struct umbra_mkfs_options){.copies = 2});
 }
 
 /*

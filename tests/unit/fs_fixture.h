@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "pool_features.h"
 #include "umbra/check.h"
 #include "umbra/umbra.h"
 
@@ -35,7 +36,7 @@ static inline void fixture_mount(struct fixture *f)
 static inline struct fixture *fixture_new(uint64_t size)
 {
 	struct fixture *f = calloc(1, sizeof(*f));
-	struct umbra_mkfs_options mkfs = {0};
+	struct umbra_mkfs_options mkfs = test_features((struct umbra_mkfs_options){0});
 
 	assert_non_null(f);
 	f->size = size;

@@ -62,7 +62,8 @@ static void growing(struct kit *k)
 	for (uint64_t off = 0, i = 0; off < 300000; off += 777, i++)
 		file_write(k, &f, off, 777, i);
 	file_verify(k, &f);
-	assert_true(file_map(k, &f).extents <= 3);
+	/* Where a block moves with each piece that it gets, each may end somewhere else. */
+	assert_true(file_map(k, &f).extents <= (um_data_moves(k->fs->pool) ? 74 : 3));
 	assert_int_equal(file_blocks(k, &f), um_blocks_of(f.size));
 	file_write(k, &f, 3000000, 1000000, 99);
 	file_verify(k, &f);
@@ -111,7 +112,8 @@ static void overwriting(struct kit *k)
 	file_write(k, &f, 5000, 2 << 20, 7);
 	after = file_map(k, &f);
 	file_verify(k, &f);
-	assert_int_equal(before.extents, after.extents);
+	if (!um_data_moves(k->fs->pool))
+		assert_int_equal(before.extents, after.extents);
 	assert_int_equal(before.blocks, after.blocks);
 	kit_crash(k);
 	file_verify(k, &f);

@@ -3,9 +3,12 @@
 #include "umbractl.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "umbra/umbra.h"
 
@@ -35,6 +38,7 @@ static struct json_object *pool_json(const struct umbra_info *in)
 	add_num(obj, "compat", in->compat);
 	add_num(obj, "ro_compat", in->ro_compat);
 	add_num(obj, "incompat", in->incompat);
+	json_object_object_add(obj, "data_csum", json_object_new_boolean(in->data_csum));
 	add_num(obj, "journal_bytes", in->journal_bytes);
 	add_num(obj, "replayed", in->replayed);
 	json_object_object_add(obj, "made_sec", json_object_new_int64(in->made_sec));
@@ -61,32 +65,57 @@ static int info_from_pool(const char *path, struct json_object **out)
 static int info_from_mount(const char *path, struct json_object **out)
 {
 	struct stat st;
-	int err = um_path_text(path, 1, out);
+	int fd, err;
 
-	/* A directory that is on no mount is no pool either. */
-	if (err == -ENOTTY && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-		return -EMEDIUMTYPE;
+	/* Opening a device or a fifo could have effects, and none is a mount. */
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return -ENOTTY;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	err = um_fd_info(fd, NULL);
+	if (!err)
+		err = um_fd_text(fd, 1, out);
+	if (err == -ENOTTY && S_ISDIR(st.st_mode))
+		err = -EMEDIUMTYPE; /* a directory is no pool either */
+	close(fd);
 	return err;
 }
 
 int um_cmd_info(int argc, char **argv)
 {
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
+	bool json = false, plain = false;
 	struct json_object *obj = NULL;
-	struct um_show show;
-	int err;
+	int opt, err;
 
-	if (!um_show_arguments(argc, argv, &show))
+	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
+		if (opt == 'j')
+			json = true;
+		else if (opt == 'b')
+			plain = true;
+		else
+			return um_usage();
+	}
+	if (argc - optind != 1)
 		return um_usage();
-	err = info_from_mount(show.path, &obj);
+	err = info_from_mount(argv[optind], &obj);
 	if (err == -ENOTTY)
-		err = info_from_pool(show.path, &obj);
+		err = info_from_pool(argv[optind], &obj);
 	if (err == -EMEDIUMTYPE) {
-		um_err(0, "%s: neither a pool nor on a mounted umbrafs", show.path);
+		um_err(0, "%s: neither a pool nor on a mounted umbrafs", argv[optind]);
 		return UM_EXIT_FAIL;
 	}
 	if (err) {
-		um_err(err, "%s", show.path);
+		um_err(err, "%s", argv[optind]);
 		return UM_EXIT_FAIL;
 	}
-	return um_show(&show, obj);
+	if (json)
+		return um_json_print(obj);
+	um_json_table(obj, plain);
+	json_object_put(obj);
+	return um_finish_output(UM_EXIT_OK);
 }
