@@ -79,8 +79,11 @@ int um_tree_delete(struct um_txn *txn, struct um_tree *tree, uint64_t key);
 int um_tree_to_node(struct um_txn *txn, struct um_tree *tree);
 /* One more owner of the root node (UM_ROOT_NODE): clone. -EMLINK at the limit. */
 int um_tree_share(struct um_txn *txn, const struct um_tree *tree);
-/* Is the path to the leaf that holds key free of shared nodes? (extent itself not looked at) */
-int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, bool *out_shared);
+/*
+ * The most parents that a node on the path to the leaf that holds key has: above 1, the record is shared, with
+ * at least so many owners. What the record itself refers to is not looked at.
+ */
+int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out);
 /* The nodes on the way to where key is or would be, root first; none for an embedded or empty root. */
 struct um_tree_level {
 	um_lba_t lba;

@@ -495,7 +495,7 @@ static int join_nodes(struct um_txn *txn, struct um_tree *left, struct um_tree *
 
 int um_tree_join(struct um_txn *txn, struct um_tree *left, struct um_tree *right, uint64_t key)
 {
-	bool shared = false;
+	uint32_t parents = 1;
 	int err = um_tree_root_ok(left);
 
 	if (!err)
@@ -508,12 +508,12 @@ int um_tree_join(struct um_txn *txn, struct um_tree *left, struct um_tree *right
 		memcpy(left->embed, right->embed, sizeof(left->embed));
 	} else if (right->root.format == UM_ROOT_EMBED) {
 		/* Not into a leaf that would have to be copied for it. */
-		err = um_tree_shared(um_txn_src(txn), left, key, &shared);
-		if (!err && shared)
+		err = um_tree_parents(um_txn_src(txn), left, key, &parents);
+		if (!err && parents > 1)
 			err = um_tree_to_node(txn, right);
 		if (!err)
-			err = shared ? join_nodes(txn, left, right, key)
-				     : join_records(txn, left, right);
+			err = parents > 1 ? join_nodes(txn, left, right, key)
+					  : join_records(txn, left, right);
 	} else {
 		err = join_nodes(txn, left, right, key);
 	}

@@ -237,24 +237,26 @@ int um_tree_walk_leaves(struct um_src src, const struct um_tree *tree, uint64_t 
 
 /* ---- sharing ------------------------------------------------------------------------------------- */
 
-int um_tree_shared(struct um_src src, const struct um_tree *tree, uint64_t key, bool *out_shared)
+int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out)
 {
 	struct um_path path;
 	bool exact;
 	int err = um_tree_root_ok(tree);
 
-	*out_shared = false;
+	*out = 1;
 	if (err || tree->root.format != UM_ROOT_NODE)
 		return err;
 	err = um_path_find(src, tree, key, &path, &exact);
-	for (unsigned i = 0; !err && !*out_shared && i < path.n; i++) {
+	for (unsigned i = 0; !err && i < path.n; i++) {
 		uint32_t count;
 
 		err = um_node_count(src, tree, path.step[i].ptr, &count);
-		*out_shared = !err && count > 1;
 		/* For a reader, who asks because of what is below. */
-		if (!err && !src.txn && um_unshared_lately(src.pool, path.step[i].ptr.lba))
-			*out_shared = true;
+		if (!err && count < 2 && !src.txn &&
+			um_unshared_lately(src.pool, path.step[i].ptr.lba))
+			count = 2;
+		if (!err && count > *out)
+			*out = count;
 	}
 	return err;
 }

@@ -139,20 +139,19 @@ static bool lately_shared(const struct um_pool *pool, um_lba_t lba, uint32_t *le
 static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 {
 	uint64_t end = run.block + run.len;
-	bool path_shared;
-	uint32_t count, same;
+	uint32_t parents, count, same;
 	int err;
 
 	if (!(c->flags & UM_RUNS_REFS))
 		return collect_push(c, &run);
-	err = um_tree_shared(c->src, c->tree, key, &path_shared);
+	err = um_tree_parents(c->src, c->tree, key, &parents);
 	while (!err && run.block < end) {
 		err = um_ref_count(c->src, run.lba, (uint32_t)(end - run.block), &count, &same);
 		if (err)
 			break;
 		if (!count)
 			return unsound(c->tree, key, "blocks are marked free");
-		run.refs = path_shared && count < 2 ? 2 : count;
+		run.refs = count > parents ? count : parents;
 		/* In place nothing may be written yet that a power cut would show to the other owner. */
 		if (run.refs < 2 && !c->src.txn && !c->src.pool->direct &&
 			lately_shared(c->src.pool, run.lba, &same))
@@ -396,15 +395,15 @@ static int neighbour(struct um_txn *txn, const struct um_tree *tree, uint64_t ke
 	enum um_seek seek, struct extent *out, bool *out_found)
 {
 	struct um_src src = um_txn_src(txn);
-	bool shared = false;
+	uint32_t parents = 1;
 	int err = extent_find(src, tree, key, seek, out);
 
 	*out_found = false;
 	if (err == -ENOENT)
 		return 0;
 	if (!err)
-		err = um_tree_shared(src, tree, out->key, &shared);
-	*out_found = !err && !shared;
+		err = um_tree_parents(src, tree, out->key, &parents);
+	*out_found = !err && parents < 2;
 	return err;
 }
 

@@ -62,6 +62,21 @@ refuses "File exists" "$UMBRACTL" clone "$MNT/a" "$MNT/c1"
 refuses "different filesystems\|not on a mounted" "$UMBRACTL" clone "$MNT/a" "$MEM/x"
 [ -e "$MEM/x" ] && die "a refused clone leaves its destination"
 
+say "a file of many extents, shared by its root, once opened through a view"
+head -c 60000000 /dev/urandom >"$MEM/big"
+cp "$MEM/big" "$MNT/big"
+"$UMBRACTL" clone "$MNT/big" "$MNT/big2" || die "clone"
+cmp "$MNT/big" "$MNT/big2" || die "the large clone differs"
+owners='" ".join(sorted({str(e["refs"]) for e in j["extents"]}))'
+expect "owners of two" 2 "$("$UMBRACTL" map --json "$MNT/big" | json "$owners")"
+"$UMBRACTL" clone "$MNT/big2" "$MNT/big3" || die "clone"
+expect "owners of three" 3 "$("$UMBRACTL" map --json "$MNT/big2" | json "$owners")"
+expect "shared bytes" 60002304 "$("$UMBRACTL" map --json "$MNT/big3" | json 'j["shared_bytes"]')"
+rm "$MNT/big2" "$MNT/big3"
+stat -f "$MNT" >/dev/null
+expect "owners of one" 1 "$("$UMBRACTL" map --json "$MNT/big" | json "$owners")"
+rm "$MNT/big"
+
 say "du foretells what removing frees"
 printf x | dd of="$MNT/c2" bs=1 seek=9000000 conv=notrunc status=none
 "$UMBRACTL" clone "$MNT/c2" "$MNT/c4" || die "clone of a clone"

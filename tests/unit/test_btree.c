@@ -281,15 +281,15 @@ static void change_clones(bool large)
 	struct engine e;
 	struct pair *pairs[3];
 	uint64_t seed = engine_seed(), all;
-	bool shared;
+	uint32_t parents;
 
 	engine_open(&e, 32, 2);
 	all = space_free(&e);
 	for (unsigned i = 0; i < 3; i++)
 		pairs[i] = pair_new(&type_embed);
 	make_clone(&e, pairs[0], pairs[1], 2500, large ? 900 : 16, &seed);
-	ok(um_tree_shared((struct um_src){e.pool, NULL}, &pairs[0]->tree, 77, &shared));
-	assert_true(shared);
+	ok(um_tree_parents((struct um_src){e.pool, NULL}, &pairs[0]->tree, 77, &parents));
+	assert_int_equal(parents, 2);
 	check_all(&e, pairs, 2);
 	for (unsigned round = 0; round < 150; round++) {
 		random_txn(&e, pairs[rnd_below(&seed, 2)], &mix, &seed);
@@ -596,6 +596,7 @@ static void exercise(struct engine *e, struct pair *p, uint64_t *seed)
 	uint8_t val[64] = {0};
 	uint64_t n = 0;
 	bool flag = false;
+	uint32_t parents;
 
 	(void)um_tree_walk(src, &p->tree, 0, UINT64_MAX, count_visits, &n);
 	assert_true(n <= 1000000);
@@ -607,7 +608,7 @@ static void exercise(struct engine *e, struct pair *p, uint64_t *seed)
 
 		(void)um_tree_find(src, &tree, key, UM_SEEK_LE, NULL, val, sizeof(val), NULL);
 		(void)um_tree_find(src, &tree, key, UM_SEEK_GE, NULL, val, sizeof(val), NULL);
-		(void)um_tree_shared(src, &tree, key, &flag);
+		(void)um_tree_parents(src, &tree, key, &parents);
 		memset(val, 0, sizeof(val));
 		for (unsigned j = 0; j < 4; j++) {
 			int err = 0;
