@@ -37,7 +37,12 @@ bool um_read_raw(struct um_check *c, um_lba_t lba, void *block)
 void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 {
 	struct um_pool *pool = c->pool;
-	int ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);
+	int ret;
+
+	/* After an error of our own (no memory) it would be what the rest of a half-made pass came to. */
+	if (c->err)
+		return;
+	ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);
 
 	/* The mapping of an indirect pool shows the file where it has no private page. */
 	if (!ret && !pool->direct && pool->ops->giveback)

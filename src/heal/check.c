@@ -17,7 +17,7 @@
 
 bool um_problem(struct um_check *c, const char *code, enum um_cure cure, const char *fmt, ...)
 {
-	bool now = c->fix && (cure == UM_CURE_SAFE || c->mode == UMBRA_CHECK_REPAIR);
+	bool now = c->fix && !c->err && (cure == UM_CURE_SAFE || c->mode == UMBRA_CHECK_REPAIR);
 	char text[512];
 	va_list args;
 

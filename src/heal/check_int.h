@@ -169,7 +169,7 @@ __attribute__((format(printf, 4, 5))) bool um_problem(
 /* May REPAIR's kind of repair be written in this pass? */
 static inline bool um_may_fix(const struct um_check *c)
 {
-	return c->fix && c->mode == UMBRA_CHECK_REPAIR;
+	return c->fix && !c->err && c->mode == UMBRA_CHECK_REPAIR;
 }
 /* Room for one more of size bytes in an array; -ENOMEM in c->err. */
 bool um_grow(struct um_check *c, void *array, size_t n, size_t *cap, size_t size);

@@ -37,6 +37,11 @@
 /* Ends the program: something is wrong with the machine itself. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void *xalloc(size_t size);
+/* Where memory of our own comes from. */
+extern struct crash_memory {
+	void *(*calloc)(size_t n, size_t size);
+	void *(*realloc)(void *at, size_t size);
+} crash_memory;
 /* The same text, for ever. */
 const char *intern(const char *text);
 /* Makes room for n + 1 elements of an array. */
@@ -132,7 +137,7 @@ void trace_compare(struct trace *trace, const uint8_t *base);
 extern struct trace *live_trace;
 extern uint8_t *live_base;
 /* The clock that the engine sees: goes on by a fixed step with each look. */
-extern uint64_t fake_nsec;
+extern uint64_t fake_nsec, fake_step;
 
 /* ---- stores in flight, and the states they allow (flight.c) ------------------------------------------- */
 

@@ -10,7 +10,7 @@
 
 struct trace *live_trace;
 uint8_t *live_base;
-uint64_t fake_nsec;
+uint64_t fake_nsec, fake_step = 1000003; /* all bytes of a time change now and then */
 
 static bool is_live(const void *at)
 {
@@ -76,7 +76,7 @@ void pmem_drain(void)
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
 	(void)id;
-	fake_nsec += 1000003; /* all bytes of a time change now and then */
+	fake_nsec += fake_step;
 	ts->tv_sec = (time_t)(1700000000 + fake_nsec / 1000000000);
 	ts->tv_nsec = (long)(fake_nsec % 1000000000);
 	return 0;

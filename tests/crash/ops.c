@@ -301,7 +301,8 @@ const unsigned crash_nconfigs = sizeof(crash_configs) / sizeof(crash_configs[0])
 
 int config_mount(const struct config *config, struct image *img, struct umbra_fs **out)
 {
-	struct umbra_options opt = {.data = config->data, .atime = UMBRA_NOATIME};
+	struct umbra_options opt = {
+		.data = config->data, .atime = UMBRA_NOATIME, .shadow_mem = 64 << 10};
 
 	um_reaper_manual = true;
 	return umbra_open_image(img->base, POOL_SIZE, &opt, out);

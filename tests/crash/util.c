@@ -18,9 +18,11 @@ void die(const char *fmt, ...)
 	_exit(2);
 }
 
+struct crash_memory crash_memory = {calloc, realloc};
+
 void *xalloc(size_t size)
 {
-	void *at = calloc(1, size ? size : 1);
+	void *at = crash_memory.calloc(1, size ? size : 1);
 
 	if (!at)
 		die("no memory for %zu bytes", size);
@@ -35,7 +37,7 @@ void grow(void *array, size_t n, size_t *cap, size_t size)
 		return;
 	while (n >= *cap)
 		*cap = *cap ? 2 * *cap : 64;
-	*at = realloc(*at, *cap * size);
+	*at = crash_memory.realloc(*at, *cap * size);
 	if (!*at)
 		die("no memory for %zu elements", *cap);
 }

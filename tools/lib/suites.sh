@@ -92,7 +92,7 @@ um_names_of_kind() {
 		;;
 	*)
 		um_unit_names "$kind" | sed "s,^,$kind/,"
-		[ "$kind" = asan ] && printf '%s\n' crash/asan "${UM_FUZZERS[@]/#/fuzz/}"
+		[ "$kind" = asan ] && printf '%s\n' crash/asan faults/file faults/dax "${UM_FUZZERS[@]/#/fuzz/}"
 		;;
 	esac
 	[ "$kind" = "$MOUNTED_BUILD" ] && um_mounted_tests | cut -d' ' -f1
@@ -182,6 +182,22 @@ um_suite_crash_asan() {
 	um_skip_unbuilt asan crash/asan ||
 		um_run crash/asan 300 setarch "$(uname -m)" -R \
 			"$CHECK_DIR/asan/tests/crash/crash" --budget 30 --seed "$SEED"
+}
+
+# Allocations and system calls of the engine fail, one in each run; with files as files, then as memory.
+um_suite_faults() {
+	local budget=15 every=() exe=$CHECK_DIR/asan/tests/faults/faults
+	if [ "$LONG" = 1 ]; then
+		budget=1800
+		every=(--every)
+	fi
+	um_sanitizer_env
+	um_skip_unbuilt asan faults/file ||
+		um_run faults/file $((budget * 2 + 120)) setarch "$(uname -m)" -R \
+			"$exe" --budget "$budget" --seed "$SEED" "${every[@]}"
+	um_skip_unbuilt asan faults/dax ||
+		um_run faults/dax $((budget * 2 + 120)) env PMEM_IS_PMEM_FORCE=1 setarch "$(uname -m)" -R \
+			"$exe" --budget "$budget" --seed "$SEED" "${every[@]}"
 }
 
 # Each fuzzer for a while, beginning with its corpus.
