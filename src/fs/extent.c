@@ -347,6 +347,26 @@ int um_extents_cut_at(struct um_txn *txn, struct um_tree *tree, uint64_t at)
 	return extent_cut(txn, tree, &e, at, at);
 }
 
+/*
+ * The last record that meets [first, end), and which part of it does; -ENOENT: none. Who goes through a range
+ * from its end lowers `end` to that part with each turn, and so comes to an end on any tree.
+ */
+static int last_part(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t end,
+	struct extent *out, uint64_t *out_from, uint64_t *out_to)
+{
+	int err = extent_find(src, tree, end - 1, UM_SEEK_LE, out);
+
+	if (err)
+		return err;
+	if (out->key > end - 1)
+		return unsound(tree, out->key, "out of order");
+	if (out->key + out->len <= first)
+		return -ENOENT;
+	*out_from = out->key > first ? out->key : first;
+	*out_to = out->key + out->len < end ? out->key + out->len : end;
+	return 0;
+}
+
 int um_extents_punch(
 	struct um_txn *txn, struct um_tree *tree, uint64_t first, uint64_t n, uint64_t *blocks)
 {
@@ -355,21 +375,12 @@ int um_extents_punch(
 	struct extent e;
 	int err;
 
-	/* From the end, so that each turn lowers `end`: it comes to an end on any tree. */
 	while (end > first) {
 		uint64_t from, to;
 
-		err = extent_find(src, tree, end - 1, UM_SEEK_LE, &e);
-		if (err == -ENOENT)
-			return 0;
+		err = last_part(src, tree, first, end, &e, &from, &to);
 		if (err)
-			return err;
-		if (e.key > end - 1)
-			return unsound(tree, e.key, "out of order");
-		if (e.key + e.len <= first)
-			return 0;
-		from = e.key > first ? e.key : first;
-		to = e.key + e.len < end ? e.key + e.len : end;
+			return err == -ENOENT ? 0 : err;
 		err = extent_cut(txn, tree, &e, from, to);
 		if (err)
 			return err;
@@ -453,17 +464,9 @@ int um_extents_mark(
 	while (end > first) {
 		uint64_t from, to;
 
-		err = extent_find(src, tree, end - 1, UM_SEEK_LE, &e);
-		if (err == -ENOENT)
-			return 0;
+		err = last_part(src, tree, first, end, &e, &from, &to);
 		if (err)
-			return err;
-		if (e.key > end - 1)
-			return unsound(tree, e.key, "out of order");
-		if (e.key + e.len <= first)
-			return 0;
-		from = e.key > first ? e.key : first;
-		to = e.key + e.len < end ? e.key + e.len : end;
+			return err == -ENOENT ? 0 : err;
 		if (e.unwritten != unwritten) {
 			err = extent_cut(txn, tree, &e, from, to);
 			if (!err)

@@ -277,6 +277,7 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 	const struct um_ioc_clone *want)
 {
 	struct job *job = malloc(sizeof(*job));
+	bool closed;
 
 	if (!job) {
 		umbra_forget(door->m->fs, src, 1);
@@ -289,10 +290,15 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 	for (unsigned i = 0; i < EARLY; i++)
 		if (door->early[i] == job->unique)
 			atomic_store_explicit(&job->stop, true, memory_order_relaxed);
-	*door->last = job;
-	door->last = &job->next;
-	pthread_cond_signal(&door->more);
+	closed = door->closing;
+	if (!closed) {
+		*door->last = job;
+		door->last = &job->next;
+		pthread_cond_signal(&door->more);
+	}
 	pthread_mutex_unlock(&door->lock);
+	if (closed)
+		job_end(door->m, job, -EIO);
 }
 
 int um_door_open(struct um_mount *m, struct um_door **out)
@@ -319,12 +325,10 @@ int um_door_open(struct um_mount *m, struct um_door **out)
 	return 0;
 }
 
-void um_door_close(struct um_door *door)
+void um_door_stop(struct um_door *door)
 {
 	struct job *job;
 
-	if (!door)
-		return;
 	pthread_mutex_lock(&door->lock);
 	door->closing = true;
 	jobs_stop(door->running, 0);
@@ -332,10 +336,18 @@ void um_door_close(struct um_door *door)
 	pthread_mutex_unlock(&door->lock);
 	for (unsigned i = 0; i < door->nthreads; i++)
 		pthread_join(door->threads[i], NULL);
-	while ((job = door->first)) {
+	door->nthreads = 0;
+	while ((job = door->first)) { /* nobody adds to it any more */
 		door->first = job->next;
 		job_end(door->m, job, -EIO);
 	}
+}
+
+void um_door_close(struct um_door *door)
+{
+	if (!door)
+		return;
+	um_door_stop(door);
 	tokens_drop(door);
 	pthread_mutex_destroy(&door->lock);
 	pthread_cond_destroy(&door->more);

@@ -10,14 +10,19 @@
 #include "fuse/session.h"
 
 int um_door_open(struct um_mount *m, struct um_door **out);
-/* Answers what still waits with -EIO, drops all tokens. NULL is nothing. */
+/*
+ * Ends what is under way and answers what still waits, and what comes later, with -EIO. Its threads wait for pages
+ * that workers bring: workers must be there until this returns.
+ */
+void um_door_stop(struct um_door *door);
+/* No worker is left. NULL is nothing. */
 void um_door_close(struct um_door *door);
 
 /* A token good for ino's content, once, for 60 s. */
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out);
-/* Uses a token up. The inode it named comes with a lookup reference. -EACCES: not (or no longer) good. */
 /* Drops tokens nobody came for in time. */
 void um_door_sweep(struct um_door *door);
+/* Uses a token up. The inode it named comes with a lookup reference. -EACCES: not (or no longer) good. */
 int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_ino);
 /*
  * Clones between inodes in a thread of the door's, which answers req. Takes over the caller's lookup

@@ -423,6 +423,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 			ready(arg);
 		um_views_guarded(m->views);
 		serve_until_end(m, signals);
+		um_door_stop(m->door);
 	}
 	stop_workers(m);
 	close(signals);

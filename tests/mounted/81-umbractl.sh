@@ -3,7 +3,7 @@
 # umbractl info, stat, clone, clone -r, dedupe, map, du through a mount.
 # backends: dax
 # long-backends: dax file loop
-# seconds: 120 600
+# seconds: 240 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
@@ -166,6 +166,64 @@ expect "status after SIGTERM" 143 $?
 expect "nothing is left" "" "$(find "$MNT" -maxdepth 1 -name '*big2*')"
 sleep 0.5
 [ $(($(used) - before)) -lt 1000000 ] || die "an undone clone takes space"
+say "clone -r killed at random moments is undone, at once or by the next"
+RANDOM=$SEED
+for ((i = 0; i < $(long 6 100); i++)); do
+	"$UMBRACTL" clone -r "$MNT/big" "$MNT/big2" 2>/dev/null &
+	pid=$!
+	sleep "0.$(printf %03d $((RANDOM % 400)))"
+	# Every other time what would undo it is killed, too.
+	[ $((i % 2)) = 0 ] || kill -9 $(pgrep -P $pid) 2>/dev/null
+	kill -9 $pid 2>/dev/null
+	wait $pid 2>/dev/null
+	if [ $((i % 2)) = 0 ]; then
+		for ((n = 0; n < 1000; n++)); do
+			[ -e "$MNT/.big2.partial-$pid" ] || break
+			sleep 0.02
+		done
+		[ ! -e "$MNT/.big2.partial-$pid" ] || die "a killed clone is not undone"
+	fi
+	[ ! -e "$MNT/big2" ] || rm -r "$MNT/big2"
+done
+"$UMBRACTL" clone -r "$MNT/big" "$MNT/big2" 2>"$T/err" || die "clone -r after killed ones: $(cat "$T/err")"
+expect "nothing is left of them" "" "$(find "$MNT" -maxdepth 1 -name '.big2*')"
+"$PYTHON" "$LIB/treecmp.py" "$MNT/big" "$MNT/big2" || die "the clone made after killed ones differs"
+
+say "a directory that is being filled is no left-over"
+mkdir "$MNT/.big3.partial-1"
+"$PYTHON" -c 'import fcntl, os, sys, time
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+time.sleep(60)' "$MNT/.big3.partial-1" &
+pid=$!
+for ((n = 0; n < 500; n++)); do
+	flock -n "$MNT/.big3.partial-1" true || break
+	sleep 0.02
+done
+"$UMBRACTL" clone -r "$MNT/tree" "$MNT/big3" || die "clone -r"
+[ -d "$MNT/.big3.partial-1" ] || die "another's directory was removed"
+kill $pid
+wait $pid 2>/dev/null
+rm -r "$MNT/big3" "$MNT/big2" "$MNT/.big3.partial-1"
+
+say "a terminal sees progress"
+if command -v script >/dev/null; then
+	script -qec "$UMBRACTL clone -r $MNT/big $MNT/big2" "$T/typescript" >/dev/null </dev/null || die "clone -r on a terminal"
+	grep -q '[0-9] entries, [0-9]* files, ' "$T/typescript" || die "no progress: $(cat "$T/typescript")"
+	rm -r "$MNT/big2"
+fi
+
+say "a clone of a file is whole or absent"
+truncate -s 1G "$MNT/sparse"
+"$PYTHON" -c 'import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+for i in range(20000):
+    os.pwrite(fd, b"x", i * 16384)' "$MNT/sparse"
+for ((i = 0; i < $(long 10 100); i++)); do
+	timeout -s KILL "0.$(printf %03d $((RANDOM % 20 + 1)))" "$UMBRACTL" clone "$MNT/sparse" "$MNT/sparse2" 2>/dev/null
+	[ ! -e "$MNT/sparse2" ] || cmp "$MNT/sparse" "$MNT/sparse2" || die "a killed clone has part of it"
+	rm -f "$MNT/sparse2"
+done
+
 setpriv --reuid 65534 --regid 65534 --clear-groups true 2>/dev/null && {
 	mkdir -m 777 "$MNT/user"
 	refuses "not permitted\|denied" setpriv --reuid 65534 --regid 65534 --clear-groups \

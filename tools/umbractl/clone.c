@@ -91,6 +91,21 @@ static int clone_content(const char *src_path, int src, const char *dst_path, in
 	return err;
 }
 
+/* Gives the nameless file its name. */
+static int name_file(int fd, int dir, const char *name)
+{
+	char path[64];
+
+	if (!linkat(fd, "", dir, name, AT_EMPTY_PATH))
+		return 0;
+	if (errno != ENOENT && errno != EPERM)
+		return -errno;
+	/* Not permitted that way to everybody, and to nobody before Linux 6.10. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	return linkat(AT_FDCWD, path, dir, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
+}
+
+/* The destination has no name until it is complete: it is there, whole, or not, whatever interrupts. */
 static int clone_file(const char *src_path, const char *dst_path)
 {
 	int src, dst = -1, dir, err = -1;
@@ -106,20 +121,28 @@ static int clone_file(const char *src_path, const char *dst_path)
 			dir == -EINVAL ? ": not a file name" : "");
 		goto out;
 	}
-	dst = openat(
-		dir, name, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, st.st_mode & 0777);
+	if (!faccessat(dir, name, F_OK, AT_SYMLINK_NOFOLLOW))
+		err = -EEXIST;
+	else
+		dst = openat(dir, ".", O_RDWR | O_TMPFILE | O_CLOEXEC, st.st_mode & 0777);
 	if (dst < 0) {
-		um_err(errno, "%s", dst_path);
+		if (err != -EEXIST)
+			err = -errno;
+		if (err == -EOPNOTSUPP)
+			um_err(0, "%s: not on a mounted umbrafs", dst_path);
+		else
+			um_err(err, "%s", dst_path);
 		goto out;
 	}
 	err = clone_content(src_path, src, dst_path, dst);
-	if (!err && um_clone_signal)
-		err = -EINTR;
-	if (err && unlinkat(dir, name, 0) < 0)
-		um_err(errno, "%s: cannot remove what was begun", dst_path);
+	if (err)
+		goto out;
+	err = um_clone_signal ? -EINTR : name_file(dst, dir, name);
+	if (err && err != -EINTR)
+		um_err(err, "%s", dst_path);
 out:
-	if (dst >= 0 && close(dst) < 0 && !err)
-		um_err(err = -errno, "%s", dst_path);
+	if (dst >= 0)
+		close(dst);
 	if (dir >= 0)
 		close(dir);
 	close(src);

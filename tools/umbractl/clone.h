@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <sys/stat.h>
+#include <sys/types.h>
 
 /* SIGINT, SIGTERM or SIGHUP has arrived; its number. */
 extern volatile int um_clone_signal;
@@ -14,6 +15,27 @@ int um_open_parent(const char *path, const char **out_name);
 
 /* Clones the tree at src into the new directory dst. The exit code; messages are printed. */
 int um_clone_tree(const char *src, const char *dst, bool progress);
+
+/* ---- clone_undo.c --------------------------------------------------------------------------------- */
+
+/* Of the directory that becomes NAME, before the number of the process. */
+#define UM_PARTIAL_NAME ".%.200s.partial-"
+
+struct um_undo {
+	pid_t pid;
+	int fd;
+};
+
+/* From now on tmp in parent is removed should this process be killed. 0 or -errno. */
+int um_undo_begin(struct um_undo *undo, int parent, const char *tmp);
+/* It is not any more. */
+void um_undo_end(struct um_undo *undo);
+/* Makes the directory tmp, opened and locked: so it is no left-over. -errno. */
+int um_partial_make(int parent, const char *tmp);
+/* Removes what interrupted clones to this name have left in parent. */
+void um_partial_sweep(int parent, const char *name);
+
+/* ---- clone_meta.c ---------------------------------------------------------------------------------- */
 
 /*
  * Copies owner, extended attributes with ACLs, mode and times. The object is given as

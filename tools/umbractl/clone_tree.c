@@ -336,19 +336,15 @@ static int check_place(const struct tree *t, int src, int parent)
 	return err;
 }
 
-/* Makes the temporary directory beside the destination; its name goes to tmp. */
-static int make_root(struct tree *t, int parent, const char *name, char tmp[256])
+/* Makes the temporary directory beside the destination. */
+static int make_root(struct tree *t, int parent, const char *tmp)
 {
-	int err;
+	int err = 0;
 
-	snprintf(tmp, 256, ".%.200s.partial-%ld", name, (long)getpid());
-	if (mkdirat(parent, tmp, 0700) < 0)
-		return -errno;
-	t->root = openat(parent, tmp, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	t->root = um_partial_make(parent, tmp);
 	if (t->root < 0)
-		err = -errno;
-	else
-		err = um_drop_inherited_acls(t->root);
+		return t->root;
+	err = um_drop_inherited_acls(t->root);
 	/* Neither shall the group be inherited further. */
 	if (!err && fchmod(t->root, 0700) < 0)
 		err = -errno;
@@ -362,17 +358,12 @@ static int make_root(struct tree *t, int parent, const char *name, char tmp[256]
 	return err;
 }
 
-static int build(struct tree *t, int src, int parent, const char *name)
+static int fill_root(struct tree *t, int src, int parent, const char *name, const char *tmp)
 {
 	static const struct um_walk_ops ops = {clone_entry, NULL, clone_leave};
-	char tmp[256];
 	int err;
 
-	if (!faccessat(parent, name, F_OK, AT_SYMLINK_NOFOLLOW)) {
-		um_err(EEXIST, "%s", t->dst_path);
-		return -EEXIST;
-	}
-	err = make_root(t, parent, name, tmp);
+	err = make_root(t, parent, tmp);
 	if (err) {
 		um_err(err, "%s", t->dst_path);
 		return err;
@@ -393,6 +384,28 @@ static int build(struct tree *t, int src, int parent, const char *name)
 		if (undo)
 			um_err(undo, "cannot remove all of %s beside %s", tmp, t->dst_path);
 	}
+	return err;
+}
+
+static int build(struct tree *t, int src, int parent, const char *name)
+{
+	struct um_undo undo;
+	char tmp[256];
+	int err;
+
+	if (!faccessat(parent, name, F_OK, AT_SYMLINK_NOFOLLOW)) {
+		um_err(EEXIST, "%s", t->dst_path);
+		return -EEXIST;
+	}
+	um_partial_sweep(parent, name);
+	snprintf(tmp, sizeof(tmp), UM_PARTIAL_NAME "%ld", name, (long)getpid());
+	err = um_undo_begin(&undo, parent, tmp);
+	if (err) {
+		um_err(err, "%s", t->dst_path);
+		return err;
+	}
+	err = fill_root(t, src, parent, name, tmp);
+	um_undo_end(&undo);
 	return err;
 }
 

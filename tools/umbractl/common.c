@@ -3,6 +3,7 @@
 #include "umbractl.h"
 
 #include <errno.h>
+#include <getopt.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -156,4 +157,32 @@ void um_json_table(struct json_object *obj, bool plain)
 		else
 			printf("%s\n", text);
 	}
+}
+
+bool um_show_arguments(int argc, char **argv, struct um_show *out)
+{
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
+	int opt;
+
+	*out = (struct um_show){0};
+	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
+		if (opt == 'j')
+			out->json = true;
+		else if (opt == 'b')
+			out->plain = true;
+		else
+			return false;
+	}
+	out->path = argv[optind];
+	return argc - optind == 1;
+}
+
+int um_show(const struct um_show *show, struct json_object *obj)
+{
+	if (show->json)
+		return um_json_print(obj);
+	um_json_table(obj, show->plain);
+	json_object_put(obj);
+	return um_finish_output(UM_EXIT_OK);
 }

@@ -37,8 +37,9 @@ struct um_call {
 	bool killable; /* see um_filter_install */
 	uint64_t id;
 	pid_t tid;
-	int pidfd; /* of the task, -1 until um_task_open */
-	int nr;    /* of the system call; SYS_ioctl or, with --as-xfs, SYS_statfs, SYS_fstatfs */
+	int pidfd;      /* of the task, -1 until um_task_open */
+	pid_t proc_tid; /* the task's number in the mounted /proc, 0: not shown there */
+	int nr; /* of the system call; SYS_ioctl or, with --as-xfs, SYS_statfs, SYS_fstatfs */
 	uint64_t arg0, arg1; /* as they are, for the latter */
 	unsigned int cmd;
 	int fd; /* the task's descriptor */
@@ -78,9 +79,9 @@ int um_relay(int argc, char **argv, um_become_fn *become, void *arg);
 
 /* Whether the task still waits for this answer; false also after it was killed. */
 bool um_task_waits(const struct um_call *call);
-/* Opens the pidfd. */
+/* Opens the pidfd and finds the task in /proc. */
 int um_task_open(struct um_call *call);
-/* A duplicate of the task's descriptor fd, or -errno. */
+/* A duplicate of the task's descriptor fd, or -errno: -ESRCH when the task no longer waits. */
 int um_task_getfd(const struct um_call *call, int fd);
 /* All of len bytes, or -EFAULT. */
 int um_task_read(const struct um_call *call, uint64_t addr, void *buf, size_t len);
@@ -102,6 +103,11 @@ struct um_task_cred {
 int um_task_cred(const struct um_call *call, struct um_task_cred *out);
 void um_task_cred_free(struct um_task_cred *cred);
 bool um_task_cap(const struct um_task_cred *cred, int cap);
+/*
+ * Calls fn while this thread has the task's filesystem identity and no more than its rights to override permissions.
+ * Its result, or -EPERM when that cannot be.
+ */
+int um_task_as(const struct um_task_cred *cred, int (*fn)(void *arg), void *arg);
 /* Whether that task could open fd's file for writing, as the kernel sees it (mode, ACL, flags). */
 bool um_task_may_write(const struct um_task_cred *cred, int fd);
 

@@ -43,24 +43,66 @@ static int read_path(const struct um_call *call, uint64_t addr, char path[4096])
 	return -ENAMETOOLONG;
 }
 
-/* Opens what the path means to the task: below its root or its working directory. */
+struct lookup {
+	const char *path;
+	int root, cwd; /* the task's */
+	int fd;        /* what was found, O_PATH */
+};
+
+/* What the path means to the task: below its root or its working directory. Run as the task. */
+static int look_up(void *arg)
+{
+	struct lookup *l = arg;
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC};
+
+	if (l->path[0] == '/')
+		how.resolve = RESOLVE_IN_ROOT;
+	l->fd = (int)syscall(
+		SYS_openat2, l->path[0] == '/' ? l->root : l->cwd, l->path, &how, sizeof(how));
+	return l->fd < 0 ? -errno : 0;
+}
+
+/* Directories and regular files of FUSE only: opening a device may do something. */
+static int reopen(int fd)
+{
+	struct statfs fs;
+	struct stat st;
+	char path[64];
+	int file;
+
+	if (fstatfs(fd, &fs) < 0 || fs.f_type != FUSE_SUPER_MAGIC || fstat(fd, &st) < 0 ||
+		!(S_ISREG(st.st_mode) || S_ISDIR(st.st_mode)))
+		return -EINVAL;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return file < 0 ? -errno : file;
+}
+
 static int open_path(const struct um_call *call, const char *path)
 {
-	struct open_how how = {.flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC};
+	struct lookup l = {.path = path, .fd = -1};
+	struct um_task_cred cred;
 	char base[64];
-	int dir, fd, err;
+	int fd = -ENOENT;
 
-	snprintf(
-		base, sizeof(base), "/proc/%d/%s", (int)call->tid, path[0] == '/' ? "root" : "cwd");
-	dir = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (dir < 0)
-		return -errno;
-	if (path[0] == '/')
-		how.resolve = RESOLVE_IN_ROOT;
-	fd = (int)syscall(SYS_openat2, dir, path, &how, sizeof(how));
-	err = errno;
-	close(dir);
-	return fd < 0 ? -err : fd;
+	snprintf(base, sizeof(base), "/proc/%d/root", (int)call->proc_tid);
+	l.root = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	snprintf(base, sizeof(base), "/proc/%d/cwd", (int)call->proc_tid);
+	l.cwd = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* The task's identity is asked for last: while it still waits, the two were its own. */
+	if (l.root >= 0 && l.cwd >= 0 && !um_task_cred(call, &cred)) {
+		fd = um_task_as(&cred, look_up, &l);
+		um_task_cred_free(&cred);
+		if (!fd)
+			fd = reopen(l.fd);
+	}
+	if (l.fd >= 0)
+		close(l.fd);
+	if (l.root >= 0)
+		close(l.root);
+	if (l.cwd >= 0)
+		close(l.cwd);
+	return fd;
 }
 
 void um_do_statfs(struct um_call *call)

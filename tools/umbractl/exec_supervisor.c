@@ -100,14 +100,14 @@ static void serve(struct um_call *call)
 			call->pass = true;
 		}
 	}
-	if (call->pidfd >= 0)
-		close(call->pidfd);
 	/* Without WAIT_KILLABLE a signal would make the task start its call over: answer first. */
 	if (call->signal && call->killable)
 		um_task_signal(call);
 	answer(call, val);
 	if (call->signal && !call->killable)
 		um_task_signal(call);
+	if (call->pidfd >= 0)
+		close(call->pidfd);
 }
 
 static struct job *take_job(void)

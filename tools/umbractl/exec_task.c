@@ -33,15 +33,23 @@ bool um_task_waits(const struct um_call *call)
 	return !ioctl(call->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &id);
 }
 
-/* Calls fn for each "Key:\tvalue" line of /proc/TID/status. */
-static int read_status(
-	const struct um_call *call, void (*fn)(void *arg, const char *key, char *val), void *arg)
+/*
+ * The name of one of the task's files in /proc, by the number that the task has there: the /proc that is
+ * mounted may be another pid namespace's, and our number of the task mean somebody else in it.
+ */
+static void proc_path(const struct um_call *call, const char *file, char path[64])
 {
-	char path[64], *line = NULL, *val;
+	snprintf(path, 64, "/proc/%d/%s", (int)call->proc_tid, file);
+}
+
+/* Calls fn for each "Key:\tvalue" line of the file. */
+static int read_pairs(
+	const char *path, void (*fn)(void *arg, const char *key, char *val), void *arg)
+{
+	char *line = NULL, *val;
 	size_t room = 0;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)call->tid);
 	f = fopen(path, "re");
 	if (!f)
 		return -errno;
@@ -63,36 +71,71 @@ static void take_tgid(void *arg, const char *key, char *val)
 		*(pid_t *)arg = (pid_t)strtol(val, NULL, 10);
 }
 
-/* The task's process, or 0. */
-static pid_t task_tgid(const struct um_call *call)
+static void take_pid(void *arg, const char *key, char *val)
 {
+	if (!strcmp(key, "Pid"))
+		*(pid_t *)arg = (pid_t)strtol(val, NULL, 10);
+}
+
+/* What /proc calls the task of a pidfd; 0: it does not show it. */
+static pid_t number_in_proc(int pidfd)
+{
+	char path[64];
+	pid_t pid = 0;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
+	return !read_pairs(path, take_pid, &pid) && pid > 0 ? pid : 0;
+}
+
+/* Linux before 6.9: a pidfd of the process. The thread is known if /proc has the numbers that we have. */
+static int open_process(struct um_call *call)
+{
+	char path[64];
 	pid_t tgid = 0;
 
-	return read_status(call, take_tgid, &tgid) ? 0 : tgid;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)call->tid);
+	(void)read_pairs(path, take_tgid, &tgid);
+	call->pidfd = tgid > 0 ? (int)syscall(__NR_pidfd_open, tgid, 0) : -1;
+	if (call->pidfd < 0)
+		return -ESRCH;
+	call->proc_tid = number_in_proc(call->pidfd) == tgid ? call->tid : 0;
+	return 0;
 }
 
 int um_task_open(struct um_call *call)
 {
+	int err = 0;
+
 	/* The number is that of a thread, which may have a descriptor table of its own. */
 	call->pidfd = (int)syscall(__NR_pidfd_open, call->tid, PIDFD_THREAD);
-	if (call->pidfd < 0 && errno == EINVAL) {
-		pid_t tgid = task_tgid(call); /* Linux < 6.9 */
-
-		call->pidfd = tgid ? (int)syscall(__NR_pidfd_open, tgid, 0) : -1;
-	}
-	if (call->pidfd < 0)
-		return -errno;
+	if (call->pidfd >= 0)
+		call->proc_tid = number_in_proc(call->pidfd);
+	else
+		err = errno == EINVAL ? open_process(call) : -errno;
+	if (err)
+		return err;
 	/* Still waiting now: so the number meant this task when it was looked up. */
 	return um_task_waits(call) ? 0 : -ESRCH;
 }
 
+/*
+ * The pidfd may come to mean another program: when a thread executes one, the first thread of its process ends and
+ * the new program takes over that one's number, perhaps with more rights, and has descriptors of
+ * its own. The first thread's calls end before that; so a call that still waits got its own descriptor.
+ */
 int um_task_getfd(const struct um_call *call, int fd)
 {
 	int got = (int)syscall(__NR_pidfd_getfd, call->pidfd, fd, 0);
 
-	return got < 0 ? -errno : got;
+	if (got < 0)
+		return -errno;
+	if (um_task_waits(call))
+		return got;
+	close(got);
+	return -ESRCH;
 }
 
+/* All of len bytes, or -EFAULT. */
 int um_task_read(const struct um_call *call, uint64_t addr, void *buf, size_t len)
 {
 	struct iovec local = {buf, len}, remote = {(void *)(uintptr_t)addr, len};
@@ -103,35 +146,66 @@ int um_task_read(const struct um_call *call, uint64_t addr, void *buf, size_t le
 	return um_task_waits(call) ? 0 : -ESRCH;
 }
 
+/* Whether the mappings listed allow the task to write all of the range. */
+static bool is_writable(FILE *maps, uint64_t addr, size_t len)
+{
+	uint64_t start, end, at = addr;
+	char *line = NULL, perms[5];
+	size_t room = 0;
+
+	while (at < addr + len && getline(&line, &room, maps) > 0) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s", &start, &end, perms) != 3 ||
+			end <= at)
+			continue;
+		if (start > at || perms[1] != 'w')
+			break;
+		at = end;
+	}
+	free(line);
+	return at >= addr + len;
+}
+
 /*
- * Unlike /proc/TID/mem, process_vm_writev respects the protection of the task's pages. Between the
- * check and the write the task could be killed, and be another's memory only if all process numbers
- * had gone round in that time.
+ * Whoever has opened these two files has got hold of an address space, not of a number that may come to
+ * mean another (see um_task_getfd): a task that still waits after that is the one whose space it is.
+ * Unlike the system call, a write to mem does not respect the protection of the task's pages.
  */
 int um_task_write(const struct um_call *call, uint64_t addr, const void *buf, size_t len)
 {
-	struct iovec local = {(void *)(uintptr_t)buf, len};
-	struct iovec remote = {(void *)(uintptr_t)addr, len};
+	char path[64];
+	int mem, err = 0;
+	FILE *maps;
 
-	if (!um_task_waits(call))
-		return -ESRCH;
-	if (process_vm_writev(call->tid, &local, 1, &remote, 1, 0) != (ssize_t)len)
+	if (addr > UINT64_MAX - len)
 		return -EFAULT;
-	return 0;
+	proc_path(call, "mem", path);
+	mem = open(path, O_WRONLY | O_CLOEXEC);
+	proc_path(call, "maps", path);
+	maps = fopen(path, "re");
+	if (!um_task_waits(call))
+		err = -ESRCH;
+	else if (mem < 0 || !maps || !is_writable(maps, addr, len) ||
+		 pwrite(mem, buf, len, (off_t)addr) != (ssize_t)len)
+		err = -EFAULT;
+	if (mem >= 0)
+		close(mem);
+	if (maps)
+		fclose(maps);
+	return err;
 }
 
 uint64_t um_task_fsize_limit(const struct um_call *call)
 {
 	uint64_t limit = UINT64_MAX;
 	struct rlimit rl;
-	char line[256];
+	char line[256], path[64];
 	FILE *f;
 
 	if (!prlimit(call->tid, RLIMIT_FSIZE, NULL, &rl))
 		return rl.rlim_cur == RLIM_INFINITY ? UINT64_MAX : rl.rlim_cur;
 	/* Not permitted for another user's task; this file is for all. */
-	snprintf(line, sizeof(line), "/proc/%d/limits", (int)call->tid);
-	f = fopen(line, "re");
+	proc_path(call, "limits", path);
+	f = fopen(path, "re");
 	if (!f)
 		return limit;
 	while (fgets(line, sizeof(line), f))
@@ -143,10 +217,8 @@ uint64_t um_task_fsize_limit(const struct um_call *call)
 
 void um_task_signal(const struct um_call *call)
 {
-	pid_t tgid = task_tgid(call);
-
-	if (tgid && um_task_waits(call))
-		(void)syscall(__NR_tgkill, tgid, call->tid, call->signal);
+	/* To the thread, which is what the pidfd is of (before Linux 6.9: to its process). */
+	(void)syscall(__NR_pidfd_send_signal, call->pidfd, call->signal, NULL, 0);
 }
 
 /* ---- credentials ------------------------------------------------------------------------------- */
@@ -198,13 +270,12 @@ static void take_cred(void *arg, const char *key, char *val)
 }
 
 /* Which user namespace: the inode number of its file, 0 if that may not be known. */
-static uint64_t user_ns(const char *task)
+static uint64_t user_ns(const char *path)
 {
-	char path[64], link[64];
+	char link[64];
 	uint64_t ino = 0;
 	ssize_t n;
 
-	snprintf(path, sizeof(path), "/proc/%s/ns/user", task);
 	n = readlink(path, link, sizeof(link) - 1);
 	if (n <= 0)
 		return 0;
@@ -217,20 +288,21 @@ static uint64_t user_ns(const char *task)
 int um_task_cred(const struct um_call *call, struct um_task_cred *out)
 {
 	struct cred_parse p = {.cred = out};
-	char task[16];
+	char path[64];
 	uint64_t ns;
 	int err;
 
 	memset(out, 0, sizeof(*out));
-	err = read_status(call, take_cred, &p);
+	proc_path(call, "status", path);
+	err = read_pairs(path, take_cred, &p);
 	if (!err)
 		err = p.err;
 	if (!err && p.found != 15)
 		err = -EPROTO;
-	snprintf(task, sizeof(task), "%d", (int)call->tid);
-	ns = user_ns(task);
+	proc_path(call, "ns/user", path);
+	ns = user_ns(path);
 	out->initial = ns == INITIAL_USER_NS;
-	if (!ns || ns != user_ns("self"))
+	if (!ns || ns != user_ns("/proc/self/ns/user"))
 		out->caps = 0;
 	if (!err && !um_task_waits(call))
 		err = -ESRCH;
@@ -317,23 +389,22 @@ static bool same_groups(const struct um_task_cred *cred, const struct own_cred *
 	       (!own->ngroups || !memcmp(cred->groups, own->groups, cred->ngroups * sizeof(gid_t)));
 }
 
-bool um_task_may_write(const struct um_task_cred *cred, int fd)
+int um_task_as(const struct um_task_cred *cred, int (*fn)(void *arg), void *arg)
 {
 	struct own_cred own = {
 		.fsuid = (uid_t)setfsuid((uid_t)-1), .fsgid = (gid_t)setfsgid((gid_t)-1)};
-	bool ok = false, own_cred_does;
+	int err = -EPERM;
 
 	own.ngroups = getgroups(0, NULL);
 	if (own.ngroups < 0)
-		return false;
+		return -EPERM;
 	own.groups = calloc((size_t)own.ngroups + 1, sizeof(gid_t));
 	if (!own.groups || getgroups(own.ngroups, own.groups) != own.ngroups)
 		goto out;
 	/* An ordinary user's supervisor cannot change its identity and seldom needs to. */
-	own_cred_does = geteuid() && cred->fsuid == own.fsuid && cred->fsgid == own.fsgid &&
-			same_groups(cred, &own);
-	if (own_cred_does) {
-		ok = !syscall(__NR_faccessat2, fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH);
+	if (geteuid() && cred->fsuid == own.fsuid && cred->fsgid == own.fsgid &&
+		same_groups(cred, &own)) {
+		err = fn(arg);
 	} else {
 		struct __user_cap_header_struct hdr = cap_header();
 		const uint32_t ids = 1u << CAP_SETUID | 1u << CAP_SETGID;
@@ -341,11 +412,23 @@ bool um_task_may_write(const struct um_task_cred *cred, int fd)
 		if (syscall(__NR_capget, &hdr, own.caps) < 0 ||
 			(own.caps[0].effective & ids) != ids)
 			goto out;
-		ok = enter_cred(cred, &own) &&
-		     !syscall(__NR_faccessat2, fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH);
+		if (enter_cred(cred, &own))
+			err = fn(arg);
 		leave_cred(&own);
 	}
 out:
 	free(own.groups);
-	return ok;
+	return err;
+}
+
+static int may_write(void *arg)
+{
+	const int *fd = arg;
+
+	return syscall(__NR_faccessat2, *fd, "", W_OK, AT_EACCESS | AT_EMPTY_PATH) ? -errno : 0;
+}
+
+bool um_task_may_write(const struct um_task_cred *cred, int fd)
+{
+	return !um_task_as(cred, may_write, &fd);
 }

@@ -3,12 +3,9 @@
 #include "umbractl.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "umbra/umbra.h"
 
@@ -65,57 +62,32 @@ static int info_from_pool(const char *path, struct json_object **out)
 static int info_from_mount(const char *path, struct json_object **out)
 {
 	struct stat st;
-	int fd, err;
+	int err = um_path_text(path, 1, out);
 
-	/* Opening a device or a fifo could have effects, and none is a mount. */
-	if (stat(path, &st) < 0)
-		return -errno;
-	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
-		return -ENOTTY;
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-	if (fd < 0)
-		return -errno;
-	err = um_fd_info(fd, NULL);
-	if (!err)
-		err = um_fd_text(fd, 1, out);
-	if (err == -ENOTTY && S_ISDIR(st.st_mode))
-		err = -EMEDIUMTYPE; /* a directory is no pool either */
-	close(fd);
+	/* A directory that is on no mount is no pool either. */
+	if (err == -ENOTTY && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		return -EMEDIUMTYPE;
 	return err;
 }
 
 int um_cmd_info(int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
-	bool json = false, plain = false;
 	struct json_object *obj = NULL;
-	int opt, err;
+	struct um_show show;
+	int err;
 
-	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
-		if (opt == 'j')
-			json = true;
-		else if (opt == 'b')
-			plain = true;
-		else
-			return um_usage();
-	}
-	if (argc - optind != 1)
+	if (!um_show_arguments(argc, argv, &show))
 		return um_usage();
-	err = info_from_mount(argv[optind], &obj);
+	err = info_from_mount(show.path, &obj);
 	if (err == -ENOTTY)
-		err = info_from_pool(argv[optind], &obj);
+		err = info_from_pool(show.path, &obj);
 	if (err == -EMEDIUMTYPE) {
-		um_err(0, "%s: neither a pool nor on a mounted umbrafs", argv[optind]);
+		um_err(0, "%s: neither a pool nor on a mounted umbrafs", show.path);
 		return UM_EXIT_FAIL;
 	}
 	if (err) {
-		um_err(err, "%s", argv[optind]);
+		um_err(err, "%s", show.path);
 		return UM_EXIT_FAIL;
 	}
-	if (json)
-		return um_json_print(obj);
-	um_json_table(obj, plain);
-	json_object_put(obj);
-	return um_finish_output(UM_EXIT_OK);
+	return um_show(&show, obj);
 }

@@ -168,3 +168,23 @@ fail:
 		close(fd);
 	return -1;
 }
+
+int um_path_text(const char *path, uint32_t what, struct json_object **out)
+{
+	struct stat st;
+	int fd, err;
+
+	/* Opening a device or a fifo could have effects, and none is a mount. */
+	if (stat(path, &st) < 0)
+		return -errno;
+	if (!S_ISDIR(st.st_mode) && !S_ISREG(st.st_mode))
+		return -ENOTTY;
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	if (fd < 0)
+		return -errno;
+	err = um_fd_info(fd, NULL);
+	if (!err)
+		err = um_fd_text(fd, what, out);
+	close(fd);
+	return err;
+}

@@ -54,6 +54,14 @@ struct json_object *um_json_text(const char *s);
 int um_json_print(struct json_object *obj);
 /* Prints obj's members as "name  value" lines; those named in bytes or blocks as sizes too. */
 void um_json_table(struct json_object *obj, bool plain);
+/* What info and stat are told: PATH [--json] [--bytes]. */
+struct um_show {
+	const char *path;
+	bool json, plain;
+};
+bool um_show_arguments(int argc, char **argv, struct um_show *out); /* false: show the usage */
+/* Prints obj as asked and frees it; the exit code. */
+int um_show(const struct um_show *show, struct json_object *obj);
 /* Flushes stdout: the exit code that says whether everything was printed. */
 int um_finish_output(int exit_code);
 
@@ -65,6 +73,8 @@ int um_fd_info(int fd, struct um_ioc_info *out);
 int um_open_regular(const char *path, struct stat *st);
 /* Reads a whole text of UM_IOC_TEXT and parses it. -EPROTO: not JSON. */
 int um_fd_text(int fd, uint32_t what, struct json_object **out);
+/* The same of the mount that a file or directory is on. -ENOTTY: it is on none, or is a device, a fifo... */
+int um_path_text(const char *path, uint32_t what, struct json_object **out);
 
 /*
  * One clone or dedupe of [src_off, src_off+len) to dst_off through the daemon, repeated for as long
