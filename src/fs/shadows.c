@@ -19,39 +19,80 @@ void um_note_begin(struct umbra_fs *fs, struct um_note *note, um_ino_t ino)
 }
 
 /*
- * Is a node above file block `block` shared, and up to which block is the answer the same? Kept from one read
- * to the next for as long as nothing is committed: files that share nothing then pay next to nothing.
+ * Whether [first, end) is shared: blocks of a file, by the nodes above them, or of the pool, by their counts. Kept
+ * by a thread from one read to the next for as long as nothing is committed: reads of what nobody shares
+ * then pay next to nothing.
  */
+struct known {
+	uint64_t page, seq, owner, first, end;
+	bool shared;
+};
+#define KNOWN 64u
+#define KNOWN_SPAN 2048u /* file blocks to a slot */
+
+static bool is_known(
+	const struct known *k, const struct umbra_fs *fs, uint64_t seq, uint64_t owner, uint64_t at)
+{
+	return k->page == um_page_id(fs->page) && k->seq == seq && k->owner == owner &&
+	       at >= k->first && at < k->end;
+}
+
+/* Is a node above file block `block` shared, and up to which block is the answer the same? */
 static int path_shared(struct umbra_fs *fs, const struct um_tree *tree, uint64_t block,
 	bool *out_shared, uint64_t *out_end)
 {
-	static _Thread_local struct {
-		const struct um_page *page;
-		um_ino_t ino;
-		uint64_t seq, first, end;
-		bool shared;
-	} last;
+	static _Thread_local struct known paths[KNOWN];
+	struct known *k = &paths[(block / KNOWN_SPAN + tree->owner) % KNOWN];
 	struct um_tree_level level[UM_TREE_LEVELS];
 	uint64_t seq = um_log_committed(fs->log);
+	bool shared = false;
 	unsigned n;
-	int err = 0;
+	int err;
 
-	if (last.page != fs->page || last.ino != tree->owner || last.seq != seq ||
-		block < last.first || block >= last.end) {
+	*out_shared = false;
+	*out_end = UINT64_MAX;
+	if (tree->root.format != UM_ROOT_NODE)
+		return 0;
+	if (!is_known(k, fs, seq, tree->owner, block)) {
 		err = um_tree_trace(um_fs_src(fs), tree, block, level, &n);
 		if (err)
 			return err;
-		last.page = fs->page;
-		last.ino = tree->owner;
-		last.seq = seq;
-		last.first = block;
-		last.end = n ? level[n - 1].end : UINT64_MAX;
-		last.shared = false;
 		for (unsigned i = 0; i < n; i++)
-			last.shared |= level[i].parents > 1;
+			shared |= level[i].parents > 1;
+		*k = (struct known){um_page_id(fs->page), seq, tree->owner, block,
+			n ? level[n - 1].end : UINT64_MAX, shared};
 	}
-	*out_shared = last.shared;
-	*out_end = last.end;
+	*out_shared = k->shared;
+	*out_end = k->end;
+	return 0;
+}
+
+/* Has the block several owners, and how many of the n from there on (1..n) are like it? */
+static int block_shared(
+	struct umbra_fs *fs, um_lba_t lba, uint32_t n, bool *out_shared, uint32_t *out_same)
+{
+	static _Thread_local struct known chunks[KNOWN];
+	uint64_t seq = um_log_committed(fs->log), chunk = um_chunk_of(lba);
+	struct known *k = &chunks[chunk % KNOWN];
+	uint32_t count, same;
+	int err;
+
+	if (!is_known(k, fs, seq, chunk, lba)) {
+		*k = (struct known){um_page_id(fs->page), seq, chunk, chunk * UM_CHUNK_BLOCKS,
+			(chunk + 1) * UM_CHUNK_BLOCKS, false};
+		if (!um_ref_uniform(um_fs_src(fs), lba, &count)) {
+			err = um_ref_count(um_fs_src(fs), lba, n, &count, &same);
+			if (err || !same) {
+				k->end = 0;
+				return err ? err : -EUCLEAN;
+			}
+			k->first = lba;
+			k->end = lba + same;
+		}
+		k->shared = count > 1;
+	}
+	*out_shared = k->shared;
+	*out_same = k->end - lba < n ? (uint32_t)(k->end - lba) : n;
 	return 0;
 }
 
@@ -68,7 +109,7 @@ static int note_run(struct umbra_fs *fs, struct um_note *note, const struct um_t
 	while (at < end && note->n < UM_NOTE_MAX) {
 		um_lba_t lba = run->lba + (at - run->block);
 		uint64_t stop;
-		uint32_t count, same;
+		uint32_t same;
 		bool shared;
 		int err = path_shared(fs, tree, at, &shared, &stop);
 
@@ -77,13 +118,10 @@ static int note_run(struct umbra_fs *fs, struct um_note *note, const struct um_t
 		if (stop > end)
 			stop = end;
 		if (!shared) {
-			err = um_ref_count(
-				um_fs_src(fs), lba, (uint32_t)(stop - at), &count, &same);
-			if (err || !same)
+			err = block_shared(fs, lba, (uint32_t)(stop - at), &shared, &same);
+			if (err)
 				return err;
-			shared = count > 1;
-			if (same < stop - at)
-				stop = at + same;
+			stop = at + same;
 		}
 		if (shared)
 			note_add(note, at, lba, stop - at);

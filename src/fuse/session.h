@@ -45,7 +45,7 @@ struct um_mount {
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	pthread_t *workers;
-	unsigned nworkers;
+	atomic_uint nworkers;
 	int ended; /* eventfd: a worker saw the end of the session */
 };
 

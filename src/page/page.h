@@ -45,6 +45,8 @@ int um_page_open(uint64_t mem_bytes, struct um_page **out);
 void um_page_close(struct um_page *page);
 /* Can there be shadows at all? */
 bool um_page_on(const struct um_page *page);
+/* Of no other that this process ever opened. */
+uint64_t um_page_id(const struct um_page *page);
 
 struct um_page_stats {
 	uint64_t shadows, masters;

@@ -344,6 +344,9 @@ uint64_t um_shadow_toss(struct um_page *p, um_ino_t ino, uint64_t first, uint64_
 		*nlist = 0;
 	if (!p || !p->cap || !n || ino >= UM_PAGE_INO_MAX)
 		return 0;
+	/* Atomic operations wait for what was begun before them: this is under way by then. */
+	prefetch(&p->shadow[um_shadow_bucket(p, ino, first / UM_PAGE_WINDOW)]);
+	prefetch(&p->ino[um_ino_bucket(p, ino)]);
 	atomic_fetch_add(&um_ino_stripe(p, ino)->seq, 1);
 	if (!atomic_load(&p->count))
 		return 0;

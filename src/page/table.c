@@ -128,6 +128,11 @@ bool um_page_on(const struct um_page *p)
 	return p && p->cap;
 }
 
+uint64_t um_page_id(const struct um_page *p)
+{
+	return p->seed;
+}
+
 void um_page_stats(const struct um_page *p, struct um_page_stats *out)
 {
 	memset(out, 0, sizeof(*out));
@@ -289,8 +294,10 @@ bool um_page_link(struct um_page *p, uint32_t id, const struct um_shadow *s, con
 static void prefetch_for_unlink(const struct um_page *p, uint32_t id)
 {
 	const struct um_links *l = &p->links[id];
+	uint32_t mbucket = um_master_bucket(p, um_page_lba(p, id));
 
-	__builtin_prefetch(&p->master[um_master_bucket(p, um_page_lba(p, id))], 1);
+	__builtin_prefetch(&p->master[mbucket], 1);
+	__builtin_prefetch(um_stripe_of(p->mstripe, mbucket), 1);
 	__builtin_prefetch(&p->ino[um_ino_bucket(p, um_page_ino(p, id))], 1);
 	__builtin_prefetch(&p->links[UM_NODE_ID(um_head(&l->mprev))], 1);
 	__builtin_prefetch(&p->links[UM_NODE_ID(um_head(&l->mnext))], 1);

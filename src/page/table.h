@@ -23,7 +23,7 @@
 
 #define UM_NODE_SAME (1u << 31) /* in mprev, mnext: that neighbour has the same master */
 #define UM_NODE_ID(link) ((link) & ~UM_NODE_SAME)
-#define UM_STRIPES 1024u
+#define UM_STRIPES 256u /* all three kinds fit the processor's nearer caches */
 
 /* What a node is: ino 48 | lba high 16, lba low 32 | next in the shadow chain 32, window and flags. */
 struct um_ident {

@@ -434,6 +434,17 @@ static int count_piece(
 	return 0;
 }
 
+bool um_ref_uniform(struct um_src src, um_lba_t lba, uint32_t *out_count)
+{
+	struct piece p;
+	uint64_t word;
+
+	if (next_piece(src.pool, lba, 1, &p) || read_word(src, p.chunk, &word))
+		return false;
+	*out_count = UM_WORD_COUNT(word);
+	return UM_WORD_STATE(word) == UM_CHUNK_UNIFORM;
+}
+
 int um_ref_count(
 	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run)
 {

@@ -59,6 +59,8 @@ int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n);
 int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n);
 /* -1 for each; those that reach 0 are noted as freed. *out_freed (or NULL): how many did. */
 int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t *out_freed);
+/* Have all blocks of the block's chunk the same count? Which? Cheap: no counts are looked at. */
+bool um_ref_uniform(struct um_src src, um_lba_t lba, uint32_t *out_count);
 /* Count of one block, and over how many of the following n blocks (1..n) it stays the same. */
 int um_ref_count(
 	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run);

@@ -39,6 +39,7 @@ cd /
 run git clone "$MNT/origin" "$MNT/clone"
 run git clone --no-local "$MNT/origin" "$MNT/far"
 run git -C "$MNT/clone" fsck --full --strict
+no_etxtbsy
 pool_kill_check_mount
 run git -C "$MNT/origin" fsck --full
 run git -C "$MNT/far" fsck --full
@@ -49,4 +50,5 @@ run git -C "$MNT/clone" checkout -q -b other HEAD~5
 run git -C "$MNT/clone" worktree add -q "$MNT/tree" main
 [ -z "$(git -C "$MNT/tree" status --porcelain)" ] || die "a fresh worktree is not clean"
 say "$(git -C "$MNT/origin" rev-list --count HEAD) commits, $(git -C "$MNT/origin" ls-files | wc -l) files"
+no_etxtbsy
 pool_finish

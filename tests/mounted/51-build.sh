@@ -29,6 +29,8 @@ if [ "$LONG" = 1 ]; then
 	}
 fi
 cd /
+no_etxtbsy
 pool_remount
 "$MNT/src/$built" -V || die "what was built does not run after a remount"
+no_etxtbsy
 pool_finish

@@ -18,10 +18,12 @@ for ((i = 1; i <= rounds; i++)); do
 	load=$!
 	usleep=$((RANDOM % 1500 + 300))
 	sleep "$(printf '%d.%03d' $((usleep / 1000)) $((usleep % 1000)))"
+	no_etxtbsy
 	pool_kill
 	wait $load
 	pool_fsck
 	pool_mount
 	"$PYTHON" "$LIB/sqlite_load.py" check "$MNT/db" "$MEM/acked" || die "round $i ($mode)"
+	no_etxtbsy
 	pool_finish
 done

@@ -18,10 +18,6 @@ json() {
 	"$PYTHON" -c 'import json, sys; j = json.load(sys.stdin); print(eval(sys.argv[1]))' "$1" || die "not JSON"
 }
 
-counter() {
-	"$UMBRACTL" stat --json "$MNT" | json "j[\"$1\"]"
-}
-
 owners() {
 	"$UMBRACTL" owners --json "$MNT" "$1" | json "$2"
 }

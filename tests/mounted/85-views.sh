@@ -9,16 +9,12 @@
 start
 RANDOM=$SEED
 
-counter() {
-	"$UMBRACTL" stat "$MNT" | awk -v name="$1" '$1 == name { print $2 }'
-}
-
 # Hangs are failures: nothing of the test may be stuck a while after the daemon's end.
 none_stuck() {
 	local i p
-	for ((i = 0; i < 50; i++)); do
+	for ((i = 0; i < 100; i++)); do
 		kill -0 "$1" 2>/dev/null || return 0
-		sleep 0.1
+		sleep 0.05
 	done
 	for p in /proc/[0-9]*; do
 		[ "$(awk '{ print $3 }' "$p/stat" 2>/dev/null)" = D ] && say "$p: $(cat "$p/comm") $(cat "$p/wchan")"
@@ -123,20 +119,28 @@ say "coherence"
 rm -f "$MNT"/*
 pool_finish
 
-rounds=$(long 20 200)
+rounds=$(long 10 200)
 say "$rounds kills"
+slowest=0
 pool_mount
 for ((i = 1; i <= rounds; i++)); do
 	[ $i = 1 ] || pool_mount
 	rm -f "$MNT"/p* 2>/dev/null
-	"$HELPERS/viewtest" "$MNT" $((SEED * 1000 + i)) 4 10000000 >/dev/null 2>&1 &
+	{
+		"$HELPERS/viewtest" "$MNT" $((SEED * 1000 + i)) 4 10000000 >/dev/null 2>&1
+		date +%s%N >"$T/ended"
+	} &
 	load=$!
 	sleep "0.$((RANDOM % 9))$((RANDOM % 9))1"
+	killed=$(date +%s%N)
 	pool_kill
 	none_stuck $load || die "round $i: the load does not end"
 	wait $load
+	took=$((($(cat "$T/ended") - killed) / 1000000))
+	[ $took -gt $slowest ] && slowest=$took
 	pool_fsck
 done
+say "all users were back after $slowest ms at most"
 say "a server killed while it waits for itself"
 pool_mount
 timeout -s KILL 60 "$PYTHON" "$LIB/view_hang.py" "$MNT" "$(cat "$T/pid")" || die "users hang, or come back late"

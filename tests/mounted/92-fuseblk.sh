@@ -8,10 +8,6 @@
 . "$(dirname "$0")/lib.sh"
 start
 
-counter() {
-	"$UMBRACTL" stat "$MNT" | awk -v n="$1" '$1 == n { print $2 }'
-}
-
 # Is all that was acknowledged covered by a commit? Seen on a copy of the device, replayed as after a power
 # cut: under the name of another device, so that records behind the last commit do not count.
 on_medium() { # FILE CONTENT

@@ -249,6 +249,16 @@ pool_kill_check_mount() {
 	pool_mount "$(cat "$T/opts" 2>/dev/null)"
 }
 
+# A counter of the mounted pool, as umbractl stat shows it.
+counter() {
+	"$UMBRACTL" stat "$MNT" | awk -v name="$1" '$1 == name { print $2 }'
+}
+
+# Ordinary work never meets a view that is in its way.
+no_etxtbsy() {
+	[ "$(counter etxtbsy)" = 0 ] || die "a writer was refused: ETXTBSY $(counter etxtbsy) times"
+}
+
 # The end of most tests.
 pool_finish() {
 	pool_umount
