@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -174,7 +175,8 @@ int ioctl(int fd, unsigned long cmd, ...)
 	va_start(args, cmd);
 	arg = va_arg(args, void *);
 	va_end(args);
-	if (FAILS("ioctl", EIO))
+	/* An answer to a system call that waits: in truth it fails only when nobody waits any more. */
+	if (cmd != SECCOMP_IOCTL_NOTIF_SEND && FAILS("ioctl", EIO))
 		return -1;
 	return (int)syscall(SYS_ioctl, fd, cmd, arg);
 }

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # kill -9 of the daemon at random moments under a parallel load: the next mount just works, fsck finds
-# nothing, every acknowledged operation is there.
+# nothing, every acknowledged operation is there. The load clones, dedupes, and has clones mapped through
+# shared views.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 300 7200

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Allocations and system calls of the programs fail, one in each run: a program ends with a message or does its
 # work, it does not die or hang; the pool is sound afterwards. (Of the engine by itself: tests/faults.)
-# backends: dax file
-# seconds: 200 7200
+# backends: dax
+# long-backends: dax file
+# seconds: 200 14400
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
@@ -14,7 +15,7 @@ FAULTS=$T/faults
 PATIENCE=20
 runs=0 errors=0
 # Each program gets this long.
-seconds=$(long 3 900)
+seconds=$(long 2 900)
 
 # fault N COMMAND...: its exit code; 124 for a hang.
 fault() {
@@ -81,23 +82,23 @@ cp --sparse=always "$POOL" "$template"
 before() { cp --sparse=always "$template" "$POOL"; }
 check_mkfs() {
 	[ "$1" = 0 ] || return 0
-	"$FSCK" -n "$POOL" >"$T/fsck" 2>&1 || bad_end "a new pool is not sound: $(tail -n3 "$T/fsck")"
+	"$FSCK" -n -f "$POOL" >"$T/fsck" 2>&1 || bad_end "a new pool is not sound: $(tail -n3 "$T/fsck")"
 }
 check_fsck() {
-	"$FSCK" -y "$POOL" >"$T/fsck" 2>&1
-	"$FSCK" -n "$POOL" >"$T/fsck" 2>&1 || bad_end "fsck leaves: $(tail -n3 "$T/fsck")"
+	"$FSCK" -y -f "$POOL" >"$T/fsck" 2>&1
+	"$FSCK" -n -f "$POOL" >"$T/fsck" 2>&1 || bad_end "fsck leaves: $(tail -n3 "$T/fsck")"
 }
 check_clean() {
-	"$FSCK" -n "$POOL" >"$T/fsck" 2>&1 || bad_end "fsck finds: $(tail -n3 "$T/fsck")"
+	"$FSCK" -n -f "$POOL" >"$T/fsck" 2>&1 || bad_end "fsck finds: $(tail -n3 "$T/fsck")"
 }
 each mkfs check_mkfs "$MKFS" -q -f "$POOL"
-each "fsck -n" check_clean "$FSCK" -n "$POOL"
-each "fsck -y" check_clean "$FSCK" -y "$POOL"
+each "fsck -n" check_clean "$FSCK" -n -f "$POOL"
+each "fsck -y" check_clean "$FSCK" -y -f "$POOL"
 # The same with something to repair: the first blocks of metadata behind the journal, in the first copy.
 cp --sparse=always "$template" "$MEM/damaged"
 dd if=/dev/zero of="$MEM/damaged" bs=4096 seek=1 count=1 conv=notrunc status=none
 before() { cp --sparse=always "$MEM/damaged" "$POOL"; }
-each "fsck -y of a damaged pool" check_fsck "$FSCK" -y "$POOL"
+each "fsck -y of a damaged pool" check_fsck "$FSCK" -y -f "$POOL"
 
 # ---- umbractl: on a mount
 

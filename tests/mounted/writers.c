@@ -9,7 +9,8 @@
  *
  * Operations follow from (seed, process, round, number) and the state before, so the log is a number.
  * One more process churns without a log: large files, shared directories; it makes the others' lives
- * interesting and is left to fsck.
+ * interesting and is left to fsck. Another reads what the writers have, through mappings, so that clones are
+ * open through views when the daemon dies.
  */
 #include "writers.h"
 
@@ -294,6 +295,11 @@ __attribute__((noreturn)) static void writer(
 			continue;
 		__atomic_store_n(&log->started, n, __ATOMIC_SEQ_CST);
 		rc = op_do(root, &state, &op);
+		/* The reader has it, with others, through a view. */
+		while (rc == -ETXTBSY) {
+			usleep(1000);
+			rc = op_do(root, &state, &op);
+		}
 		if (rc && daemon_gone(-rc))
 			_exit(0);
 		if (rc)
@@ -345,6 +351,42 @@ __attribute__((noreturn)) static void churn(const char *dir, unsigned long seed)
 	}
 }
 
+/* Reads through a mapping and keeps it for a moment. A page is never touched: the daemon may be dead. */
+static int look_at(const char *path)
+{
+	static const struct timespec moment = {.tv_nsec = 1000000};
+	int fd = open(path, O_RDONLY), err = fd < 0 ? errno : 0;
+	void *map;
+
+	if (err)
+		return err;
+	map = mmap(NULL, FBLOCKS * BLOCK, PROT_READ, MAP_SHARED, fd, 0);
+	if (map != MAP_FAILED) {
+		if (madvise(map, 8 * BLOCK, MADV_POPULATE_READ))
+			err = errno;
+		nanosleep(&moment, NULL);
+		munmap(map, FBLOCKS * BLOCK);
+	}
+	close(fd);
+	return err;
+}
+
+/* Of the writers' files, clones among them, open and mapped for reading: views, where there are any. */
+__attribute__((noreturn)) static void reader(const char *dir, int procs, unsigned long round)
+{
+	char path[4200], name[32];
+	uint64_t r = round;
+
+	for (;;) {
+		r = r * 6364136223846793005ull + 1442695040888963407ull;
+		name_path((int)((r >> 33) % NAMES), name);
+		snprintf(path, sizeof(path), "%s/round%lu/p%d/%s", dir, round,
+			(int)((r >> 50) % (unsigned)procs), name);
+		if (daemon_gone(look_at(path)))
+			_exit(0);
+	}
+}
+
 static int run(
 	const char *dir, const char *logs, int procs, unsigned long seed, unsigned long round)
 {
@@ -356,7 +398,7 @@ static int run(
 		fail("%s: %s", path, strerror(errno));
 	for (int p = 0; p < procs; p++)
 		munmap(open_log(logs, p, true), sizeof(struct log));
-	for (int p = 0; p <= procs; p++) {
+	for (int p = 0; p < procs + 2; p++) {
 		int root = p < procs ? open_root(dir, p, round, true) : -1;
 		pid_t pid = fork();
 
@@ -364,8 +406,10 @@ static int run(
 			fail("fork: %s", strerror(errno));
 		if (!pid && p < procs)
 			writer(root, logs, p, seed, round);
-		if (!pid)
+		if (!pid && p == procs)
 			churn(dir, seed + round);
+		if (!pid)
+			reader(dir, procs, round);
 		if (root >= 0)
 			close(root);
 	}

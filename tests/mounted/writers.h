@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BLOCK 4096
@@ -57,6 +58,8 @@ enum kind {
 	OP_XATTR,
 	OP_CHMOD,
 	OP_COPY,
+	OP_CLONE,  /* of the whole file */
+	OP_DEDUPE, /* after a copy by hand */
 	OP_KINDS
 };
 struct op {

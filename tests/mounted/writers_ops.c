@@ -4,10 +4,13 @@
 
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <sys/ioctl.h>
+
+#include "fuse/ioctl.h"
 
 static const char *const kinds[OP_KINDS] = {"create", "write", "append", "truncate", "punch",
 	"rename", "exchange", "link", "unlink", "mkdir", "rmdir", "rename of a directory",
-	"setxattr", "chmod", "copy"};
+	"setxattr", "chmod", "copy", "clone", "dedupe"};
 
 const char *op_name(const struct op *op)
 {
@@ -38,7 +41,7 @@ void op_make(uint64_t seed, uint64_t n, struct op *out)
 	static const enum kind likely[] = {OP_CREATE, OP_CREATE, OP_WRITE, OP_WRITE, OP_WRITE,
 		OP_WRITE, OP_APPEND, OP_APPEND, OP_TRUNCATE, OP_PUNCH, OP_RENAME, OP_RENAME,
 		OP_EXCHANGE, OP_LINK, OP_UNLINK, OP_MKDIR, OP_MKDIR, OP_RMDIR, OP_RENAME_DIR,
-		OP_XATTR, OP_CHMOD, OP_COPY, OP_COPY};
+		OP_XATTR, OP_CHMOD, OP_COPY, OP_COPY, OP_CLONE, OP_CLONE, OP_CLONE, OP_DEDUPE};
 	uint64_t r = mix(mix(seed) ^ n);
 	bool dirs;
 
@@ -93,6 +96,8 @@ bool op_valid(const struct state *s, const struct op *op)
 	case OP_LINK:
 		return a_there && parent_exists(s, op->b) && s->name[op->b] < 0;
 	case OP_COPY:
+	case OP_CLONE:
+	case OP_DEDUPE:
 		return a_there && s->name[op->b] >= 0 && s->name[op->a] != s->name[op->b] &&
 		       s->file[s->name[op->a]].nblocks;
 	case OP_APPEND:
@@ -227,7 +232,11 @@ int op_in_pieces(const struct state *after, const struct op *op)
 {
 	if (op->kind == OP_WRITE || op->kind == OP_APPEND)
 		return after->name[op->a];
-	if (op->kind == OP_COPY)
+	if (op->kind == OP_COPY || op->kind == OP_DEDUPE)
+		return after->name[op->b];
+	/* A whole clone replaces all there is, at once, unless the destination was longer. */
+	if (op->kind == OP_CLONE &&
+		after->file[after->name[op->b]].nblocks > after->file[after->name[op->a]].nblocks)
 		return after->name[op->b];
 	return -1;
 }
@@ -283,6 +292,46 @@ static int do_copy(int from, int root, const char *to, unsigned nblocks)
 	return rc;
 }
 
+/* By the door that FICLONE and FIDEDUPERANGE take under umbractl exec. */
+static int share(int from, int to, unsigned nblocks, bool dedupe)
+{
+	struct um_ioc_clone clone = {.op = dedupe ? UM_CLONE_DEDUPE : UM_CLONE_RANGE};
+	struct um_ioc_token token;
+
+	if (ioctl(from, UM_IOC_TOKEN, &token))
+		return -errno;
+	memcpy(clone.token, token.token, sizeof(clone.token));
+	if (dedupe)
+		clone.len = (uint64_t)nblocks * BLOCK;
+	if (ioctl(to, UM_IOC_CLONE, &clone))
+		return -errno;
+	return dedupe && clone.status != FILE_DEDUPE_RANGE_SAME ? -EUCLEAN : 0;
+}
+
+/* What the file has is written to the other one, and then shared. */
+static int copy_and_dedupe(int from, int to, unsigned nblocks)
+{
+	static char buf[FBLOCKS * BLOCK];
+	ssize_t len = (ssize_t)nblocks * BLOCK;
+
+	if (pread(from, buf, (size_t)len, 0) != len || pwrite(to, buf, (size_t)len, 0) != len)
+		return errno ? -errno : -EIO;
+	return share(from, to, nblocks, true);
+}
+
+static int do_share(int from, int root, const char *to, unsigned nblocks, bool dedupe)
+{
+	int rc, fd = openat(root, to, O_RDWR);
+
+	if (fd < 0)
+		return -errno;
+	errno = 0;
+	rc = dedupe ? copy_and_dedupe(from, fd, nblocks) : share(from, fd, nblocks, false);
+	if (close(fd) && !rc)
+		rc = -errno;
+	return rc;
+}
+
 static int do_xattr(int fd, const struct op *op)
 {
 	unsigned char value[XATTR_MAX];
@@ -323,6 +372,10 @@ static int do_on_file(int root, const struct state *s, const struct op *op)
 		break;
 	case OP_CHMOD:
 		rc = fchmod(fd, 0600 | (unsigned)(op->tag >> 8 & 077)) ? -errno : 0;
+		break;
+	case OP_CLONE:
+	case OP_DEDUPE:
+		rc = do_share(fd, root, other, f->nblocks, op->kind == OP_DEDUPE);
 		break;
 	default:
 		rc = do_copy(fd, root, other, f->nblocks);

@@ -186,7 +186,7 @@ um_suite_crash_asan() {
 
 # Allocations and system calls of the engine fail, one in each run; with files as files, then as memory.
 um_suite_faults() {
-	local budget=15 every=() exe=$CHECK_DIR/asan/tests/faults/faults
+	local budget=8 every=() exe=$CHECK_DIR/asan/tests/faults/faults
 	if [ "$LONG" = 1 ]; then
 		budget=1800
 		every=(--every)
@@ -203,7 +203,7 @@ um_suite_faults() {
 # Each fuzzer for a while, beginning with its corpus.
 UM_FUZZERS=(pool ioctl seam)
 um_suite_fuzz() {
-	local name seconds=8 dir=$CHECK_DIR/asan/tests/fuzz
+	local name seconds=6 dir=$CHECK_DIR/asan/tests/fuzz
 	[ "$LONG" = 1 ] && seconds=600
 	um_sanitizer_env
 	[ "$LIST" = 1 ] || mkdir -p "$CHECK_DIR/fuzz"
