@@ -287,6 +287,8 @@ int um_txn_commit(struct um_txn *txn)
 		um_txn_abort(txn);
 		return ret;
 	}
+	if ((um_seeded_bug(25) || um_seeded_bug(26)) && txn->nfrees)
+		((uint8_t *)um_pool_ptr(log->pool, txn->frees[0].lba))[100] ^= 1;
 	tell(txn);
 	atomic_fetch_add_explicit(&log->n_commits, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(

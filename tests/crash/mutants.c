@@ -41,6 +41,8 @@ static const struct mutant {
 	{"growing a file leaves what a lost write put behind its end", "file", "append_own"},
 	{"data is overwritten in place although it has a checksum", "file_csum", "write_own"},
 	{"commit: checksums of data are not stored", "csum", NULL},
+	{"a store that goes past the pool's operations", "standard", NULL},
+	{"the same on a plain file", "file", NULL},
 };
 #define NMUTANTS (sizeof(mutants) / sizeof(mutants[0]))
 
