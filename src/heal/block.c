@@ -110,13 +110,16 @@ static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void
 	um_lba_t from, struct um_ptr *ptr, bool *moved)
 {
 	um_lba_t at = from == ptr->lba ? ptr->mirror : ptr->lba;
-	const char *why = "differs from the other copy";
+	const char *why;
 	um_block_t other;
 
 	if (!at)
 		return;
-	if (read_copy(c, at, kind, level, other, &why) && !memcmp(block, other, UM_BLOCK_SIZE))
-		return;
+	if (read_copy(c, at, kind, level, other, &why)) {
+		if (!memcmp(block, other, UM_BLOCK_SIZE))
+			return;
+		why = "differs from the other copy";
+	}
 	if (at == ptr->lba && um_counts_use(&c->counts, at) > UM_USE_DATA)
 		return;
 	if (at == ptr->mirror && is_primary(c, at)) {
@@ -133,6 +136,17 @@ static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void
 	if (um_problem(c, "mirror", UM_CURE_SAFE, "%s node at block %llu: copy at %llu: %s",
 		    um_kind_name(kind), (unsigned long long)ptr->lba, (unsigned long long)at, why))
 		um_write_raw(c, at, block);
+}
+
+/* A header that names the place of another node, sound and with a mirror elsewhere, does not tell the truth. */
+static bool is_anothers(struct um_check *c, struct um_ptr own)
+{
+	um_block_t block;
+	const struct um_block_hdr *hdr = um_hdr(block);
+
+	return um_read_raw(c, own.lba, block) && hdr->lba == own.lba && hdr->mirror != own.mirror &&
+	       hdr->kind < UM_KIND_MAX &&
+	       !um_block_verify(c->pool, block, own.lba, hdr->kind, NULL);
 }
 
 int um_load_node(struct um_check *c, struct um_ptr *ptr, enum um_kind kind, uint8_t level,
@@ -155,6 +169,10 @@ int um_load_node(struct um_check *c, struct um_ptr *ptr, enum um_kind kind, uint
 			return -EUCLEAN;
 	}
 	own = (struct um_ptr){um_hdr(block)->lba, um_hdr(block)->mirror};
+	if (own.lba != ptr->lba && is_anothers(c, own)) {
+		*out_why = "its header names the place of another node";
+		return -EUCLEAN;
+	}
 	if (own.lba != ptr->lba || own.mirror != ptr->mirror) {
 		if (!quiet)
 			um_problem(c, "pointer", UM_CURE_FULL,

@@ -143,7 +143,8 @@ static void scan_pool(struct um_check *c)
 	for (lba = 1; lba < c->pool->nblocks && !c->err; lba++)
 		if (um_lba_usable(c, lba, 1) && has_tree_magic(c, lba))
 			scan_block(c, lba);
-	qsort(c->scan, c->nscan, sizeof(*c->scan), compare_found);
+	if (c->nscan)
+		qsort(c->scan, c->nscan, sizeof(*c->scan), compare_found);
 	/* Both copies of a node are met. */
 	for (i = 0; i < c->nscan; i++)
 		if (!n || c->scan[i].ptr.lba != c->scan[n - 1].ptr.lba)

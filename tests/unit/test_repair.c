@@ -363,6 +363,28 @@ static void bytes_behind_the_end_become_zeros(void **state)
 	}
 }
 
+/* The only copy left of a node says that it is another one: that one must not be written over. */
+static void a_copy_with_the_address_of_another_node_harms_nobody(void **state)
+{
+	struct hands h = hands_begin();
+	uint64_t files = find(&h, ROOT, "files", NULL);
+	struct um_ptr lost = load(&h, find(&h, files, "holes", NULL)).core.data.ptr;
+	struct um_ptr other = load(&h, find(&h, files, "clone0", NULL)).core.data.ptr;
+	struct um_block_hdr *hdr = (void *)(image + lost.mirror * UM_BLOCK_SIZE);
+
+	(void)state;
+	hands_end(&h);
+	memset(image + lost.lba * UM_BLOCK_SIZE, 0, UM_BLOCK_SIZE);
+	hdr->lba = other.lba;
+	um_block_seal(hdr);
+	check(UMBRA_CHECK_REPAIR);
+	assert_clean("after repair");
+	assert_reads("clone0", 8192 * 200, 4096, 'c');
+	assert_reads("clone1", 8192 * 200, 4096, 'c');
+	/* It was still there in its other copy; but then with counts that were another's. */
+	assert_usable("after repair");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -381,6 +403,7 @@ int main(void)
 		cmocka_unit_test(data_that_is_metadata_is_taken_from_the_file),
 		cmocka_unit_test(blocks_behind_the_end_are_dropped),
 		cmocka_unit_test(bytes_behind_the_end_become_zeros),
+		cmocka_unit_test(a_copy_with_the_address_of_another_node_harms_nobody),
 		cmocka_unit_test(without_a_root_directory_everything_is_in_lost_found),
 	};
 
