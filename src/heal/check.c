@@ -258,7 +258,8 @@ static int replay(struct um_check *c)
 		um_log_abandon(log);
 		return 0;
 	}
-	if (ret != -EUCLEAN && ret != -EIO)
+	/* An error of writing is none of the journal's: it may be good another time. */
+	if (ret != -EUCLEAN)
 		return ret;
 	c->fix = c->mode == UMBRA_CHECK_REPAIR;
 	if (um_problem(c, "journal", UM_CURE_FULL,

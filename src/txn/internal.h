@@ -43,9 +43,11 @@ struct um_ring_state {
 uint64_t um_journal_csum(const struct um_journal *head);
 /*
  * Names what the host's page cache of the pool has lived through: the boot and, for a block device, its
- * attachment (a device that was lost took with it what had not been written). All zeros: unknown.
+ * attachment (a device that was lost took with it what had not been written). All zeros: unknown, where
+ * there is no such name. An error is not the same: the name could be had another time, and it decides
+ * whether records of a dead daemon count.
  */
-void um_boot_id(const struct um_pool *pool, uint8_t out[16]);
+int um_boot_id(const struct um_pool *pool, uint8_t out[16]);
 extern const uint8_t *um_boot_id_fake; /* NULL, or what tests have the boot's name be */
 int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_state *out);
 /* Writes the whole header: boot, mode, and the ring's tail with seq + 1 expected there. */
@@ -188,6 +190,7 @@ struct um_log {
 	struct um_space *space;
 	bool direct;
 	uint64_t replayed;
+	uint8_t boot_id[16]; /* of now; where indirect pools are concerned */
 
 	pthread_mutex_t
 		writer; /* one transaction: txn belongs to its holder; on a direct pool the ring, too */

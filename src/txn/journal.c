@@ -38,20 +38,34 @@ uint64_t um_journal_csum(const struct um_journal *head)
 
 const uint8_t *um_boot_id_fake;
 
-void um_boot_id(const struct um_pool *pool, uint8_t out[16])
+/* The pool's device may have been another one before, of the same name. */
+static int add_attachment(const struct um_pool *pool, uint8_t out[16])
+{
+	uint64_t attachment, head;
+
+	if (ioctl(pool->fd, BLKGETDISKSEQ, &attachment))
+		return errno == ENOTTY || errno == EINVAL ? 0 : -errno;
+	memcpy(&head, out, sizeof(head));
+	head ^= attachment;
+	memcpy(out, &head, sizeof(head));
+	return 0;
+}
+
+int um_boot_id(const struct um_pool *pool, uint8_t out[16])
 {
 	FILE *file;
-	uint64_t attachment, head;
 	unsigned n = 0;
-	int c, high = -1;
+	int c, high = -1, ret;
 
 	if (um_boot_id_fake) {
 		memcpy(out, um_boot_id_fake, 16);
-		return;
+		return 0;
 	}
-	file = fopen("/proc/sys/kernel/random/boot_id", "re");
 	memset(out, 0, 16);
-	while (file && n < 16 && (c = fgetc(file)) != EOF) {
+	file = fopen("/proc/sys/kernel/random/boot_id", "re");
+	if (!file)
+		return errno == ENOENT ? 0 : -errno;
+	while (n < 16 && (c = fgetc(file)) != EOF) {
 		int digit = c >= '0' && c <= '9'   ? c - '0'
 			    : c >= 'a' && c <= 'f' ? c - 'a' + 10
 						   : -1;
@@ -65,16 +79,14 @@ void um_boot_id(const struct um_pool *pool, uint8_t out[16])
 		out[n++] = (uint8_t)(high << 4 | digit);
 		high = -1;
 	}
-	if (file)
-		fclose(file);
+	ret = ferror(file) ? -EIO : 0;
+	fclose(file);
 	/* All zeros stands for "unknown" and equals no boot. */
-	if (n < 16) {
+	if (n < 16)
 		memset(out, 0, 16);
-	} else if (pool->kind == UMBRA_POOL_BLOCK && !ioctl(pool->fd, BLKGETDISKSEQ, &attachment)) {
-		memcpy(&head, out, sizeof(head));
-		head ^= attachment;
-		memcpy(out, &head, sizeof(head));
-	}
+	else if (pool->kind == UMBRA_POOL_BLOCK)
+		ret = add_attachment(pool, out);
+	return ret;
 }
 
 /* ---- header --------------------------------------------------------------------------------------- */

@@ -44,7 +44,7 @@ static int start_ring(struct um_log *log, const struct um_ring_state *state)
 {
 	uint32_t mode = log->direct ? UM_JOURNAL_DIRECT : UM_JOURNAL_GROUPS;
 	struct um_ring *ring = &log->ring;
-	uint8_t boot_id[16] = {0};
+	static const uint8_t none[16];
 	int ret;
 
 	ring->tail = ring->head;
@@ -55,11 +55,10 @@ static int start_ring(struct um_log *log, const struct um_ring_state *state)
 		ret = um_ring_move_tail(ring, ring->tail, ring->seq + 1);
 		um_pool_drain(log->pool);
 		if (!ret && (state->mode != mode || state->repair))
-			ret = um_ring_store(ring, boot_id, mode);
+			ret = um_ring_store(ring, none, mode);
 		return ret;
 	}
-	um_boot_id(log->pool, boot_id);
-	ret = um_ring_store(ring, boot_id, mode);
+	ret = um_ring_store(ring, log->boot_id, mode);
 	return ret ? ret : um_pool_barrier(log->pool);
 }
 
@@ -69,6 +68,12 @@ static int recover(struct um_log *log)
 	struct um_ring_state state;
 	int ret = um_ring_load(log->pool, &log->ring, &state);
 
+	if (!ret && (!log->direct || state.mode != UM_JOURNAL_DIRECT)) {
+		ret = um_boot_id(log->pool, log->boot_id);
+		if (ret)
+			um_err("%s: cannot find out which boot of the system this is: %s",
+				log->pool->path, strerror(-ret));
+	}
 	if (!ret)
 		ret = um_log_replay(log, &state);
 	if (ret || log->pool->readonly)

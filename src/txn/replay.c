@@ -156,12 +156,10 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 static bool all_count(const struct um_log *log, const struct um_ring_state *state)
 {
 	static const uint8_t unknown[16];
-	uint8_t boot_id[16];
 
 	if (state->mode == UM_JOURNAL_DIRECT)
 		return true;
-	um_boot_id(log->pool, boot_id);
-	return memcmp(boot_id, unknown, 16) && !memcmp(boot_id, state->boot_id, 16);
+	return memcmp(log->boot_id, unknown, 16) && !memcmp(log->boot_id, state->boot_id, 16);
 }
 
 /* Walks the records once: where they end, and up to which number they count. */

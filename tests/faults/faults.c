@@ -342,54 +342,72 @@ static void one_op(const struct op *op)
 
 /* ---- the whole of a pool's life ---------------------------------------------------------------------------------- */
 
-/* What may fail wherever it wants: afterwards the pool is sound, and has one of the two trees. */
+/*
+ * What may fail wherever it wants; the pool was changed and its daemon has died, or is to go on. Afterwards
+ * it is sound, and nothing that was acknowledged is missing.
+ */
 enum life { LIFE_MOUNT, LIFE_SYNC, LIFE_CHECKPOINT, LIFE_CLOSE, LIFE_CHECK, LIFE_REPAIR, LIVES };
 static const char *const life_name[LIVES] = {
 	"mount", "sync", "checkpoint", "close", "fsck -n", "fsck -y"};
 
+static struct umbra_fs *begin_life(void)
+{
+	static const struct call call[] = {
+		{.kind = CALL_WRITE, .a = "foo", .off = 100, .len = 9000},
+		{.kind = CALL_MKNOD, .a = "A/new", .flags = S_IFREG | 0600},
+		{.kind = CALL_UNLINK, .a = "big"}};
+	struct world w;
+	unsigned i;
+
+	begin(&w);
+	for (i = 0; i < sizeof(call) / sizeof(call[0]); i++)
+		if (call_run(&w, &call[i]))
+			fail("an operation fails", 0);
+	um_reaper_run(w.fs);
+	take(w.fs, &t.before);
+	return w.fs;
+}
+
+static int fsck(bool repair)
+{
+	enum umbra_check_mode mode = repair ? UMBRA_CHECK_REPAIR : UMBRA_CHECK_ONLY;
+	struct umbra_check_report report;
+
+	return t.path ? umbra_check(t.path, mode, NULL, NULL, &report)
+		      : umbra_check_image(t.img.base, POOL_SIZE, mode, NULL, NULL, &report);
+}
+
 static int live(enum life life, uint64_t hit, int error, bool *failed, uint64_t *n)
 {
-	static const struct call write = {.kind = CALL_WRITE, .a = "foo", .off = 100, .len = 9000},
-				 make = {.kind = CALL_MKNOD, .a = "A/new", .flags = S_IFREG | 0600},
-				 gone = {.kind = CALL_UNLINK, .a = "big"};
-	struct umbra_check_report report;
-	struct world w = {0};
+	struct umbra_fs *fs = begin_life();
 	int ret = 0;
 
-	put_back();
-	fake_nsec = 1ull << 40;
-	if (life == LIFE_CHECK || life == LIFE_REPAIR) {
-		enum umbra_check_mode mode =
-			life == LIFE_CHECK ? UMBRA_CHECK_ONLY : UMBRA_CHECK_REPAIR;
-
-		inject_begin(hit, error);
-		ret = t.path ? umbra_check(t.path, mode, NULL, NULL, &report)
-			     : umbra_check_image(t.img.base, POOL_SIZE, mode, NULL, NULL, &report);
-		*n = inject_end(failed);
-		return ret;
+	if (life == LIFE_MOUNT || life == LIFE_CHECK || life == LIFE_REPAIR) {
+		umbra_abandon(fs);
+		fs = NULL;
 	}
-	if (life == LIFE_MOUNT)
-		inject_begin(hit, error);
-	ret = mount(&w.fs);
-	if (life == LIFE_MOUNT)
-		*n = inject_end(failed);
-	if (ret)
-		return ret;
-	if (call_run(&w, &make) || call_run(&w, &write) || call_run(&w, &gone))
-		fail("an operation fails", 0);
-	um_reaper_run(w.fs);
-	if (life != LIFE_MOUNT)
-		inject_begin(hit, error);
-	if (life == LIFE_SYNC)
-		ret = umbra_sync(w.fs);
-	else if (life == LIFE_CHECKPOINT)
-		ret = um_log_checkpoint(w.fs->log);
-	else if (life == LIFE_CLOSE)
-		ret = umbra_close(w.fs);
-	if (life != LIFE_MOUNT)
-		*n = inject_end(failed);
-	if (life != LIFE_CLOSE)
-		umbra_abandon(w.fs);
+	inject_begin(hit, error);
+	switch (life) {
+	case LIFE_MOUNT:
+		ret = mount(&fs);
+		break;
+	case LIFE_SYNC:
+		ret = umbra_sync(fs);
+		break;
+	case LIFE_CHECKPOINT:
+		ret = um_log_checkpoint(fs->log);
+		break;
+	case LIFE_CLOSE:
+		ret = umbra_close(fs);
+		fs = NULL;
+		break;
+	default:
+		ret = fsck(life == LIFE_REPAIR);
+		break;
+	}
+	*n = inject_end(failed);
+	if (fs && !(life == LIFE_MOUNT && ret))
+		umbra_abandon(fs);
 	return ret;
 }
 
@@ -397,7 +415,6 @@ static void try_life(const void *arg, uint64_t hit, int error)
 {
 	const enum life *life = arg;
 	struct umbra_fs *fs;
-	char why[600];
 	bool failed;
 	uint64_t n;
 	int ret = live(*life, hit, error, &failed, &n);
@@ -411,9 +428,12 @@ static void try_life(const void *arg, uint64_t hit, int error)
 		fail("mount", ret);
 		return;
 	}
-	ret = snapshot_take(fs, &t.now, why, sizeof(why));
-	if (ret)
-		fail(why, ret);
+	um_reaper_run(fs);
+	take(fs, &t.now);
+	if (!snapshot_equal(&t.now, &t.before)) {
+		fail("what was acknowledged is not there", 0);
+		snapshot_diff(&t.before, &t.now, stdout);
+	}
 	umbra_abandon(fs);
 }
 
