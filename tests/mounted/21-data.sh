@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Random reads, writes, maps, truncations, holes and clones of a few files beside a model in memory.
+# Random reads, writes, maps, truncations, holes, clones and dedupes of a few files beside a model in memory.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 240 3600

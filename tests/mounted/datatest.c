@@ -7,15 +7,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "fuse/ioctl.h"
 
 #define FILES 5
 #define MAX (3u << 20)
@@ -320,6 +324,126 @@ static void do_copy(unsigned f)
 	grow(t, to + len);
 }
 
+/* The door's ioctl. 0 or the operation's status; done by which the kernel and the daemon have the same size. */
+static int door(unsigned src, size_t off, size_t len, unsigned dst, size_t to, uint32_t what)
+{
+	struct um_ioc_clone c = {.src_off = off, .len = len, .dst_off = to, .op = what};
+	struct um_ioc_token token;
+	struct stat st;
+
+	if (sync_file_range(files[src].fd, 0, 0,
+		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+			    SYNC_FILE_RANGE_WAIT_AFTER) ||
+		sync_file_range(files[dst].fd, 0, 0,
+			SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+				SYNC_FILE_RANGE_WAIT_AFTER))
+		wrong("sync_file_range: %s", strerror(errno));
+	if (ioctl(files[src].fd, UM_IOC_TOKEN, &token))
+		wrong("token: %s", strerror(errno));
+	memcpy(c.token, token.token, sizeof(c.token));
+	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c))
+		wrong("clone %u: %s", what, strerror(errno));
+	if (fstat(files[dst].fd, &st))
+		wrong("fstat: %s", strerror(errno));
+	return c.status;
+}
+
+/* Aligned ranges, shared by the ioctl; to the end of the source if it lies within them. */
+static void do_clone(unsigned f)
+{
+	size_t off, len, to, unused;
+	unsigned t = pick(FILES);
+
+	random_range(true, &off, &len);
+	random_range(true, &to, &unused);
+	if (pick(2))
+		to = off;
+	if (off >= files[f].size || f == t)
+		return;
+	if (len >= files[f].size - off) {
+		len = files[f].size - off;
+		/* A ragged end must not come to lie within the destination. */
+		if (len % BLOCK && to + len < files[t].size)
+			len -= len % BLOCK;
+	}
+	if (to + len > MAX || !len)
+		return;
+	note("clone file %u 0x%zx+0x%zx to file %u 0x%zx", f, off, len, t, to);
+	(void)door(f, off, len, t, to, UM_CLONE_RANGE);
+	memcpy(files[t].model + to, files[f].model + off, len);
+	grow(t, to + len);
+}
+
+/* Two files get the same bytes, each its own copy, or nearly the same; then they are to share. */
+static void do_dedupe(unsigned f)
+{
+	unsigned t = (f + 1 + pick(FILES - 1)) % FILES;
+	size_t off, len, to, unused;
+	bool same;
+	int status;
+
+	random_range(true, &off, &len);
+	random_range(true, &to, &unused);
+	if (pick(2))
+		to = off;
+	if (off + len > files[f].size || to + len > MAX || !len)
+		return;
+	note("dedupe file %u 0x%zx+0x%zx with file %u 0x%zx", f, off, len, t, to);
+	memcpy(buf, files[f].model + off, len);
+	if (pick(4) == 0)
+		buf[pick((unsigned)len)] ^= 1;
+	if (pwrite(files[t].fd, buf, len, (off_t)to) != (ssize_t)len)
+		wrong("pwrite: %s", strerror(errno));
+	memcpy(files[t].model + to, buf, len);
+	grow(t, to + len);
+	same = !memcmp(files[t].model + to, files[f].model + off, len);
+	status = door(f, off, len, t, to, UM_CLONE_DEDUPE);
+	if (status != (same ? FILE_DEDUPE_RANGE_SAME : FILE_DEDUPE_RANGE_DIFFERS))
+		wrong("dedupe says %d of %s bytes", status, same ? "equal" : "different");
+}
+
+/* One piece is shared by all files; each is written through a mapping of its own, all at once. */
+static void do_map_all(unsigned f)
+{
+	size_t off, len, size;
+	unsigned char *p[FILES];
+
+	random_range(true, &off, &len);
+	if (off + len > files[f].size || !len)
+		return;
+	note("map and store all, 0x%zx+0x%zx of file %u", off, len, f);
+	for (unsigned t = 0; t < FILES; t++) {
+		if (t != f)
+			(void)door(f, off, len, t, off, UM_CLONE_RANGE);
+		memcpy(files[t].model + off, files[f].model + off, len);
+		grow(t, off + len);
+	}
+	size = off + len;
+	for (unsigned t = 0; t < FILES; t++) {
+		p[t] = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, files[t].fd, 0);
+		if (p[t] == MAP_FAILED)
+			wrong("mmap: %s", strerror(errno));
+		if (pick(2))
+			compare(t, off, len, p[t] + off, "map");
+	}
+	for (unsigned n = 0; n < 3 * FILES; n++) {
+		unsigned t = pick(FILES);
+		size_t at = off + pick((unsigned)len), some = pick(3 * BLOCK) + 1;
+
+		if (some > size - at)
+			some = size - at;
+		fill(some);
+		memcpy(p[t] + at, buf, some);
+		memcpy(files[t].model + at, buf, some);
+	}
+	for (unsigned t = 0; t < FILES; t++) {
+		compare(t, off, len, p[t] + off, "map");
+		if (pick(2) && msync(p[t], size, MS_SYNC))
+			wrong("msync: %s", strerror(errno));
+		munmap(p[t], size);
+	}
+}
+
 /* What is said to be a hole holds zeros; what holds something else is said to be data. */
 static void do_seek(unsigned f)
 {
@@ -404,8 +528,14 @@ static void step(void)
 		do_truncate(f);
 	else if (what < 80)
 		do_allocate(f);
-	else if (what < 92)
+	else if (what < 85)
 		do_copy(f);
+	else if (what < 88)
+		do_clone(f);
+	else if (what < 90)
+		do_dedupe(f);
+	else if (what < 92)
+		do_map_all(f);
 	else if (what < 94)
 		do_seek(f);
 	else if (what < 99)
