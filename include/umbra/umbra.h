@@ -158,6 +158,9 @@ int umbra_rmdir(struct umbra_fs *fs, uint64_t parent, const char *name);
 /* flags: RENAME_NOREPLACE, RENAME_EXCHANGE of linux/fs.h; others -EINVAL. */
 int umbra_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_t newparent,
 	const char *newname, unsigned flags);
+/* As RENAME_WHITEOUT: the old name becomes a character device 0/0, of cred's, in the same transaction. */
+int umbra_rename_whiteout(struct umbra_fs *fs, uint64_t parent, const char *name,
+	uint64_t newparent, const char *newname, unsigned flags, const struct umbra_cred *cred);
 int umbra_readlink(struct umbra_fs *fs, uint64_t ino, char buf[UMBRA_SYMLINK_MAX + 1]);
 
 /* ---- directories -------------------------------------------------------------------------------------- */

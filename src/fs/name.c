@@ -160,6 +160,19 @@ static int make_entry(struct um_txn *txn, struct make *make, const char *name, s
 	return ret ? ret : um_inode_store(txn, &make->inode);
 }
 
+int um_name_make_whiteout(struct um_txn *txn, const struct umbra_cred *cred, struct um_inode *out)
+{
+	int ret = um_inode_new(txn, S_IFCHR, out);
+
+	if (ret)
+		return ret;
+	out->core.uid = cred->uid;
+	out->core.gid = cred->gid;
+	out->core.rdev = 0;
+	out->core.nlink = 1;
+	return um_inode_store(txn, out);
+}
+
 static int make_checks(
 	struct um_src src, struct make *make, uint64_t parent, const char *name, size_t len)
 {

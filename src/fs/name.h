@@ -46,6 +46,8 @@ struct um_unlinked {
 /* `hook` must live until the transaction ended. Stores the child. */
 int um_name_drop_link(
 	struct um_txn *txn, struct umbra_fs *fs, struct um_inode *child, struct um_unlinked *hook);
+/* A character device 0/0 of one link, stored, for an entry to lead to. */
+int um_name_make_whiteout(struct um_txn *txn, const struct umbra_cred *cred, struct um_inode *out);
 
 /* ---- symlinks (symlink.c) ------------------------------------------------------------------------------------ */
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* rename(2) with RENAME_NOREPLACE and RENAME_EXCHANGE: one transaction. */
+/* rename(2) with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT: one transaction. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -22,6 +22,7 @@ struct rename {
 	struct umbra_fs *fs;
 	struct um_txn *txn;
 	unsigned flags;
+	const struct umbra_cred *whiteout; /* whose it is; NULL: none is left */
 	struct um_inode dir[2];
 	struct side from, to; /* both ->dir are dir[0] within one directory */
 	struct um_unlinked hook;
@@ -161,6 +162,19 @@ static int exchange(struct rename *r)
 	return um_inode_store(r->txn, &b->child);
 }
 
+/* What the old name becomes: nothing, or a whiteout. */
+static int leave(struct rename *r)
+{
+	struct side *a = &r->from;
+	struct um_inode white;
+	int ret;
+
+	if (!r->whiteout)
+		return um_dir_remove(r->txn, a->dir, a->dent.key);
+	ret = um_name_make_whiteout(r->txn, r->whiteout, &white);
+	return ret ? ret : um_dir_point(r->txn, a->dir, a->dent.key, a->name, a->len, &white);
+}
+
 static int move(struct rename *r)
 {
 	struct side *a = &r->from, *b = &r->to;
@@ -171,7 +185,7 @@ static int move(struct rename *r)
 	else
 		ret = um_dir_add(r->txn, b->dir, b->name, b->len, &a->child);
 	if (!ret)
-		ret = um_dir_remove(r->txn, a->dir, a->dent.key);
+		ret = leave(r);
 	if (ret)
 		return ret;
 	move_dotdot(&a->child, a->dir, b->dir);
@@ -213,11 +227,12 @@ static int rename_in_txn(struct rename *r)
 	return ret;
 }
 
-int umbra_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_t newparent,
-	const char *newname, unsigned flags)
+static int do_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_t newparent,
+	const char *newname, unsigned flags, const struct umbra_cred *whiteout)
 {
 	struct rename r = {.fs = fs,
 		.flags = flags,
+		.whiteout = whiteout,
 		.from = {.parent = parent, .name = name},
 		.to = {.parent = newparent, .name = newname}};
 	int ret;
@@ -241,4 +256,21 @@ int umbra_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_
 	if (!ret)
 		um_reaper_help(fs);
 	return ret;
+}
+
+int umbra_rename(struct umbra_fs *fs, uint64_t parent, const char *name, uint64_t newparent,
+	const char *newname, unsigned flags)
+{
+	return do_rename(fs, parent, name, newparent, newname, flags, NULL);
+}
+
+int umbra_rename_whiteout(struct umbra_fs *fs, uint64_t parent, const char *name,
+	uint64_t newparent, const char *newname, unsigned flags, const struct umbra_cred *cred)
+{
+	static const struct umbra_cred nobody_in_particular;
+
+	if (flags & RENAME_EXCHANGE)
+		return -EINVAL;
+	return do_rename(
+		fs, parent, name, newparent, newname, flags, cred ? cred : &nobody_in_particular);
 }

@@ -2,6 +2,7 @@
 /* Requests that name entries of directories, and forget. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <string.h>
 #include <sys/mount.h>
 
@@ -196,8 +197,15 @@ void um_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 	const char *newname, unsigned flags)
 {
 	struct um_mount *m = um_of(req);
-	int err = umbra_rename(m->fs, parent, name, newparent, newname, flags);
+	struct um_caller caller = um_caller_of(req);
+	struct umbra_cred cred = um_cred(&caller);
+	int err;
 
+	if (flags & RENAME_WHITEOUT)
+		err = umbra_rename_whiteout(m->fs, parent, name, newparent, newname,
+			flags & ~(unsigned)RENAME_WHITEOUT, &cred);
+	else
+		err = umbra_rename(m->fs, parent, name, newparent, newname, flags);
 	um_views_stir(m->views, true);
 	if (!err && newparent != parent)
 		err = um_dir_changed(m, newparent);

@@ -243,6 +243,17 @@ static void rename_noreplace_and_exchange(void)
 	fails(EINVAL, renameat2(AT_FDCWD, "b", AT_FDCWD, "d", RENAME_EXCHANGE | RENAME_NOREPLACE));
 	fails(EINVAL, renameat2(AT_FDCWD, "b", AT_FDCWD, "z", 1u << 7));
 
+	/* As overlayfs renames in its upper layer. */
+	t_touch("w");
+	ok(renameat2(AT_FDCWD, "w", AT_FDCWD, "d/w", RENAME_WHITEOUT | RENAME_NOREPLACE));
+	is_true(S_ISCHR(t_stat("w").st_mode));
+	eq(t_stat("w").st_rdev, 0);
+	is_true(S_ISREG(t_stat("d/w").st_mode));
+	fails(EINVAL,
+		renameat2(AT_FDCWD, "d/w", AT_FDCWD, "d/x", RENAME_WHITEOUT | RENAME_EXCHANGE));
+	ok(unlink("w"));
+	ok(unlink("d/w"));
+
 	/* Within one directory. */
 	ok(mkdir("m", 0755));
 	ok(renameat2(AT_FDCWD, "m", AT_FDCWD, "b", RENAME_EXCHANGE));

@@ -217,6 +217,37 @@ static void rename_replaces_a_file(void **state)
 	assert_int_equal(umbra_rename(f->fs, ROOT, "c", ROOT, "d", RENAME_WHITEOUT), -EINVAL);
 }
 
+static void a_whiteout_is_left_where_a_file_was(void **state)
+{
+	static const struct umbra_cred cred = {.uid = 55, .gid = 66};
+	struct fixture *f = *state;
+	uint64_t a = make_file(f, ROOT, "a"), b = make_file(f, ROOT, "b"), white;
+	uint64_t dir = make_dir(f, ROOT, "dir"), sub = make_dir(f, ROOT, "sub");
+
+	assert_int_equal(
+		umbra_rename_whiteout(f->fs, ROOT, "a", ROOT, "b", RENAME_NOREPLACE, &cred),
+		-EEXIST);
+	assert_int_equal(umbra_rename_whiteout(f->fs, ROOT, "a", ROOT, "b", RENAME_EXCHANGE, &cred),
+		-EINVAL);
+	assert_int_equal(umbra_rename_whiteout(f->fs, ROOT, "a", ROOT, "b", 0, &cred), 0);
+	assert_int_equal(find(f, ROOT, "b"), a);
+	white = find(f, ROOT, "a");
+	assert_true(white && white != a && white != b);
+	assert_int_equal(attr_of(f, white).st.st_mode, S_IFCHR);
+	assert_int_equal(attr_of(f, white).st.st_rdev, 0);
+	assert_int_equal(attr_of(f, white).st.st_nlink, 1);
+	assert_int_equal(attr_of(f, white).st.st_uid, 55);
+	assert_int_equal(attr_of(f, white).st.st_gid, 66);
+	/* A directory takes its link along. */
+	assert_int_equal(
+		umbra_rename_whiteout(f->fs, ROOT, "sub", dir, "sub", RENAME_NOREPLACE, &cred), 0);
+	assert_int_equal(find(f, dir, "sub"), sub);
+	assert_int_equal(attr_of(f, ROOT).st.st_nlink, 3);
+	assert_int_equal(attr_of(f, dir).st.st_nlink, 3);
+	assert_int_equal(umbra_unlink(f->fs, ROOT, "sub"), 0);
+	assert_int_equal(find(f, ROOT, "sub"), 0);
+}
+
 static void rename_over_a_hard_link_does_nothing(void **state)
 {
 	struct fixture *f = *state;
@@ -505,6 +536,7 @@ int main(void)
 		T(symlinks_of_every_length_are_read_back),
 		T(changes_touch_the_times_that_posix_says),
 		T(rename_replaces_a_file),
+		T(a_whiteout_is_left_where_a_file_was),
 		T(rename_over_a_hard_link_does_nothing),
 		T(rename_moves_directories),
 		T(rename_minds_the_types),
