@@ -11,15 +11,20 @@
 #define SET_NOW (UMBRA_SET_ATIME_NOW | UMBRA_SET_MTIME_NOW)
 #define SET_TIMES (UMBRA_SET_ATIME | UMBRA_SET_MTIME)
 
-/* As notify_change(): an append-only file may still be touched to now. */
+/*
+ * As notify_change(): an append-only file may still be touched, that is have both times set to now. (FUSE says
+ * of such a time both that it is to be set and that it is now.)
+ */
 static int check_flags(const struct um_inode *inode, unsigned mask)
 {
 	uint32_t flags = inode->core.flags;
+	bool touch = (mask & SET_NOW) == SET_NOW;
 
 	if (flags & FS_IMMUTABLE_FL && mask & ~UMBRA_SET_CTIME)
 		return -EPERM;
-	if (flags & FS_APPEND_FL &&
-		mask & (UMBRA_SET_MODE | SET_OWNER | SET_TIMES | UMBRA_SET_SIZE))
+	if (flags & FS_APPEND_FL && mask & (UMBRA_SET_MODE | SET_OWNER | UMBRA_SET_SIZE))
+		return -EPERM;
+	if (flags & FS_APPEND_FL && mask & (SET_TIMES | SET_NOW) && !touch)
 		return -EPERM;
 	return 0;
 }

@@ -130,7 +130,12 @@ static void append_only_may_grow_only(void **state)
 	umbra_file_release(f->fs, ino, O_WRONLY | O_APPEND);
 	assert_int_equal(umbra_setattr(f->fs, ino, &set, UMBRA_SET_SIZE, NULL), -EPERM);
 	assert_int_equal(umbra_setattr(f->fs, ino, &set, UMBRA_SET_MTIME, NULL), -EPERM);
-	assert_int_equal(umbra_setattr(f->fs, ino, &set, UMBRA_SET_MTIME_NOW, NULL), 0);
+	assert_int_equal(umbra_setattr(f->fs, ino, &set, UMBRA_SET_MTIME_NOW, NULL), -EPERM);
+	assert_int_equal(umbra_setattr(f->fs, ino, &set,
+				 UMBRA_SET_ATIME | UMBRA_SET_MTIME | UMBRA_SET_ATIME_NOW |
+					 UMBRA_SET_MTIME_NOW,
+				 NULL),
+		0);
 	assert_int_equal(umbra_set_flags(f->fs, ino, 0), 0);
 	assert_int_equal(umbra_set_flags(f->fs, dir, FS_APPEND_FL), 0);
 	assert_int_equal(umbra_unlink(f->fs, dir, "f"), -EPERM);
