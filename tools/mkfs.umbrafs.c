@@ -41,6 +41,7 @@ static void usage(FILE *to)
 		"  -n, --dry-run        check and show only\n"
 		"      --metadata=WHAT  dup (two copies, the default) or single\n"
 		"      --data-csum      keep a checksum of every block of file data\n"
+		"      --parity         keep parity of every 8 blocks in use\n"
 		"      --sparse         plain file: take its space when it is needed\n"
 		"  -V, --version\n"
 		"POOL is a plain file (made when absent), a block device, a DAX device or a file "
@@ -134,6 +135,9 @@ static int take_option(struct args *args, int c)
 	case 'c':
 		args->opt.data_csum = true;
 		return 0;
+	case 'p':
+		args->opt.parity = true;
+		return 0;
 	case 'S':
 		args->opt.sparse = true;
 		return 0;
@@ -155,9 +159,9 @@ static int parse(int argc, char **argv, struct args *args)
 		{"label", required_argument, NULL, 'L'}, {"uuid", required_argument, NULL, 'U'},
 		{"force", no_argument, NULL, 'f'}, {"quiet", no_argument, NULL, 'q'},
 		{"dry-run", no_argument, NULL, 'n'}, {"metadata", required_argument, NULL, 'm'},
-		{"data-csum", no_argument, NULL, 'c'}, {"sparse", no_argument, NULL, 'S'},
-		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0}};
+		{"data-csum", no_argument, NULL, 'c'}, {"parity", no_argument, NULL, 'p'},
+		{"sparse", no_argument, NULL, 'S'}, {"version", no_argument, NULL, 'V'},
+		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
 	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "s:L:U:fqnVh", options, NULL)) != -1) {
@@ -230,7 +234,7 @@ static void print_geometry(const struct umbra_info *info)
 	putchar('\n');
 	printf("metadata = %s  journal = %s  format = %u", info->copies == 2 ? "dup" : "single",
 		journal, info->version);
-	printf("%s\n", info->data_csum ? "  data checksums" : "");
+	printf("%s%s\n", info->data_csum ? "  data checksums" : "", info->parity ? "  parity" : "");
 }
 
 static void say_rounding(const struct args *args, const struct umbra_info *info)

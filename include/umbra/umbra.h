@@ -38,7 +38,7 @@ struct umbra_options {
 	bool readonly;
 	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
 	bool claimed; /* a block device whose mount claims it (fuseblk): do not claim it here too */
-	enum umbra_data_mode data; /* a pool with checksums of data is always ATOMIC */
+	enum umbra_data_mode data; /* a pool with checksums of data or parity is always ATOMIC */
 	enum umbra_data_csum data_csum;
 	enum umbra_atime atime;
 	bool nodiratime;         /* reading a directory never sets its access time */
@@ -65,6 +65,7 @@ struct umbra_info {
 	int64_t made_sec, mount_sec;
 	bool readonly, clean;
 	bool data_csum; /* file data has checksums */
+	bool parity;
 	uint32_t errors;
 };
 int umbra_info(struct umbra_fs *fs, struct umbra_info *out);
@@ -92,6 +93,7 @@ struct umbra_mkfs_options {
 	bool dry_run;        /* check and compute only */
 	bool sparse;         /* plain file: do not allocate */
 	bool data_csum;      /* checksums of file data */
+	bool parity;         /* a ninth of the space for parity */
 	uint32_t root_uid, root_gid;
 	void (*progress)(void *arg, uint64_t done, uint64_t total); /* or NULL */
 	void *arg;

@@ -15,9 +15,13 @@ void um_data_sums(const struct um_pool *pool, const void *src, uint64_t nblocks,
 		*out++ = um_data_csum(at);
 }
 
-int um_data_sums_set(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value)
+int um_data_counts(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value)
 {
-	return um_has_csum(um_txn_pool(txn)) ? um_csum_set(txn, lba, n, value) : 0;
+	int err = um_txn_cover(txn, lba, n, true);
+
+	if (err || !um_has_csum(um_txn_pool(txn)))
+		return err;
+	return um_csum_set(txn, lba, n, value);
 }
 
 int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n)

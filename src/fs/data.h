@@ -105,11 +105,12 @@ int um_pieces_add(
 /* Gives back what no transaction answers for: call it at the end in any case. */
 void um_pieces_give(struct umbra_fs *fs, struct um_pieces *pieces);
 
-/* ---- checksums (csum.c); nothing to do in a pool without ------------------------------------------- */
+/* ---- checksums and parity (csum.c); nothing to do in a pool without ------------------------------------------- */
 
 /* Of nblocks of new content. */
 void um_data_sums(const struct um_pool *pool, const void *src, uint64_t nblocks, uint32_t *out);
-int um_data_sums_set(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value);
+/* In the transaction from which on n new or unwritten blocks are data: their checksums; parity covers them. */
+int um_data_counts(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value);
 /* Before old content goes into new blocks; not in a transaction. -EIO. */
 int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n);
 /*
@@ -124,7 +125,7 @@ int um_data_put(
  */
 static inline bool um_data_moves(const struct um_pool *pool)
 {
-	return !pool->direct && um_has_csum(pool);
+	return !pool->direct && (um_has_csum(pool) || um_has_parity(pool));
 }
 
 /* ---- for all (data.c) ------------------------------------------------------------------------------ */

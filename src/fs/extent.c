@@ -469,6 +469,10 @@ int um_extents_mark(
 			return err == -ENOENT ? 0 : err;
 		if (e.unwritten != unwritten) {
 			err = extent_cut(txn, tree, &e, from, to);
+			/* What is unwritten may be written in place at any time. */
+			if (!err && unwritten)
+				err = um_txn_cover(
+					txn, e.lba + (from - e.key), (uint32_t)(to - from), false);
 			if (!err)
 				err = um_extents_add(txn, tree, from, (uint32_t)(to - from),
 					e.lba + (from - e.key), unwritten);

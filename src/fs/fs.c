@@ -115,8 +115,9 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 	fs->pool = pool;
 	if (opt)
 		fs->opt = *opt;
-	if (um_has_csum(pool) && fs->opt.data == UMBRA_DATA_INPLACE) {
-		um_warn("%s: data=inplace is ignored: data and its checksums change together",
+	if ((um_has_csum(pool) || um_has_parity(pool)) && fs->opt.data == UMBRA_DATA_INPLACE) {
+		um_warn("%s: data=inplace is ignored: data, its checksums and parity change "
+			"together",
 			pool->path);
 		fs->opt.data = UMBRA_DATA_ATOMIC;
 	}

@@ -25,6 +25,7 @@ void um_info_super(const struct um_pool *pool, struct umbra_info *out)
 	out->ro_compat = super->ro_compat;
 	out->incompat = super->incompat;
 	out->data_csum = um_has_csum(pool);
+	out->parity = um_has_parity(pool);
 	out->journal_bytes = super->journal_blocks * UM_BLOCK_SIZE;
 	out->made_sec = (int64_t)super->made_sec;
 }

@@ -57,7 +57,8 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	pool->nchunks = super->nchunks;
 	pool->nblocks = pool->nchunks * UM_CHUNK_BLOCKS;
 	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
-	super->incompat = opt->data_csum ? UM_INCOMPAT_DATA_CSUM : 0;
+	super->incompat = (opt->data_csum ? UM_INCOMPAT_DATA_CSUM : 0) |
+			  (opt->parity ? UM_INCOMPAT_PARITY : 0);
 	/* At the start of what can be allocated in group 0, its second copy at the end. */
 	um_group_layout(super, 0, &group);
 	super->journal_lba = (um_lba_t)group.first * UM_CHUNK_BLOCKS;

@@ -275,6 +275,7 @@ static void fill_info(
 	out->version = UM_FORMAT_VERSION;
 	out->copies = opt->copies ? opt->copies : 2;
 	out->data_csum = opt->data_csum;
+	out->parity = opt->parity;
 	out->journal_bytes = um_mkfs_journal_bytes(out->size);
 	out->inodes = 1;
 	out->clean = true;

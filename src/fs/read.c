@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,7 +29,35 @@ struct filler {
 	struct iovec *iov;
 	unsigned n, max;
 	size_t len;
+	bool verify; /* note blocks, to be held against their checksums */
+	bool failed; /* no memory for that */
+	unsigned nsums, capsums;
+	struct sums {
+		um_lba_t lba;
+		uint64_t n;
+	} * sums;
 };
+
+/* Blocks that bytes come from. */
+static void note_sums(struct filler *f, um_lba_t lba, uint64_t n)
+{
+	struct sums *last = f->nsums ? &f->sums[f->nsums - 1] : NULL, *more;
+	unsigned cap = f->capsums ? 2 * f->capsums : READ_RUNS;
+
+	if (last && last->lba + last->n == lba) {
+		last->n += n;
+		return;
+	}
+	if (f->nsums == f->capsums) {
+		more = realloc(f->sums, cap * sizeof(*more));
+		f->failed = f->failed || !more;
+		if (!more)
+			return;
+		f->sums = more;
+		f->capsums = cap;
+	}
+	f->sums[f->nsums++] = (struct sums){lba, n};
+}
 
 /* Bytes that lie at p; how many of them found room. */
 static size_t fill(struct filler *f, const void *p, size_t len)
@@ -89,6 +118,9 @@ static bool fill_run(const struct um_pool *pool, struct filler *f, const struct 
 
 	if (!um_run_data(run))
 		return fill_zeros(f, len) == len;
+	if (f->verify)
+		note_sums(f, run->lba + (from >> UM_BLOCK_SHIFT) - run->block,
+			um_blocks_of(from + len) - (from >> UM_BLOCK_SHIFT));
 	return fill(f, (const uint8_t *)um_pool_ptr(pool, run->lba) + (from - start), len) == len;
 }
 
@@ -135,32 +167,24 @@ static int read_locked(
 	return fill_blocks(fs, f, note, &inode, off, off + len);
 }
 
-/* Holds what lies in the pool against its checksums, whole blocks of it. */
+/* Holds what was filled in against its checksums. */
 static int check_sums(struct umbra_fs *fs, const struct filler *f)
 {
-	const struct um_pool *pool = fs->pool;
-	int err = 0;
+	int err = f->failed ? -ENOMEM : 0;
 
-	if (!um_has_csum(pool) || fs->opt.data_csum != UMBRA_CSUM_READ)
-		return 0;
-	for (unsigned i = 0; !err && i < f->n; i++) {
-		const uint8_t *at = f->iov[i].iov_base;
-		uint64_t from, end;
-
-		if (at < pool->base || at >= pool->base + pool->size)
-			continue;
-		from = (uint64_t)(at - pool->base);
-		end = um_blocks_of(from + f->iov[i].iov_len);
-		from >>= UM_BLOCK_SHIFT;
-		err = um_data_verify(fs, from, end - from);
-	}
+	for (unsigned i = 0; !err && i < f->nsums; i++)
+		err = um_data_verify(fs, f->sums[i].lba, f->sums[i].n);
 	return err;
 }
 
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
 	unsigned max, unsigned *out_n, size_t *out_len)
 {
-	struct filler f = {.iov = iov, .max = max};
+	struct filler f = {
+		.iov = iov,
+		.max = max,
+		.verify = um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ,
+	};
 	struct um_note note;
 	int err = 0;
 
@@ -172,6 +196,7 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
 		um_note_end(fs, &note);
 		if (!err)
 			err = check_sums(fs, &f);
+		free(f.sums);
 	}
 	*out_n = f.n;
 	*out_len = f.len;

@@ -273,7 +273,7 @@ static int apply_tail(struct um_txn *txn, struct um_tree *tree, struct shrink *s
 		err = um_extents_punch(txn, tree, s->first - 1, 1, gone);
 	if (!err)
 		err = um_pieces_add(txn, tree, &s->fresh, false);
-	return err ? err : um_data_sums_set(txn, s->fresh.v[0].lba, 1, &s->csum);
+	return err ? err : um_data_counts(txn, s->fresh.v[0].lba, 1, &s->csum);
 }
 
 /* Zeros behind the end together with the block's checksum: in place or, where that must not be, in a new one. */
@@ -320,7 +320,7 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	err = plan_tail(fs, &tree, &s);
 	if (err || !s.tail)
 		return err;
-	if (um_has_csum(fs->pool))
+	if (um_has_csum(fs->pool) || um_has_parity(fs->pool))
 		return replace_tail(fs, mem, &s);
 	return um_pool_zero(fs->pool, s.last.lba, s.tail, UM_BLOCK_SIZE - s.tail);
 }

@@ -410,7 +410,7 @@ static int apply_run(struct um_txn *txn, struct um_tree *tree, const struct segm
 	case FRESH:
 		return run->lba ? um_extents_punch(txn, tree, run->block, run->len, out_gone) : 0;
 	case CONVERT:
-		err = um_data_sums_set(
+		err = um_data_counts(
 			txn, run->lba, (uint32_t)run->len, &s->csum[run->block - s->first]);
 		return err ? err : um_extents_mark(txn, tree, run->block, run->len, false);
 	case JOURNAL:
@@ -438,7 +438,7 @@ static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct u
 	for (unsigned i = 0; !err && i < s->fresh.n; i++) {
 		const struct um_piece *p = &s->fresh.v[i];
 
-		err = um_data_sums_set(txn, p->lba, p->len, &s->csum[p->block - s->first]);
+		err = um_data_counts(txn, p->lba, p->len, &s->csum[p->block - s->first]);
 	}
 	if (err)
 		return err;
@@ -543,7 +543,7 @@ static int uninline_txn(
 		err = um_pieces_add(txn, &tree, pieces, false);
 	}
 	if (!err)
-		err = um_data_sums_set(txn, pieces->v[0].lba, 1, csum);
+		err = um_data_counts(txn, pieces->v[0].lba, 1, csum);
 	if (!err) {
 		um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
 		inode.core.blocks = 1;

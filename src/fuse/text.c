@@ -54,6 +54,7 @@ static int fill_info(struct um_mount *m, struct json_object *obj)
 	add_number(obj, "ro_compat", info.ro_compat);
 	add_number(obj, "incompat", info.incompat);
 	json_object_object_add(obj, "data_csum", json_object_new_boolean(info.data_csum));
+	json_object_object_add(obj, "parity", json_object_new_boolean(info.parity));
 	add_number(obj, "journal_bytes", info.journal_bytes);
 	add_number(obj, "replayed", info.replayed);
 	json_object_object_add(obj, "made_sec", json_object_new_int64(info.made_sec));

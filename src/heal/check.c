@@ -157,6 +157,8 @@ static int run_pass(struct um_check *c)
 		um_check_space(c);
 	if (!c->err)
 		um_check_csums(c);
+	if (!c->err)
+		um_check_parity(c);
 	ret = um_pool_barrier(c->pool);
 	return c->err ? c->err : c->mode == UMBRA_CHECK_ONLY ? 0 : ret;
 }

@@ -273,6 +273,7 @@ void um_check_orphans_load(struct um_check *c); /* link.c */
 void um_check_links(struct um_check *c);        /* link.c: connectivity, orphans, link counts */
 void um_check_space(struct um_check *c);        /* space.c */
 void um_check_csums(struct um_check *c);        /* csum.c */
+void um_check_parity(struct um_check *c);       /* parity.c */
 /* After a repairing pass, by the engine: root directory, lost+found and what goes there. */
 int um_relink(struct um_check *c); /* relink.c */
 /* umbra_check of a pool that is open (check.c); the crash tests'. */

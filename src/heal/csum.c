@@ -7,7 +7,7 @@
 
 #include "heal/check_int.h"
 
-/* Data that is bad stays bad: nothing can be repaired here, in whatever mode. */
+/* Data that is bad, and that parity does not have, stays bad in whatever mode. */
 static void report_data(struct um_check *c, um_lba_t lba, const char *why)
 {
 	bool fix = c->fix;
@@ -18,14 +18,29 @@ static void report_data(struct um_check *c, um_lba_t lba, const char *why)
 	c->fix = fix;
 }
 
+/* Has the rest of its stripe what the block should have? */
+static bool rebuilt(struct um_check *c, um_lba_t lba, uint32_t value, um_block_t out)
+{
+	struct um_src src = {c->pool, NULL};
+
+	return !um_parity_rebuild(src, lba, out) && um_data_csum(out) == value;
+}
+
 static void check_data(struct um_check *c, um_lba_t lba, uint32_t value)
 {
+	const char *why = "cannot be read";
 	um_block_t block;
 
-	if (!um_read_raw(c, lba, block))
-		report_data(c, lba, "cannot be read");
-	else if (um_data_csum(block) != value)
-		report_data(c, lba, "does not match its checksum");
+	if (um_read_raw(c, lba, block)) {
+		if (um_data_csum(block) == value)
+			return;
+		why = "does not match its checksum";
+	}
+	if (!rebuilt(c, lba, value, block))
+		report_data(c, lba, why);
+	else if (um_problem(c, "data", UM_CURE_FULL, "block %llu: file data %s; parity has it",
+			 (unsigned long long)lba, why))
+		um_write_raw(c, lba, block);
 }
 
 /* The values of a chunk are gone: what its data is now is all there is to know. */

@@ -85,7 +85,7 @@ static enum um_verdict extent_record(struct um_walk *w, uint64_t key, uint8_t *v
 	w->end = key + e.len;
 	if (!(e.addr & UM_EXTENT_UNWRITTEN))
 		w->written = w->end;
-	if (um_has_csum(c->pool) && !(e.addr & UM_EXTENT_UNWRITTEN) &&
+	if ((um_has_csum(c->pool) || um_has_parity(c->pool)) && !(e.addr & UM_EXTENT_UNWRITTEN) &&
 		um_counts_write(&c->counts, e.addr & UM_LBA_MASK, e.len))
 		c->err = -ENOMEM;
 	return verdict;

@@ -146,7 +146,7 @@ static int zero_tail(struct um_txn *txn, struct um_tree *tree, uint64_t size)
 	if (!err)
 		err = um_extents_add(txn, tree, at, 1, lba, false);
 	um_data_sums(pool, block, 1, &csum);
-	return err ? err : um_data_sums_set(txn, lba, 1, &csum);
+	return err ? err : um_data_counts(txn, lba, 1, &csum);
 }
 
 static int trim_txn(struct um_txn *txn, const struct um_trim *trim, bool *done)

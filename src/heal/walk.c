@@ -15,7 +15,7 @@ const char *um_kind_name(enum um_kind kind)
 {
 	static const char *const names[UM_KIND_MAX] = {"block", "superblock", "chunk words",
 		"reference counts", "pool root", "journal", "inode", "extent", "directory", "xattr",
-		"orphan", "remap", "event", "checksum", "checksum table"};
+		"orphan", "remap", "event", "checksum", "checksum table", "cover"};
 
 	return (unsigned)kind < UM_KIND_MAX ? names[kind] : "unknown";
 }

@@ -42,7 +42,4 @@ int um_pool_alloc_verified(struct um_pool *pool);
 int um_super_load(struct um_pool *pool);
 int um_super_rewrite(struct um_pool *pool);
 
-/* Called by the guard, in a signal handler: blocks [lba, lba + n) cannot be loaded. */
-void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
-
 #endif

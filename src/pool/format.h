@@ -40,7 +40,8 @@ typedef uint64_t um_ino_t; /* inode number, from a 64-bit counter, never reused 
 #define UM_COMPAT_KNOWN 0ull
 #define UM_RO_COMPAT_KNOWN 0ull
 #define UM_INCOMPAT_DATA_CSUM 1ull /* each written block of file data has a checksum */
-#define UM_INCOMPAT_KNOWN UM_INCOMPAT_DATA_CSUM
+#define UM_INCOMPAT_PARITY 2ull    /* every 8 blocks in use have a block of parity */
+#define UM_INCOMPAT_KNOWN (UM_INCOMPAT_DATA_CSUM | UM_INCOMPAT_PARITY)
 
 /* Kinds of metadata block; the first byte pair of the magic is "UM", so a dump is readable. */
 enum um_kind {
@@ -58,6 +59,7 @@ enum um_kind {
 	UM_KIND_EVENTS = 12,  /* tree node: event number -> event (reserved for memory failure) */
 	UM_KIND_CSUMS = 13,   /* checksums of one chunk's file data */
 	UM_KIND_CSUM_AG = 14, /* which chunks of a group have such a block */
+	UM_KIND_COVER = 15,   /* which blocks are in the parity of their stripe */
 	UM_KIND_MAX
 };
 #define UM_BLOCK_MAGIC 0x424d55u /* "UMB" in the low three bytes, the kind in the fourth */
@@ -162,6 +164,7 @@ static_assert(sizeof(struct um_super) == 240, "um_super");
  * a shorter tail joins nothing and stays unused). Chunk 0 is the group's table chunk, chunk n-1
  * its mirror (always reserved: the superblock's second copy is there even when copies == 1). With
  * UM_INCOMPAT_DATA_CSUM chunk 1 holds checksums and, when copies == 2, chunk n-2 their mirror.
+ * With UM_INCOMPAT_PARITY the last ninth of what is left between is parity.
  * Blocks of the table chunk:
  *   0        superblock (group 0) or a backup copy of it
  *   1        struct um_ag
@@ -216,6 +219,18 @@ struct um_csum_ag {
 	uint8_t pad[UM_BLOCK_SIZE - 64 - 64]; /* 0 */
 };
 static_assert(sizeof(struct um_csum_ag) == UM_BLOCK_SIZE, "um_csum_ag");
+
+/*
+ * Parity: block i of a group's allocatable blocks belongs to stripe i / 8, whose parity is block i / 8 of the
+ * parity chunks. Which blocks it covers say blocks of the table chunk, in the places of parity chunks' counts.
+ */
+#define UM_PARITY_WIDTH 8u
+#define UM_COVER_CHUNKS 63u /* whose bits are in one block */
+struct um_cover {
+	struct um_block_hdr hdr; /* kind UM_KIND_COVER */
+	um_le64_t bits[UM_COVER_CHUNKS][UM_CHUNK_BLOCKS / 64];
+};
+static_assert(sizeof(struct um_cover) == UM_BLOCK_SIZE, "um_cover");
 
 struct um_pool_root {
 	struct um_block_hdr hdr; /* kind UM_KIND_ROOT */

@@ -70,6 +70,11 @@ void um_group_layout(const struct um_super *super, uint32_t ag, struct um_group 
 			out->csum_mirror = --end;
 	}
 	out->data = end > out->first ? end - out->first : 0;
+	if (super->incompat & UM_INCOMPAT_PARITY) {
+		out->nparity = (out->data + UM_PARITY_WIDTH) / (UM_PARITY_WIDTH + 1);
+		out->data -= out->nparity;
+		out->parity = out->first + out->data;
+	}
 }
 
 bool um_chunk_usable(const struct um_super *super, uint64_t chunk)
@@ -81,6 +86,28 @@ bool um_chunk_usable(const struct um_super *super, uint64_t chunk)
 		return false;
 	um_group_layout(super, (uint32_t)(chunk / UM_AG_CHUNKS), &group);
 	return i >= group.first && i - group.first < group.data;
+}
+
+um_lba_t um_parity_lba(const struct um_pool *pool, um_lba_t lba)
+{
+	um_lba_t first = lba / UM_AG_BLOCKS * UM_AG_BLOCKS;
+	struct um_group group;
+
+	um_group_layout(&pool->super, (uint32_t)(lba / UM_AG_BLOCKS), &group);
+	return first + (um_lba_t)group.parity * UM_CHUNK_BLOCKS +
+	       (lba - first - (um_lba_t)group.first * UM_CHUNK_BLOCKS) / UM_PARITY_WIDTH;
+}
+
+struct um_ptr um_cover_ptr(const struct um_pool *pool, uint64_t chunk)
+{
+	uint32_t ag = (uint32_t)(chunk / UM_AG_CHUNKS);
+	struct um_group group;
+
+	um_group_layout(&pool->super, ag, &group);
+	if (!group.nparity)
+		return (struct um_ptr){0, 0};
+	return table_ptr(pool, ag,
+		UM_TABLE_REF + group.parity + (uint32_t)(chunk % UM_AG_CHUNKS) / UM_COVER_CHUNKS);
 }
 
 static struct um_ptr csum_ptr(const struct um_pool *pool, uint32_t ag, uint32_t index)

@@ -136,6 +136,8 @@ int um_pool_barrier(struct um_pool *pool);
  * that are not the pool's; stores to them fail with -EIO.
  */
 bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n);
+/* From now on the blocks count as lost. */
+void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
 /* Sets or clears the mark "verified" of n blocks; for txn/ and for the functions above. */
 void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified);
 
@@ -158,6 +160,7 @@ struct um_group {
 	uint32_t chunks; /* 0: no such group */
 	uint32_t first, data;
 	uint32_t csum, csum_mirror; /* 0: none */
+	uint32_t parity, nparity;   /* chunks of parity, behind the data */
 };
 void um_group_layout(const struct um_super *super, uint32_t ag, struct um_group *out);
 /* Can the chunk's blocks be allocated? */
@@ -166,6 +169,13 @@ static inline bool um_has_csum(const struct um_pool *pool)
 {
 	return pool->super.incompat & UM_INCOMPAT_DATA_CSUM;
 }
+static inline bool um_has_parity(const struct um_pool *pool)
+{
+	return pool->super.incompat & UM_INCOMPAT_PARITY;
+}
+/* With parity: the parity block of an allocatable block's stripe; what says which blocks of a chunk it covers. */
+um_lba_t um_parity_lba(const struct um_pool *pool, um_lba_t lba);
+struct um_ptr um_cover_ptr(const struct um_pool *pool, uint64_t chunk);
 /* With checksums: pointer to the chunk's, and to what says which chunks of a group have them. */
 struct um_ptr um_csums_ptr(const struct um_pool *pool, uint64_t chunk);
 struct um_ptr um_csum_ag_ptr(const struct um_pool *pool, uint32_t ag);

@@ -69,6 +69,24 @@ static int format_csums(struct um_pool *pool)
 	return err;
 }
 
+/* Parity covers nothing yet. */
+static int format_cover(struct um_pool *pool)
+{
+	int err = 0;
+
+	for (uint64_t chunk = 0; !err && chunk < pool->nchunks;) {
+		struct um_ptr ptr = um_cover_ptr(pool, chunk);
+		uint32_t left = (uint32_t)(UM_AG_CHUNKS - chunk % UM_AG_CHUNKS);
+		struct um_cover cover = {.bits = {{0}}};
+
+		um_block_init(pool, &cover, UM_KIND_COVER, 0, ptr, 0, 0);
+		if (ptr.lba)
+			err = write_both(pool, ptr, &cover);
+		chunk += left < UM_COVER_CHUNKS ? left : UM_COVER_CHUNKS;
+	}
+	return err;
+}
+
 int um_space_format(struct um_pool *pool)
 {
 	const struct um_super *super = &pool->super;
@@ -87,5 +105,7 @@ int um_space_format(struct um_pool *pool)
 		if (!err)
 			err = write_both(pool, um_ag_ptr(pool, i), &ag);
 	}
-	return err || !um_has_csum(pool) ? err : format_csums(pool);
+	if (!err && um_has_csum(pool))
+		err = format_csums(pool);
+	return err || !um_has_parity(pool) ? err : format_cover(pool);
 }

@@ -175,14 +175,15 @@ static void apply_record(struct um_txn *txn)
 {
 	const struct um_record *record = (const struct um_record *)txn->record.at;
 	struct um_log *log = txn->log;
-	/* Data and checksums change together in the eyes of readers. */
-	bool together = um_has_csum(log->pool);
+	/* Data changes together with checksums and parity in the eyes of readers. */
+	bool together = um_has_csum(log->pool) || um_has_parity(log->pool);
 	uint32_t i;
 	int ret;
 
 	if (txn->ndata && !together)
 		um_record_apply(log, record, UM_APPLY_DATA);
 	pthread_rwlock_wrlock(&log->apply);
+	um_parity_before(log, record);
 	ret = um_record_apply(
 		log, record, together ? UM_APPLY_DATA | UM_APPLY_META : UM_APPLY_META);
 	if (log->direct)
@@ -190,6 +191,7 @@ static void apply_record(struct um_txn *txn)
 			if (txn->copies[i].fresh && !txn->copies[i].freed)
 				um_pool_mark(log->pool, txn->copies[i].lba, 1,
 					!um_pool_lost(log->pool, txn->copies[i].lba, 1));
+	um_parity_after(txn);
 	repair_noted(txn);
 	pthread_rwlock_unlock(&log->apply);
 	if (ret)
@@ -267,7 +269,8 @@ static int write_and_apply_locked(struct um_txn *txn)
 	int ret;
 
 	pthread_mutex_lock(&log->ring_lock);
-	ret = um_dirty_reserve(&log->dirty, 2 * txn->nentry + UM_REPAIRS_MAX);
+	ret = um_dirty_reserve(
+		&log->dirty, 2 * txn->nentry + UM_REPAIRS_MAX + um_parity_blocks(txn));
 	if (!ret)
 		ret = write_and_apply(txn);
 	pthread_mutex_unlock(&log->ring_lock);

@@ -174,9 +174,13 @@ struct um_txn {
 	uint32_t ndata; /* of them data */
 	struct um_range *allocs, *frees;
 	uint32_t nallocs, cap_allocs, nfrees, cap_frees;
+	struct um_range *covers; /* come into, or go out of, parity; meta: come */
+	uint32_t ncovers, cap_covers;
 	struct um_hook *hooks;
 	uint32_t nhooks, cap_hooks;
 };
+/* Blocks of one chunk whose bit changes. */
+int um_txn_note_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on);
 struct um_copy *um_txn_find(const struct um_txn *txn, um_lba_t lba);
 /* Fills copy->now, which has room for a block, with what the block is in this transaction. */
 int um_txn_load(struct um_txn *txn, struct um_copy *copy);
@@ -225,6 +229,21 @@ struct um_log {
 	_Atomic(uint64_t) n_commits, n_aborts, n_record_bytes, n_syncs, n_checkpoints, n_edits;
 };
 #define UM_CHECKPOINT_BATCH 256u
+
+/* ---- parity (parity.c); nothing to do in a pool without ---------------------------------------------------------- */
+
+/* Commit, under the apply lock: before the record is applied, and behind that. */
+void um_parity_before(struct um_log *log, const struct um_record *record);
+void um_parity_after(struct um_txn *txn);
+/* How many parity blocks that may change, at most. */
+uint32_t um_parity_blocks(const struct um_txn *txn);
+/* Replay: what a record touches; then, when all are applied, the sums of those. */
+struct um_stripes {
+	um_lba_t *at;
+	uint32_t n, cap;
+};
+int um_parity_note(struct um_log *log, const struct um_record *record, struct um_stripes *stripes);
+int um_parity_replay(struct um_log *log, struct um_stripes *stripes, uint64_t seq);
 
 /* A value that tells threads apart. */
 uintptr_t um_log_self(void);

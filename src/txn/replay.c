@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Storing what a record says: at commit, and again after a crash. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <wchar.h>
 
@@ -201,6 +202,7 @@ static int store_records(
 	struct um_cursor cursor = {.offset = state->tail};
 	uint64_t seq = state->tail_seq;
 	const struct um_record *record;
+	struct um_stripes stripes = {0};
 	int ret = 0;
 
 	while (!ret && seq < next && seq <= limit) {
@@ -213,9 +215,14 @@ static int store_records(
 		if (!ret)
 			ret = um_record_apply(log, record,
 				um_seeded_bug(11) ? UM_APPLY_META : UM_APPLY_DATA | UM_APPLY_META);
+		if (!ret)
+			ret = um_parity_note(log, record, &stripes);
 		log->replayed++;
 		seq++;
 	}
+	if (!ret)
+		ret = um_parity_replay(log, &stripes, seq - 1);
+	free(stripes.at);
 	if (!um_seeded_bug(12))
 		um_pool_drain(log->pool);
 	return ret;

@@ -115,7 +115,7 @@ void um_txn_reset(struct um_txn *txn)
 	for (i = 0; i < txn->ncopies; i++)
 		um_log_put_buffer(txn->log, txn->copies[i].now);
 	txn->ncopies = txn->nnow = txn->nnew = txn->nfresh = 0;
-	txn->nallocs = txn->nfrees = txn->nhooks = 0;
+	txn->nallocs = txn->nfrees = txn->ncovers = txn->nhooks = 0;
 	txn->nentry = txn->ndata = 0;
 	txn->record.len = 0;
 	/* Slots of older stamps are empty; when stamps run out they are cleared for real. */
@@ -133,6 +133,7 @@ void um_txn_free(struct um_txn *txn)
 	free(txn->record.at);
 	free(txn->allocs);
 	free(txn->frees);
+	free(txn->covers);
 	free(txn->hooks);
 }
 
@@ -378,7 +379,11 @@ int um_txn_new(struct um_txn *txn, enum um_kind kind, uint8_t level, um_lba_t go
 		um_space_give(space, ptr.mirror, 1);
 		return ret;
 	}
-	ret = add_copy(txn, ptr, kind, &copy);
+	ret = um_txn_cover(txn, ptr.lba, 1, true);
+	if (!ret && ptr.mirror)
+		ret = um_txn_cover(txn, ptr.mirror, 1, true);
+	if (!ret)
+		ret = add_copy(txn, ptr, kind, &copy);
 	if (!ret)
 		ret = give_content(txn, copy);
 	if (ret)
@@ -480,7 +485,16 @@ int um_txn_note_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n)
 
 int um_txn_note_free(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta)
 {
+	int ret = um_txn_cover(txn, lba, n, false);
+
+	if (ret)
+		return ret;
 	return add_range(&txn->frees, &txn->nfrees, &txn->cap_frees, lba, n, meta);
+}
+
+int um_txn_note_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on)
+{
+	return add_range(&txn->covers, &txn->ncovers, &txn->cap_covers, lba, n, on);
 }
 
 int um_txn_on_commit(struct um_txn *txn, um_txn_hook_fn *fn, void *arg)

@@ -126,6 +126,20 @@ int um_txn_drop(struct um_txn *txn, struct um_ptr ptr, bool *out_last);
  * through the journal; indirect: pwrite at commit). The source is copied now.
  */
 int um_txn_data(struct um_txn *txn, um_lba_t lba, uint32_t off, const void *src, size_t len);
+/*
+ * Parity covers n blocks from now on (whose content is there, or will be with the record), or not any more. New
+ * and dropped metadata blocks, and freed blocks, see to it themselves; who makes file data count, or not count,
+ * calls this.
+ */
+int um_txn_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on);
+/*
+ * What a block should have, from the others of its stripe and their parity: a pool's own word only where a
+ * checksum says the same. -EIO: one of those cannot be read; -ENODATA: no parity covers the block. As a reader of
+ * metadata, or within a transaction that has changed nothing yet.
+ */
+int um_parity_rebuild(struct um_src src, um_lba_t lba, void *out);
+/* XOR of those blocks of lba's stripe whose bit is in mask. -EIO. */
+int um_parity_sum(const struct um_pool *pool, um_lba_t lba, unsigned mask, void *out);
 /* Called after commit took effect, in the committing thread, before the writer lock is released. */
 typedef void um_txn_hook_fn(void *arg);
 int um_txn_on_commit(struct um_txn *txn, um_txn_hook_fn *fn, void *arg);

@@ -3,10 +3,10 @@
  * What single operations of the engine cost, without FUSE: in this process, on a pool in memory or,
  * with -p, on a pool that is made at PATH (PMEM_IS_PMEM_FORCE=1: with the flushes of a DAX pool).
  *
- *   engine_bench [-p PATH] [-c] [KIND [N]]
+ *   engine_bench [-p PATH] [-c] [-C] [-P] [KIND [N]]
  *
  * Prints median, 90th percentile and worst of N runs in nanoseconds, for one KIND or for each. -c:
- * reference counts are not in the processor's caches. Only measured() runs what is
+ * reference counts are not in the processor's caches. -C: with checksums of data; -P: with parity. Only measured() runs what is
  * measured, so instructions are counted with
  *
  *   valgrind --tool=callgrind --toggle-collect=measured engine_bench KIND N
@@ -41,7 +41,7 @@ struct bench {
 };
 
 static const char *pool_path;
-static bool cold;
+static bool cold, data_csum, parity;
 
 static void die(const char *what, int err)
 {
@@ -65,7 +65,11 @@ static uint64_t next_random(struct bench *b)
 
 static void open_pool(struct bench *b)
 {
-	struct umbra_mkfs_options mkfs = {.size = POOL_SIZE, .sparse = true, .force = true};
+	struct umbra_mkfs_options mkfs = {.size = POOL_SIZE,
+		.sparse = true,
+		.force = true,
+		.data_csum = data_csum,
+		.parity = parity};
 	struct umbra_options opt = {.atime = UMBRA_NOATIME};
 	struct umbra_info info;
 	void *base;
@@ -250,6 +254,22 @@ static void read_block(struct bench *b)
 	umbra_read_end(b->fs);
 }
 
+#define LARGE (1u << 20)
+static uint8_t large[LARGE];
+
+/* Into a buffer, as the crossing to the kernel copies. */
+static void read_large(struct bench *b)
+{
+	if (umbra_read(b->fs, b->plain, large, LARGE, next_random(b) % 16 * LARGE) != LARGE)
+		die("read", EIO);
+}
+
+static void write_large(struct bench *b)
+{
+	if (umbra_write(b->fs, b->ino, large, LARGE, 0, 0, NULL) != LARGE)
+		die("write", EIO);
+}
+
 static void set_times(struct bench *b)
 {
 	struct umbra_attr attr = {.flags = 0}, out;
@@ -298,6 +318,8 @@ static const struct kind kinds[] = {
 	{"clone", "clone of a file of 429 extents", 1000, make_new, clone_fragmented, drop_new},
 	{"overwrite", "4 KiB overwrite, unshared", 20000, NULL, overwrite, NULL},
 	{"read", "4 KiB read, as an iovec", 20000, NULL, read_block, NULL},
+	{"read1m", "1 MiB read, copied", 500, NULL, read_large, NULL},
+	{"write1m", "1 MiB written to new blocks", 200, make_new, write_large, drop_new},
 	{"settimes", "one attribute changed", 20000, NULL, set_times, NULL},
 	{"getattr", "attributes", 20000, NULL, get_attr, NULL},
 	{"lookup", "name among 1,000", 20000, NULL, look_up, NULL},
@@ -375,11 +397,15 @@ int main(int argc, char **argv)
 	unsigned runs = 0, seen = 0;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "p:c")) != -1) {
+	while ((opt = getopt(argc, argv, "p:cCP")) != -1) {
 		if (opt == 'p')
 			pool_path = optarg;
 		else if (opt == 'c')
 			cold = true;
+		else if (opt == 'C')
+			data_csum = true;
+		else if (opt == 'P')
+			parity = true;
 		else
 			return 1;
 	}

@@ -292,6 +292,7 @@ void world_end(struct world *w);
 void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out);
 
 #define CRASH_CSUM 1u /* checksums of file data */
+#define CRASH_PARITY 2u
 struct config {
 	const char *name;
 	unsigned copies;

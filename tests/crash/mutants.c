@@ -39,10 +39,13 @@ static const struct mutant {
 	{"checkpoint: metadata goes home before its records are durable", "file", NULL},
 	{"checkpoint: no barrier before the tail moves", "file", NULL},
 	{"growing a file leaves what a lost write put behind its end", "file", "append_own"},
-	{"data is overwritten in place although it has a checksum", "file_csum", "write_own"},
-	{"commit: checksums of data are not stored", "csum", NULL},
+	{"data is overwritten in place although it has a checksum", "file_parity", "write_own"},
+	{"commit: checksums of data are not stored", "parity", NULL},
 	{"a store that goes past the pool's operations", "standard", NULL},
 	{"the same on a plain file", "file", NULL},
+	{"commit: parity does not follow what changes in a block", "parity", NULL},
+	{"commit: parity does not follow blocks that come and go", "parity", NULL},
+	{"recovery: parity is not summed up anew", "parity", NULL},
 };
 #define NMUTANTS (sizeof(mutants) / sizeof(mutants[0]))
 

@@ -294,8 +294,8 @@ const struct config crash_configs[] = {
 	{"file_full", 2, false, UMBRA_DATA_ATOMIC, fill_full, 0},
 	{"single", 1, true, UMBRA_DATA_ATOMIC, fill_standard, 0},
 	{"inplace", 2, true, UMBRA_DATA_INPLACE, fill_standard, 0},
-	{"csum", 2, true, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM},
-	{"file_csum", 2, false, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM},
+	{"parity", 2, true, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM | CRASH_PARITY},
+	{"file_parity", 2, false, UMBRA_DATA_ATOMIC, fill_standard, CRASH_CSUM | CRASH_PARITY},
 };
 const unsigned crash_nconfigs = sizeof(crash_configs) / sizeof(crash_configs[0]);
 
@@ -313,6 +313,7 @@ void config_make(const struct config *config, struct image *img)
 	static const uint8_t uuid[16] = "crash machine  ";
 	struct umbra_mkfs_options opt = {.copies = config->copies,
 		.data_csum = config->features & CRASH_CSUM,
+		.parity = config->features & CRASH_PARITY,
 		.uuid = uuid,
 		.hash_seed = 12345,
 		.made_sec = 1700000000};

@@ -17,8 +17,8 @@ for ((s = SEED; s < SEED + seeds; s++)); do
 	"$HELPERS/datatest" "$MNT" "$s" "$ops" "$CTL" || die "seed $s"
 	pool_finish
 done
-# With checksums of data: every read is verified, and at the end all of it by fsck.
-"$MKFS" -q -f --data-csum "$POOL" || die "mkfs --data-csum failed"
+# With checksums and parity: every read is verified, and at the end all of it by fsck.
+"$MKFS" -q -f --data-csum --parity "$POOL" || die "mkfs --data-csum --parity failed"
 pool_mount
 "$HELPERS/datatest" "$MNT" "$SEED" "$(long 4000 50000)" "$CTL" || die "checksums"
 pool_finish

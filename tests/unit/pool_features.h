@@ -18,6 +18,7 @@ static inline bool test_feature(const char *name)
 static inline struct umbra_mkfs_options test_features(struct umbra_mkfs_options opt)
 {
 	opt.data_csum = opt.data_csum || test_feature("csum");
+	opt.parity = opt.parity || test_feature("parity");
 	return opt;
 }
 

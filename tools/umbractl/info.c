@@ -36,6 +36,7 @@ static struct json_object *pool_json(const struct umbra_info *in)
 	add_num(obj, "ro_compat", in->ro_compat);
 	add_num(obj, "incompat", in->incompat);
 	json_object_object_add(obj, "data_csum", json_object_new_boolean(in->data_csum));
+	json_object_object_add(obj, "parity", json_object_new_boolean(in->parity));
 	add_num(obj, "journal_bytes", in->journal_bytes);
 	add_num(obj, "replayed", in->replayed);
 	json_object_object_add(obj, "made_sec", json_object_new_int64(in->made_sec));

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Parity: what every covered block should have can be told from the others, and what cannot is said so. */
+#include "datakit.h"
+
+static const struct umbra_mkfs_options with = {.copies = 2, .parity = true};
+static const struct umbra_mkfs_options both = {.copies = 2, .parity = true, .data_csum = true};
+
+static um_lba_t lba_of(struct kit *k, const struct file *f, uint64_t block)
+{
+	struct um_inode inode;
+	struct um_tree tree;
+	struct um_run run;
+	unsigned n;
+
+	ok(um_inode_read(k->fs, f->ino, &inode));
+	um_inode_tree(&inode, UM_FORK_DATA, &tree);
+	um_log_read_lock(k->fs->log);
+	ok(um_runs_get(um_fs_src(k->fs), &tree, block, 1, 0, &run, 1, &n));
+	um_log_read_unlock(k->fs->log);
+	assert_true(n == 1 && run.lba);
+	return run.lba;
+}
+
+/* Every covered block of the pool is what the others say; their number. */
+static uint64_t rebuild_all(struct kit *k)
+{
+	const struct um_pool *pool = k->fs->pool;
+	uint8_t block[B];
+	uint64_t n = 0;
+
+	um_log_read_lock(k->fs->log);
+	for (um_lba_t lba = 1; lba < pool->nblocks; lba++) {
+		int err = um_parity_rebuild(um_fs_src(k->fs), lba, block);
+
+		if (err == -ENODATA)
+			continue;
+		ok(err);
+		assert_memory_equal(block, um_pool_ptr(pool, lba), B);
+		n++;
+	}
+	um_log_read_unlock(k->fs->log);
+	return n;
+}
+
+static uint64_t used(struct kit *k)
+{
+	struct statvfs st;
+
+	um_reaper_wait(k->fs, 5000);
+	ok(umbra_statfs(k->fs, &st));
+	return st.f_blocks - st.f_bfree;
+}
+
+static int problems(struct kit *k, enum umbra_check_mode mode)
+{
+	struct umbra_check_report report;
+	int ret;
+
+	if (k->path)
+		ret = umbra_check(k->path, mode, kit_problem, NULL, &report);
+	else
+		ret = umbra_check_image(k->base, k->size, mode, kit_problem, NULL, &report);
+	ok(ret);
+	return (int)report.problems;
+}
+
+/* ---- every way of changing anything ------------------------------------------------------------------ */
+
+static void every_way(struct kit *k)
+{
+	struct umbra_cred cred = {0};
+	struct umbra_attr attr;
+	struct file f, copy;
+	char name[32];
+
+	file_make(k, &f, "f", 8 << 20);
+	file_make(k, &copy, "copy", 8 << 20);
+	file_write(k, &f, 0, 100, 1);
+	file_write(k, &f, 50, 9000, 2);
+	rebuild_all(k);
+	file_write(k, &f, 0, 300 * B, 3);
+	file_write(k, &f, 3 * B + 7, 11, 4);
+	file_write(k, &f, 300 * B, 70, 6);
+	rebuild_all(k);
+	ok(umbra_fallocate(k->fs, f.ino, 0, 310 * B, 100 * B));
+	want_size(&f, 410 * B);
+	file_write(k, &f, 320 * B + 5, 3 * B, 8);
+	file_write(k, &f, 350 * B, 20 * B, 9);
+	rebuild_all(k);
+	ok(umbra_clone(k->fs, f.ino, copy.ino));
+	want_bytes(&copy, 0, f.want, f.size);
+	file_write(k, &copy, 2 * B, 5 * B, 11);
+	file_truncate(k, &copy, 12 * B + 77);
+	rebuild_all(k);
+	ok(umbra_fallocate(k->fs, f.ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, B + 5, 3 * B));
+	want_bytes(&f, B + 5, NULL, 3 * B);
+	ok(umbra_fallocate(
+		k->fs, f.ino, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 6 * B + 5, 20 * B));
+	want_bytes(&f, 6 * B + 5, NULL, 20 * B);
+	rebuild_all(k);
+	file_write(k, &f, 8 * B, 4 * B, 12); /* unwritten again, and written */
+	rebuild_all(k);
+	for (unsigned i = 0; i < 300; i++) { /* nodes */
+		snprintf(name, sizeof(name), "a longer name, number %u", i);
+		ok(umbra_mknod(k->fs, UM_ROOT_INO, name, S_IFREG | 0644, 0, &cred, &attr));
+	}
+	for (unsigned i = 0; i < 300; i += 2) {
+		snprintf(name, sizeof(name), "a longer name, number %u", i);
+		ok(umbra_unlink(k->fs, UM_ROOT_INO, name));
+	}
+	rebuild_all(k);
+	file_verify(k, &f);
+	file_verify(k, &copy);
+	kit_crash(k);
+	rebuild_all(k);
+	file_truncate(k, &f, 0);
+	file_truncate(k, &copy, 0);
+	/* All in use but the journal. */
+	assert_int_equal(rebuild_all(k), used(k));
+	file_free(&f);
+	file_free(&copy);
+}
+
+static void every_change_keeps_parity(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
+	every_way(&k);
+	kit_close(&k);
+	kit_open_file_as(&k, "test_parity.pool", 64, both);
+	every_way(&k);
+	kit_close(&k);
+}
+
+/* With one copy of metadata, in the smallest pool, and over the border of a group. */
+static void parity_has_a_place_in_pools_of_all_sizes(void **state)
+{
+	static const uint64_t mib[] = {16, 18, 64, 1008, 1018, 1200};
+	struct umbra_mkfs_options opt = both;
+	struct umbra_info info;
+	struct um_group group;
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	for (unsigned i = 0; i < 12; i++) {
+		k = (struct kit){.path = "test_parity.pool"};
+		opt.copies = 1 + i % 2;
+		opt.data_csum = i % 3;
+		opt.size = mib[i / 2] << 20;
+		opt.force = opt.sparse = true;
+		ok(umbra_mkfs(k.path, &opt, &info));
+		assert_true(info.parity);
+		kit_mount(&k);
+		for (uint32_t ag = 0; ag < k.fs->pool->nags; ag++) {
+			um_group_layout(&k.fs->pool->super, ag, &group);
+			assert_true(group.nparity * UM_PARITY_WIDTH >= group.data);
+			assert_true(group.chunks < 8 || group.nparity * 100 <= group.chunks * 13);
+		}
+		file_make(&k, &f, "f", 1 << 20);
+		file_write(&k, &f, 0, 1 << 20, i);
+		file_verify(&k, &f);
+		assert_true(rebuild_all(&k) > 256);
+		file_free(&f);
+		kit_close(&k);
+	}
+}
+
+/* ---- what is lost ---------------------------------------------------------------------------------------- */
+
+static void one_lost_block_can_be_told_two_cannot(void **state)
+{
+	uint8_t block[B];
+	struct file f;
+	struct kit k;
+	um_lba_t lba;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
+	file_make(&k, &f, "f", 64 * B);
+	file_write(&k, &f, 0, 64 * B, 1);
+	lba = lba_of(&k, &f, 16) & ~7ull;
+	um_pool_set_lost(k.fs->pool, lba, 1);
+	um_log_read_lock(k.fs->log);
+	ok(um_parity_rebuild(um_fs_src(k.fs), lba, block));
+	assert_memory_equal(block, um_pool_ptr(k.fs->pool, lba), B);
+	um_pool_set_lost(k.fs->pool, lba + 5, 1);
+	assert_int_equal(um_parity_rebuild(um_fs_src(k.fs), lba, block), -EIO);
+	assert_int_equal(um_parity_rebuild(um_fs_src(k.fs), lba + 5, block), -EIO);
+	/* Nor without the parity itself; and what is not covered has none. */
+	ok(um_parity_rebuild(um_fs_src(k.fs), lba + 8, block));
+	um_pool_set_lost(k.fs->pool, um_parity_lba(k.fs->pool, lba + 8), 1);
+	assert_int_equal(um_parity_rebuild(um_fs_src(k.fs), lba + 8, block), -EIO);
+	assert_int_equal(um_parity_rebuild(um_fs_src(k.fs), 1, block), -ENODATA);
+	assert_int_equal(
+		um_parity_rebuild(um_fs_src(k.fs), k.fs->pool->super.journal_lba, block), -ENODATA);
+	um_log_read_unlock(k.fs->log);
+	file_free(&f);
+	kit_close(&k);
+}
+
+/* Beside a lost block others come and go; it can still be told. */
+static void a_stripe_with_a_lost_block_is_kept_up(void **state)
+{
+	uint8_t block[B], want[B];
+	struct file f, g;
+	struct kit k;
+	um_lba_t lba;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
+	file_make(&k, &f, "f", 64 * B);
+	file_make(&k, &g, "g", 64 * B);
+	for (unsigned i = 0; i < 64; i += 2) { /* a block of each in turn */
+		file_write(&k, &f, i * B, 2 * B, i);
+		file_write(&k, &g, i * B, 2 * B, i + 100);
+	}
+	lba = lba_of(&k, &f, 16);
+	memcpy(want, um_pool_ptr(k.fs->pool, lba), B);
+	um_pool_set_lost(k.fs->pool, lba, 1);
+	memset(k.base + lba * B, 0, B); /* as the guard leaves it */
+	file_write(&k, &g, 0, 64 * B, 7);
+	file_write(&k, &g, 3, 100, 8);
+	file_truncate(&k, &g, 17 * B);
+	um_log_read_lock(k.fs->log);
+	ok(um_parity_rebuild(um_fs_src(k.fs), lba, block));
+	um_log_read_unlock(k.fs->log);
+	assert_memory_equal(block, want, B);
+	memcpy(k.base + lba * B, want, B);
+	file_free(&f);
+	file_free(&g);
+	kit_close(&k);
+}
+
+/* ---- fsck ------------------------------------------------------------------------------------------------- */
+
+static void fsck_mends_parity_and_mends_data_by_it(void **state)
+{
+	um_lba_t lba, parity;
+	struct um_ptr cover;
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, both);
+	file_make(&k, &f, "f", 64 * B);
+	file_write(&k, &f, 0, 64 * B, 1);
+	lba = lba_of(&k, &f, 20);
+	parity = um_parity_lba(k.fs->pool, lba);
+	cover = um_cover_ptr(k.fs->pool, um_chunk_of(lba));
+	ok(umbra_close(k.fs));
+	k.base[parity * B + 77] ^= 1;
+	assert_int_equal(problems(&k, UMBRA_CHECK_ONLY), 1);
+	assert_int_equal(problems(&k, UMBRA_CHECK_REPAIR), 1);
+	kit_check(&k);
+	/* Data: the checksum says what is wrong, parity what it was. */
+	k.base[lba * B + 99] ^= 0x80;
+	assert_int_equal(problems(&k, UMBRA_CHECK_ONLY), 2); /* and the stripe's sum */
+	assert_int_equal(problems(&k, UMBRA_CHECK_REPAIR), 1);
+	kit_mount(&k);
+	file_verify(&k, &f);
+	ok(umbra_close(k.fs));
+	kit_check(&k);
+	/* What is covered: one copy lost, both. */
+	memset(k.base + cover.lba * B + 64, 0x33, 100);
+	assert_int_equal(problems(&k, UMBRA_CHECK_PREEN), 1);
+	kit_check(&k);
+	memset(k.base + cover.lba * B + 64, 0x33, 100);
+	memset(k.base + cover.mirror * B + 64, 0x33, 100);
+	assert_int_equal(problems(&k, UMBRA_CHECK_REPAIR), 1);
+	kit_check(&k);
+	kit_mount(&k);
+	file_verify(&k, &f);
+	rebuild_all(&k);
+	file_free(&f);
+	kit_close(&k);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_change_keeps_parity),
+		cmocka_unit_test(parity_has_a_place_in_pools_of_all_sizes),
+		cmocka_unit_test(one_lost_block_can_be_told_two_cannot),
+		cmocka_unit_test(a_stripe_with_a_lost_block_is_kept_up),
+		cmocka_unit_test(fsck_mends_parity_and_mends_data_by_it),
+	};
+
+	(void)argc;
+	kit_without_pmem(argv);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
