@@ -12,7 +12,7 @@ start
 pool_make 256M
 pool_mount
 say "many processes, the same files"
-"$HELPERS/viewshare" "$MNT" "$SEED" 6 "$(long 12 1800)" || die "viewshare"
+"$HELPERS/viewshare" "$MNT" "$SEED" 6 "$(long 15 1800)" || die "viewshare"
 [ "$(counter view_opens)" -gt 100 ] || die "views were hardly used"
 [ "$(counter view_binds)" -gt 0 ] || die "no view was ever bound"
 rm -f "$MNT"/*
@@ -30,10 +30,13 @@ clones() {
 	for i in $(seq 64); do
 		"$UMBRACTL" clone -q "$MNT/src" "$MNT/c$i" || die "clone"
 	done
+	read_clones
+	sha256sum <"$MNT/src" >"$T/sum"
+}
+read_clones() {
 	for i in $(seq 64); do
 		cmp "$MNT/src" "$MNT/c$i" || die "c$i differs"
 	done
-	sha256sum <"$MNT/src" >"$T/sum"
 }
 
 for share in off auto; do
@@ -41,7 +44,11 @@ for share in off auto; do
 	pool_mount share=$share
 	clones
 	# Shadows are of what was read: of every clone, when each is read by itself. (The source was written.)
-	[ $share = auto ] || [ "$(shadows "$MNT/c1")" = "64 65" ] || die "before: $(shadows "$MNT/c1")"
+	if [ $share = off ] && [ "$(shadows "$MNT/c1")" != "64 65" ]; then
+		echo 3 >/proc/sys/vm/drop_caches
+		read_clones # they go with the inodes, when somebody makes the kernel drop its caches
+		[ "$(shadows "$MNT/c1")" = "64 65" ] || die "before: $(shadows "$MNT/c1")"
+	fi
 	"$HELPERS/mwriteall" "$MNT"/c[1-5]? || die "stores to 50 clones"
 	[ $share = auto ] || [ "$(shadows "$MNT/c1")" = "14 15" ] || die "after 50: $(shadows "$MNT/c1")"
 	read -r _ owners <<<"$(shadows "$MNT/c1")"
