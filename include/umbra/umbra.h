@@ -192,6 +192,16 @@ void umbra_read_begin(struct umbra_fs *fs);
 void umbra_read_end(struct umbra_fs *fs);
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
 	unsigned max, unsigned *out_n, size_t *out_len);
+/*
+ * Plain files and block devices: the same content, read from the medium, and not through the page cache of the pool's
+ * file. 0: fn is called, once, in this thread or another, perhaps before this returns; the memory is good until it
+ * returns, and it must not wait for other reads. One call brings 1 MiB at least, unless the file ends. umbra_close
+ * must not be called before.
+ * -EOPNOTSUPP, -EAGAIN (too much is under way already): use umbra_read_iov. Other errors as there.
+ */
+typedef void umbra_fetched_fn(void *arg, int err, const struct iovec *iov, unsigned n);
+int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umbra_fetched_fn *fn,
+	void *arg);
 /* Copying read; bytes read or -errno. */
 ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off);
 #define UMBRA_WRITE_APPEND 1u   /* at the end of the file; off ignored, *out_off says where */

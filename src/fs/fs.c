@@ -54,6 +54,7 @@ static int mark(struct umbra_fs *fs, bool opened)
 static void tear_down(struct umbra_fs *fs)
 {
 	um_reaper_stop(fs);
+	um_pool_async_end(fs->pool);
 	if (fs->log)
 		um_log_abandon(fs->log);
 	if (fs->space)
@@ -100,6 +101,10 @@ static int bring_up(struct umbra_fs *fs)
 	if (ret || fs->opt.readonly)
 		return ret;
 	ret = mark(fs, true);
+	if (!ret)
+		ret = um_pool_async(fs->pool);
+	if (ret == -EOPNOTSUPP)
+		ret = 0;
 	return ret ? ret : um_reaper_start(fs);
 }
 

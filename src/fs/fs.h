@@ -33,10 +33,11 @@ struct umbra_fs {
 	struct um_space *space;
 	struct umbra_options opt;
 	struct um_mem_table *mems;
-	struct um_page *page;     /* masters and shadows */
-	struct um_reaper *reaper; /* background thread: orphans, quarantine, commit timer */
-	bool loose_tails;         /* bytes behind the end of a file are not known to be zeros */
-	atomic_int stopped;       /* 0, or the errno that changes fail with */
+	struct um_page *page;       /* masters and shadows */
+	struct um_reaper *reaper;   /* background thread: orphans, quarantine, commit timer */
+	bool loose_tails;           /* bytes behind the end of a file are not known to be zeros */
+	atomic_int stopped;         /* 0, or the errno that changes fail with */
+	_Atomic(uint64_t) fetching; /* bytes, see fetch.c */
 	atomic_uint_fast64_t stat_clones, stat_cow_blocks, stat_reads, stat_writes, stat_read_bytes,
 		stat_write_bytes, stat_orphans_freed;
 };

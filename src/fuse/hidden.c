@@ -221,12 +221,61 @@ static void on_release(const struct request *r)
 
 /* ---- data ------------------------------------------------------------------------------------------------ */
 
+static void answer_read(
+	struct um_views *v, uint64_t unique, int err, const struct iovec *data, unsigned n)
+{
+	struct fuse_out_header out = {.unique = unique, .error = err, .len = sizeof(out)};
+	struct iovec iov[PAGES + 3] = {{&out, sizeof(out)}};
+
+	if (err)
+		n = 0;
+	for (unsigned i = 0; i < n; i++) {
+		iov[i + 1] = data[i];
+		out.len += (uint32_t)data[i].iov_len;
+	}
+	if (writev(v->hidden.dev, iov, (int)n + 1) < 0 && errno != ENOENT && errno != ENODEV)
+		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
+}
+
+/* Plain files: when the data has come, by a thread of the engine's. */
+struct fetched {
+	struct um_views *v;
+	struct target t;
+	uint64_t unique;
+};
+
+static void on_fetched(void *arg, int err, const struct iovec *iov, unsigned n)
+{
+	struct fetched *f = arg;
+
+	answer_read(f->v, f->unique, err, iov, n);
+	done_with(f->v, &f->t);
+	atomic_fetch_sub(&f->v->m->fetching, 1);
+	free(f);
+}
+
+static int fetch(const struct request *r, const struct target *t, const struct fuse_read_in *in)
+{
+	struct fetched *f = malloc(sizeof(*f));
+	int err;
+
+	if (!f)
+		return -EAGAIN;
+	*f = (struct fetched){r->v, *t, r->in->unique};
+	atomic_fetch_add(&r->v->m->fetching, 1);
+	err = umbra_fetch(r->v->m->fs, t->ino, in->offset, in->size, on_fetched, f);
+	if (err) {
+		atomic_fetch_sub(&r->v->m->fetching, 1);
+		free(f);
+	}
+	return err;
+}
+
 static void on_read(const struct request *r)
 {
 	const struct fuse_read_in *in = (const void *)r->arg;
-	struct fuse_out_header out = {.unique = r->in->unique};
 	struct umbra_fs *fs = r->v->m->fs;
-	struct iovec iov[PAGES + 3];
+	struct iovec iov[PAGES + 2];
 	struct target t;
 	unsigned n = 0;
 	size_t len = 0;
@@ -238,14 +287,13 @@ static void on_read(const struct request *r)
 		reply(r, err, NULL, 0);
 		return;
 	}
+	err = fetch(r, &t, in);
+	if (!err)
+		return;
 	umbra_read_begin(fs);
-	err = umbra_read_iov(fs, t.ino, in->offset, in->size, iov + 1, PAGES + 2, &n, &len);
-	out.error = err;
-	out.len = (uint32_t)(sizeof(out) + (err ? 0 : len));
-	iov[0] = (struct iovec){&out, sizeof(out)};
-	if (writev(r->v->hidden.dev, iov, err ? 1 : (int)n + 1) < 0 && errno != ENOENT &&
-		errno != ENODEV)
-		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
+	if (err == -EOPNOTSUPP || err == -EAGAIN)
+		err = umbra_read_iov(fs, t.ino, in->offset, in->size, iov, PAGES + 2, &n, &len);
+	answer_read(r->v, r->in->unique, err, iov, n);
 	umbra_read_end(fs);
 	done_with(r->v, &t);
 }
@@ -542,6 +590,8 @@ void um_hidden_stop(struct um_views *v)
 	free(h->threads);
 	h->threads = NULL;
 	h->nthreads = 0;
+	while (atomic_load(&v->m->fetching))
+		usleep(1000);
 	if (h->dev >= 0)
 		close(h->dev);
 	h->dev = -1;

@@ -49,6 +49,6 @@ void um_late_wait(struct um_mount *m)
 {
 	static const struct timespec step = {.tv_nsec = 1000000};
 
-	while (atomic_load(&m->late))
+	while (atomic_load(&m->late) || atomic_load(&m->fetching))
 		nanosleep(&step, NULL);
 }

@@ -7,7 +7,7 @@
 
 /* Runs run(arg) in a new thread, with this thread's um_facts; in this one when there can be none. */
 void um_late(struct um_mount *m, void (*run)(void *arg), void *arg);
-/* None is left. */
+/* None is left, and no read is under way. */
 void um_late_wait(struct um_mount *m);
 
 #endif

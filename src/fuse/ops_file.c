@@ -157,6 +157,41 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, 0);
 }
 
+/* Plain files: the answer is given when the data has come, by a thread of the engine's. */
+struct fetched {
+	fuse_req_t req;
+	struct um_mount *m;
+};
+
+static void on_fetched(void *arg, int err, const struct iovec *iov, unsigned n)
+{
+	struct fetched *r = arg;
+
+	if (err)
+		fuse_reply_err(r->req, -err);
+	else
+		fuse_reply_iov(r->req, iov, (int)n);
+	atomic_fetch_sub(&r->m->fetching, 1);
+	free(r);
+}
+
+static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, uint64_t off)
+{
+	struct fetched *r = size > UM_MAX_IO ? NULL : malloc(sizeof(*r));
+	int err;
+
+	if (!r)
+		return -EAGAIN;
+	*r = (struct fetched){req, m};
+	atomic_fetch_add(&m->fetching, 1);
+	err = umbra_fetch(m->fs, ino, off, size, on_fetched, r);
+	if (err) {
+		atomic_fetch_sub(&m->fetching, 1);
+		free(r);
+	}
+	return err;
+}
+
 /*
  * The answer points into the pool. Blocks it points at are not reused before umbra_read_end(), and no
  * lock is held while the kernel copies.
@@ -170,6 +205,13 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	int err;
 
 	(void)fi;
+	err = fetch(m, req, ino, size, (uint64_t)off);
+	if (!err)
+		return;
+	if (err != -EOPNOTSUPP && err != -EAGAIN) {
+		fuse_reply_err(req, -err);
+		return;
+	}
 	if (size > UM_MAX_IO) {
 		max = (unsigned)(size / BLOCK) + 2;
 		iov = calloc(max, sizeof(*iov));

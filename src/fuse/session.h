@@ -42,6 +42,7 @@ struct um_mount {
 	struct um_door *door;   /* clones, tokens: door.c */
 	struct um_views *views; /* shared page cache: view.h; NULL: none */
 	atomic_uint late;       /* requests in threads of their own: late.h */
+	atomic_uint fetching;   /* reads whose answer comes when the data has */
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	pthread_t *workers;

@@ -90,7 +90,10 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 	fd = open(path, mode);
 	if (fd < 0)
 		return -errno;
-	if (!(flags & UM_POOL_NOLOCK) && flock(fd, (excl ? LOCK_EX : LOCK_SH) | LOCK_NB))
+	/* io_uring would take NONBLOCK as a wish to be told EAGAIN. */
+	if (fcntl(fd, F_SETFL, 0))
+		ret = -errno;
+	if (!ret && !(flags & UM_POOL_NOLOCK) && flock(fd, (excl ? LOCK_EX : LOCK_SH) | LOCK_NB))
 		ret = errno == EWOULDBLOCK ? -EBUSY : -errno;
 	if (ret)
 		close(fd);

@@ -159,6 +159,7 @@ int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool 
 	}
 	pool->ops = ops;
 	pool->fd = -1;
+	pool->read_fd = -1;
 	pool->guard_unit = UM_BLOCK_SIZE;
 	pthread_mutex_init(&pool->repair_lock, NULL);
 	*out = pool;
@@ -176,11 +177,14 @@ int um_pool_set_size(struct um_pool *pool, uint64_t size)
 
 void um_pool_free(struct um_pool *pool)
 {
+	um_pool_async_end(pool);
 	um_guard_unregister(pool);
 	if (pool->base)
 		pool->ops->unmap(pool);
 	if (pool->verified)
 		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
+	if (pool->read_fd >= 0)
+		close(pool->read_fd);
 	if (pool->fd >= 0)
 		close(pool->fd);
 	pthread_mutex_destroy(&pool->repair_lock);

@@ -22,6 +22,8 @@
 #include "umbra/types.h"
 
 struct um_pool;
+struct um_aio;
+struct um_aio_engine;
 
 struct um_pool_ops {
 	const char *name;
@@ -82,7 +84,11 @@ struct um_pool {
 	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
 	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
 	struct um_unshared *unshared; /* of the log, see txn/unshared.c */
-	void *priv;                   /* of the back end */
+	/* Indirect pools that are served: see um_pool_async(). */
+	struct um_aio_engine *aio;
+	int read_fd; /* for data, past the page cache if read_direct; -1: none */
+	bool read_direct;
+	void *priv; /* of the back end */
 };
 
 #define UM_POOL_RDONLY 1u   /* shared lock, never a store */
@@ -130,6 +136,18 @@ void um_pool_drain(struct um_pool *pool);
 extern _Thread_local bool um_pool_undrained;
 /* All stores before, except applied metadata of an indirect pool, are on the medium. -EIO. */
 int um_pool_barrier(struct um_pool *pool);
+
+/*
+ * Indirect pools: from here on data can be read, and more, without waiting for it (aio.h). -EOPNOTSUPP: not this
+ * pool, whose mapping is the best way to its data.
+ */
+int um_pool_async(struct um_pool *pool);
+void um_pool_async_end(struct um_pool *pool); /* waits for all that is under way */
+/*
+ * Hands in reads of data, a list of requests with op, fd left open. Offsets, lengths and addresses are multiples of
+ * UM_BLOCK_SIZE. Only what is no metadata may be read so: what a private page has is not in the file.
+ */
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list);
 
 /*
  * Did a load from one of n blocks from lba on fail since open? Their place in the mapping holds zeros

@@ -68,12 +68,11 @@ static struct slot *claim(struct slot_block *block)
 	return NULL;
 }
 
-static struct slot *register_thread(void)
+static struct slot *claim_any(void)
 {
 	struct slot_block *block = &first_block;
 	struct slot *slot;
 
-	pthread_once(&exit_once, make_key);
 	while (!(slot = claim(block))) {
 		struct slot_block *next = atomic_load(&block->next), *fresh;
 
@@ -89,7 +88,15 @@ static struct slot *register_thread(void)
 		}
 		block = next;
 	}
-	if (have_key && pthread_setspecific(exit_key, slot)) {
+	return slot;
+}
+
+static struct slot *register_thread(void)
+{
+	struct slot *slot = claim_any();
+
+	pthread_once(&exit_once, make_key);
+	if (slot && have_key && pthread_setspecific(exit_key, slot)) {
 		atomic_store(&slot->used, false);
 		return NULL;
 	}
@@ -120,6 +127,32 @@ void um_epoch_leave(struct um_space *space)
 	}
 	if (!--own->nest)
 		atomic_store(&own->epoch, 0);
+}
+
+void *um_epoch_hold(struct um_space *space)
+{
+	struct slot *slot = claim_any();
+
+	(void)space;
+	if (!slot) {
+		atomic_fetch_add(&strangers, 1);
+		return &strangers;
+	}
+	atomic_store(&slot->epoch, atomic_load(&now));
+	return slot;
+}
+
+void um_epoch_let_go(struct um_space *space, void *hold)
+{
+	struct slot *slot = hold;
+
+	(void)space;
+	if (hold == &strangers) {
+		atomic_fetch_sub(&strangers, 1);
+		return;
+	}
+	atomic_store(&slot->epoch, 0);
+	atomic_store(&slot->used, false);
 }
 
 uint64_t um_epoch_own(void)

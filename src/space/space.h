@@ -94,6 +94,9 @@ void um_space_committed(struct um_space *space, uint64_t seq, um_lba_t lba, uint
  */
 void um_epoch_enter(struct um_space *space);
 void um_epoch_leave(struct um_space *space);
+/* The same for what goes on after the thread has turned to other things; any thread lets go of it. */
+void *um_epoch_hold(struct um_space *space);
+void um_epoch_let_go(struct um_space *space, void *hold);
 /* Moves what may be reused out of quarantine; called by take, by statfs, by the background thread. */
 void um_space_reap(struct um_space *space);
 

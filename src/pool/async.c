@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Indirect pools that are served: their data is read past the mapping, so that nobody waits in a page fault and
+ * the page cache of the file or device below does not keep a second copy of what FUSE's has.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "pool/aio.h"
+#include "pool/backend.h"
+#include "pool/log.h"
+
+/* Files in memory: their pages are the medium, and there is no second copy. */
+static bool in_memory(int fd)
+{
+	struct statfs fs;
+
+	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
+}
+
+/* Is a block of ours good enough for direct I/O? Not on file systems with larger ones below. */
+static bool direct_fits(int fd)
+{
+	struct statx st;
+
+	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) || !(st.stx_mask & STATX_DIOALIGN))
+		return true; /* not said (Linux 6.1): the first read shows */
+	return st.stx_dio_offset_align && st.stx_dio_offset_align <= UM_BLOCK_SIZE &&
+	       st.stx_dio_mem_align <= UM_BLOCK_SIZE;
+}
+
+static int open_again(const struct um_pool *pool, int flags)
+{
+	char path[32];
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", pool->fd);
+	return open(path, O_RDONLY | O_CLOEXEC | flags);
+}
+
+/* One direct read, as a file system may accept the flag and not the reads. */
+static bool direct_works(int fd)
+{
+	static _Alignas(UM_BLOCK_SIZE) char block[UM_BLOCK_SIZE];
+
+	return pread(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block);
+}
+
+int um_pool_async(struct um_pool *pool)
+{
+	int err;
+
+	if (pool->ops != &um_ops_file || pool->aio)
+		return -EOPNOTSUPP;
+	err = um_aio_open(pool->path, &pool->aio);
+	if (err)
+		return err;
+	if (pool->kind == UMBRA_POOL_FILE && in_memory(pool->fd))
+		return 0;
+	pool->read_fd = direct_fits(pool->fd) ? open_again(pool, O_DIRECT) : -1;
+	pool->read_direct = pool->read_fd >= 0 && direct_works(pool->read_fd);
+	if (!pool->read_direct) {
+		if (pool->read_fd >= 0)
+			close(pool->read_fd);
+		pool->read_fd = open_again(pool, 0);
+		um_info("%s: no direct I/O here: data goes through the page cache", pool->path);
+	}
+	return 0;
+}
+
+void um_pool_async_end(struct um_pool *pool)
+{
+	um_aio_close(pool->aio);
+	pool->aio = NULL;
+}
+
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list)
+{
+	struct um_aio *io;
+
+	for (io = list; io; io = io->next) {
+		io->op = UM_AIO_READ;
+		io->fd = pool->read_fd;
+	}
+	um_aio_submit(pool->aio, list);
+}

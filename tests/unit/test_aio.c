@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Requests that nobody waits for, by rings and by threads, with results that come short or fail; fetches of file data. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "pool/aio.h"
+#include "umbra/umbra.h"
+
+#define N 300u /* more than a ring has entries */
+#define LEN 8192u
+
+struct batch {
+	int fd;
+	char path[64];
+	struct um_aio io[N + 1];
+	uint8_t *buf;
+	atomic_uint done;
+};
+
+static atomic_uint calls;
+static unsigned fail_at; /* the result to spoil, counted from 1 */
+static int fail_with;
+
+static int spoil(const struct um_aio *io, int result)
+{
+	if (atomic_fetch_add(&calls, 1) + 1 != fail_at)
+		return result;
+	if (fail_with < 0)
+		return fail_with;
+	return io->op == UM_AIO_SYNC || result < 512 ? result : 512; /* short */
+}
+
+static void on_done(struct um_aio *io)
+{
+	struct batch *b = io->arg;
+
+	atomic_fetch_add(&b->done, 1);
+}
+
+static void batch_open(struct batch *b)
+{
+	memset(b, 0, sizeof(*b));
+	strcpy(b->path, "/var/tmp/umbrafs-aio.XXXXXX");
+	b->fd = mkstemp(b->path);
+	assert_true(b->fd >= 0);
+	assert_return_code(unlink(b->path), errno);
+	b->buf = malloc((size_t)N * LEN);
+	assert_non_null(b->buf);
+}
+
+static void batch_close(struct batch *b)
+{
+	close(b->fd);
+	free(b->buf);
+}
+
+static void fill(struct batch *b)
+{
+	for (size_t i = 0; i < (size_t)N * LEN; i++)
+		b->buf[i] = (uint8_t)(i / LEN * 7 + i);
+}
+
+/* Hands all in at once; how many failed. */
+static unsigned run(struct batch *b, enum um_aio_op op)
+{
+	struct um_aio_engine *engine;
+	unsigned failed = 0;
+
+	assert_int_equal(um_aio_open("test", &engine), 0);
+	atomic_store(&b->done, 0);
+	for (unsigned i = 0; i < N; i++)
+		b->io[i] = (struct um_aio){.op = op,
+			.fd = b->fd,
+			.buf = b->buf + (size_t)i * LEN,
+			.len = LEN,
+			.off = (uint64_t)i * LEN,
+			.done = on_done,
+			.arg = b,
+			.next = i + 1 < N ? &b->io[i + 1] : NULL};
+	um_aio_submit(engine, b->io);
+	um_aio_close(engine);
+	assert_int_equal(atomic_load(&b->done), N);
+	for (unsigned i = 0; i < N; i++)
+		failed += b->io[i].err != 0;
+	return failed;
+}
+
+static void write_and_read(void)
+{
+	struct batch b;
+
+	batch_open(&b);
+	fill(&b);
+	assert_int_equal(run(&b, UM_AIO_WRITE), 0);
+	assert_int_equal(run(&b, UM_AIO_SYNC), 0);
+	memset(b.buf, 0, (size_t)N * LEN);
+	assert_int_equal(run(&b, UM_AIO_READ), 0);
+	for (size_t i = 0; i < (size_t)N * LEN; i++)
+		assert_int_equal(b.buf[i], (uint8_t)(i / LEN * 7 + i));
+	batch_close(&b);
+}
+
+static void all_is_done_by_rings(void **state)
+{
+	(void)state;
+	write_and_read();
+}
+
+static void and_by_threads(void **state)
+{
+	(void)state;
+	um_aio_refuse_ring = true;
+	write_and_read();
+	um_aio_refuse_ring = false;
+}
+
+static void short_and_interrupted_ones_are_gone_on_with(void **state)
+{
+	static const int with[] = {0, -EINTR, -EAGAIN};
+
+	(void)state;
+	um_aio_fault = spoil;
+	for (unsigned threads = 0; threads < 2; threads++) {
+		um_aio_refuse_ring = threads;
+		for (unsigned i = 0; i < 3; i++) {
+			fail_with = with[i];
+			atomic_store(&calls, 0);
+			fail_at = 1 + 37 * i;
+			write_and_read();
+		}
+	}
+	um_aio_fault = NULL;
+	um_aio_refuse_ring = false;
+}
+
+static void a_failure_is_that_of_one_request(void **state)
+{
+	struct batch b;
+
+	(void)state;
+	um_aio_fault = spoil;
+	fail_with = -EIO;
+	for (unsigned threads = 0; threads < 2; threads++) {
+		um_aio_refuse_ring = threads;
+		for (unsigned op = UM_AIO_READ; op <= UM_AIO_SYNC; op++) {
+			batch_open(&b);
+			fail_at = 0;
+			fill(&b);
+			assert_int_equal(run(&b, UM_AIO_WRITE), 0);
+			atomic_store(&calls, 0);
+			fail_at = 100;
+			assert_int_equal(run(&b, (enum um_aio_op)op), 1);
+			batch_close(&b);
+		}
+	}
+	um_aio_fault = NULL;
+	um_aio_refuse_ring = false;
+}
+
+static void the_end_of_the_file_is_an_error(void **state)
+{
+	struct batch b;
+
+	(void)state;
+	batch_open(&b);
+	assert_return_code(ftruncate(b.fd, LEN + 100), errno);
+	assert_int_equal(run(&b, UM_AIO_READ), N - 1);
+	batch_close(&b);
+}
+
+/* ---- fetches ------------------------------------------------------------------------------------------------ */
+
+struct want {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool done;
+	int err;
+	size_t len;
+	uint8_t bytes[3 << 20];
+};
+
+static void fetched(void *arg, int err, const struct iovec *iov, unsigned n)
+{
+	struct want *w = arg;
+
+	pthread_mutex_lock(&w->lock);
+	w->err = err;
+	w->len = 0;
+	for (unsigned i = 0; i < n; i++) {
+		memcpy(w->bytes + w->len, iov[i].iov_base, iov[i].iov_len);
+		w->len += iov[i].iov_len;
+	}
+	w->done = true;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static int fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct want *w)
+{
+	int err;
+
+	w->done = false;
+	err = umbra_fetch(fs, ino, off, len, fetched, w);
+	if (err)
+		return err;
+	pthread_mutex_lock(&w->lock);
+	while (!w->done)
+		pthread_cond_wait(&w->cond, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+	return w->err;
+}
+
+static uint64_t make_file(struct umbra_fs *fs, const char *name)
+{
+	struct umbra_cred cred = {0};
+	struct umbra_attr attr;
+
+	assert_int_equal(umbra_mknod(fs, 1, name, S_IFREG | 0644, 0, &cred, &attr), 0);
+	return attr.st.st_ino;
+}
+
+/* Every part of a file with holes, an unaligned end and pieces here and there equals what a plain read gives. */
+static void fetches_read_what_reads_read(void **state)
+{
+	static const size_t lens[] = {1, 100, 4096, 5000, 70000, 1 << 20};
+	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
+	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
+	struct want *w = calloc(1, sizeof(*w));
+	uint8_t *plain = malloc(3 << 20);
+	struct umbra_fs *fs;
+	uint64_t ino, small;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0 && w && plain);
+	close(fd);
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->cond, NULL);
+	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+	assert_int_equal(umbra_open(path, NULL, &fs), 0);
+	ino = make_file(fs, "f");
+	small = make_file(fs, "small");
+	for (size_t i = 0; i < 3 << 20; i++)
+		plain[i] = (uint8_t)(i * 31 + i / 4096);
+	assert_int_equal(umbra_write(fs, small, plain, 77, 0, 0, NULL), 77);
+	assert_int_equal(umbra_write(fs, ino, plain, 900000, 0, 0, NULL), 900000);
+	for (unsigned i = 0; i < 40; i++)
+		assert_int_equal(
+			umbra_write(fs, ino, plain, 4096, 1000000 + 12288 * i, 0, NULL), 4096);
+	assert_int_equal(umbra_write(fs, ino, plain, 300001, 2000000, 0, NULL), 300001);
+	for (unsigned l = 0; l < sizeof(lens) / sizeof(lens[0]); l++) {
+		for (uint64_t off = 0; off < 2400000; off += 1 + lens[l] * 3 / 2 + 40000) {
+			ssize_t n = umbra_read(fs, ino, plain, lens[l], off);
+
+			assert_int_equal(fetch(fs, ino, off, lens[l], w), 0);
+			assert_int_equal(w->len, n);
+			assert_memory_equal(w->bytes, plain, (size_t)n);
+		}
+	}
+	assert_int_equal(fetch(fs, small, 7, 4096, w), 0);
+	assert_int_equal(w->len, 70);
+	assert_int_equal(fetch(fs, 999, 0, 4096, w), -ESTALE);
+	um_aio_fault = spoil;
+	atomic_store(&calls, 0);
+	fail_with = -EIO;
+	fail_at = 1;
+	assert_int_equal(fetch(fs, ino, 0, 4096, w), -EIO);
+	assert_int_equal(fetch(fs, ino, 0, 4096, w), 0);
+	um_aio_fault = NULL;
+	assert_int_equal(umbra_close(fs), 0);
+	unlink(path);
+	free(plain);
+	free(w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(all_is_done_by_rings),
+		cmocka_unit_test(and_by_threads),
+		cmocka_unit_test(short_and_interrupted_ones_are_gone_on_with),
+		cmocka_unit_test(a_failure_is_that_of_one_request),
+		cmocka_unit_test(the_end_of_the_file_is_an_error),
+		cmocka_unit_test(fetches_read_what_reads_read),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
