@@ -387,7 +387,7 @@ static int segment_store(struct umbra_fs *fs, struct um_mem *mem, struct segment
 			break;
 		case INPLACE:
 			src = run_bytes(s, run, &from, &len);
-			err = um_pool_write(fs->pool, run->lba, from, src, len);
+			err = um_pool_overwrite(fs->pool, run->lba, from, src, len);
 			break;
 		case JOURNAL:
 			break;

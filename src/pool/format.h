@@ -372,11 +372,11 @@ static_assert(sizeof(struct um_record) == 64, "um_record");
 #define UM_RECORD_MAGIC 0x4a424d55u /* "UMBJ" */
 #define UM_RECORD_TXN 1u
 #define UM_RECORD_WRAP 2u   /* go on at the ring's start */
-#define UM_RECORD_COMMIT 3u /* plain files: a group is durable, see `covers` */
+#define UM_RECORD_COMMIT 3u /* plain files: a group is durable, see `covers` and UM_ENTRY_SUM */
 
 struct um_entry {
 	um_le64_t lba;
-	um_le64_t mirror; /* second home of the same bytes, or 0 */
+	um_le64_t mirror; /* second home of the same bytes, or 0; SUM: checksum */
 	um_le16_t off;    /* in the block */
 	um_le16_t type;   /* UM_ENTRY_* */
 	um_le32_t len;    /* bytes to change from off; may run over following blocks for DATA */
@@ -388,5 +388,7 @@ static_assert(sizeof(struct um_entry) == 32, "um_entry");
 #define UM_ENTRY_BYTES 1u /* new content of a range of a metadata block */
 #define UM_ENTRY_FILL 2u  /* the range becomes copies of the 32-bit value (runs of equal counts) */
 #define UM_ENTRY_DATA 3u  /* new content of file data, contiguous LBAs from lba */
+#define UM_ENTRY_SUM                                                                               \
+	4u /* COMMIT only: data that has to be there; mirror is its XXH3-64, seeded as above */
 
 #endif

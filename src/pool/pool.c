@@ -8,6 +8,7 @@
 
 #include "pool/backend.h"
 #include "pool/log.h"
+#include "pool/rests.h"
 
 /* ---- bitmaps: one bit a block, zero pages until used ------------------------------------------- */
 
@@ -93,7 +94,8 @@ static int store_at(
 
 _Thread_local bool um_pool_undrained;
 
-int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+int um_pool_write_journal(
+	struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
 {
 	uint64_t at;
 	int ret = store_at(pool, lba, off, len, &at);
@@ -105,6 +107,22 @@ int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 	ret = pool->ops->write(pool, at, src, len);
 	/* Behind the store: a back end under test may drain another pool within. */
 	um_pool_undrained = true;
+	return ret;
+}
+
+int um_pool_overwrite(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+{
+	int ret = um_rests_before(pool, (lba << UM_BLOCK_SHIFT) + off, len);
+
+	return ret ? ret : um_pool_write_journal(pool, lba, off, src, len);
+}
+
+int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+{
+	int ret = um_pool_overwrite(pool, lba, off, src, len);
+
+	if (!ret && len)
+		um_rests_after(pool, (lba << UM_BLOCK_SHIFT) + off, src, len);
 	return ret;
 }
 

@@ -24,6 +24,7 @@
 struct um_pool;
 struct um_aio;
 struct um_aio_engine;
+struct um_rests;
 
 struct um_pool_ops {
 	const char *name;
@@ -84,6 +85,7 @@ struct um_pool {
 	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
 	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
 	struct um_unshared *unshared; /* of the log, see txn/unshared.c */
+	struct um_rests *rests;       /* of the log: rests.h; NULL: nothing is listed */
 	/* Indirect pools that are served: see um_pool_async(). */
 	struct um_aio_engine *aio;
 	int read_fd; /* for data, past the page cache if read_direct; -1: none */
@@ -125,8 +127,17 @@ static inline bool um_lba_ok(const struct um_pool *pool, um_lba_t lba, uint64_t 
 	return lba && lba < pool->nblocks && n <= pool->nblocks - lba;
 }
 
-/* Stores of file data, journal records, fresh blocks; durable after the next drain and barrier. */
+/*
+ * Stores of file data and fresh blocks that a transaction will refer to; durable after the next drain and barrier.
+ * Indirect pools: they are noted as what the next group commit rests on (rests.h).
+ */
 int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
+/* The same for data in place, of which a power cut may leave any part: no transaction rests on it. */
+int um_pool_overwrite(
+	struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
+/* For the journal itself. */
+int um_pool_write_journal(
+	struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
 int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len);
 /* Stores of committed metadata to its home. Marks the block verified. */
 int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "pool/log.h"
+#include "pool/rests.h"
 #include "pool/seeded.h"
 #include "txn/internal.h"
 
@@ -89,8 +90,12 @@ static int write_images(struct run *run)
 	for (i = 0; i < run->n && !ret; i += n) {
 		for (n = 1; i + n < run->n && run->lba[i + n] == run->lba[i] + n; n++)
 			;
-		ret = pool->ops->writeback(
-			pool, run->lba[i], run->log->images + (size_t)i * UM_BLOCK_SIZE, n);
+		/* A block given back by a transaction that failed may be listed as data. */
+		ret = um_rests_before(
+			pool, run->lba[i] << UM_BLOCK_SHIFT, (size_t)n << UM_BLOCK_SHIFT);
+		if (!ret)
+			ret = pool->ops->writeback(
+				pool, run->lba[i], run->log->images + (size_t)i * UM_BLOCK_SIZE, n);
 	}
 	if (ret)
 		um_err("%s: cannot write metadata home: %s", pool->path, strerror(-ret));

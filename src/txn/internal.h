@@ -221,7 +221,8 @@ struct um_log {
 	pthread_cond_t sync_cond;
 	uint64_t rounds_started, rounds_done; /* under sync_lock, like the two below */
 	bool sync_running;
-	int sync_result; /* of the last round */
+	bool seal_wanted; /* the next round rests on no list */
+	int sync_result;  /* of the last round */
 
 	pthread_mutex_t checkpoint_lock; /* one checkpoint at a time */
 	uint8_t *images;                 /* UM_CHECKPOINT_BATCH blocks; under checkpoint_lock */
@@ -253,6 +254,8 @@ static inline bool um_log_is_writer(const struct um_log *log)
 {
 	return atomic_load_explicit(&log->owner, memory_order_relaxed) == um_log_self();
 }
+/* A group commit that rests on no list of data (pool/rests.h). */
+int um_log_seal(struct um_log *log);
 /* Makes `seq` durable; returns at once when it is. */
 int um_log_sync_to(struct um_log *log, uint64_t seq);
 /* At open: everything up to seq is committed, durable and at home. */

@@ -180,8 +180,9 @@ static int store_both(struct um_ring *ring, um_lba_t first, um_lba_t second, uin
 	int ret2 = -EIO, ret;
 
 	if (second)
-		ret2 = um_pool_write(ring->pool, second + at / UM_BLOCK_SIZE, off, src, len);
-	ret = um_pool_write(ring->pool, first + at / UM_BLOCK_SIZE, off, src, len);
+		ret2 = um_pool_write_journal(
+			ring->pool, second + at / UM_BLOCK_SIZE, off, src, len);
+	ret = um_pool_write_journal(ring->pool, first + at / UM_BLOCK_SIZE, off, src, len);
 	/* A file that cannot take one copy is no place to rely on the other. */
 	return ret && second && !ret2 && ring->pool->direct ? 0 : ret;
 }
@@ -211,11 +212,11 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 	else
 		ring->hint = head.tail_seq;
 	if (at.mirror) {
-		ret = um_pool_write(pool, at.mirror, 0, &head, len);
+		ret = um_pool_write_journal(pool, at.mirror, 0, &head, len);
 		um_pool_drain(pool);
 	}
 	if (!ret)
-		ret = um_pool_write(pool, at.lba, 0, &head, len);
+		ret = um_pool_write_journal(pool, at.lba, 0, &head, len);
 	um_pool_drain(pool);
 	return ret;
 }
@@ -298,7 +299,7 @@ static int void_record(struct um_ring *ring, uint64_t offset)
 	int ret = 0;
 
 	if (ring->mirror)
-		ret = um_pool_write(ring->pool, ring->mirror + offset / UM_BLOCK_SIZE,
+		ret = um_pool_write_journal(ring->pool, ring->mirror + offset / UM_BLOCK_SIZE,
 			(uint32_t)(offset % UM_BLOCK_SIZE), &none, sizeof(none));
 	return ret == -ENOSPC ? 0 : ret;
 }

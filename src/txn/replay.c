@@ -6,6 +6,7 @@
 #include <wchar.h>
 
 #include "pool/log.h"
+#include "pool/rests.h"
 #include "pool/seeded.h"
 #include "txn/internal.h"
 
@@ -163,13 +164,58 @@ static bool all_count(const struct um_log *log, const struct um_ring_state *stat
 	return memcmp(log->boot_id, unknown, 16) && !memcmp(log->boot_id, state->boot_id, 16);
 }
 
-/* Walks the records once: where they end, and up to which number they count. */
-static int scan(struct um_log *log, const struct um_ring_state *state, struct um_cursor *out_end,
-	uint64_t *out_next, uint64_t *out_limit)
+/* Is all the data that a COMMIT rests on there? */
+static bool vouched(const struct um_log *log, const struct um_record *record)
 {
+	const struct um_entry *entry = (const struct um_entry *)(record + 1);
+	const struct um_pool *pool = log->pool;
+	uint32_t i;
+
+	if (record->nentry > (record->len - sizeof(*record)) / sizeof(*entry))
+		return false;
+	for (i = 0; i < record->nentry; i++, entry++) {
+		const uint8_t *bytes = um_pool_ptr(pool, entry->lba);
+		bool there;
+
+		if (entry->type != UM_ENTRY_SUM || entry->off >= UM_BLOCK_SIZE ||
+			!home_ok(pool, entry->lba,
+				((uint64_t)entry->off + entry->len + UM_BLOCK_SIZE - 1) /
+					UM_BLOCK_SIZE))
+			return false;
+		um_guard_check();
+		there = um_rest_csum(pool, bytes + entry->off, entry->len) == entry->mirror;
+		if (um_guard_check() || !there)
+			return um_seeded_bug(30);
+	}
+	return true;
+}
+
+/* The COMMIT records met: the last one may rest on data that is not there, those before it do not. */
+struct commits {
+	uint64_t covers, before; /* of the last, and of the one before it */
+	const struct um_record *last;
+};
+
+static void note_commit(struct commits *c, const struct um_record *record)
+{
+	if (record->covers < c->covers)
+		return;
+	c->before = c->covers;
+	c->covers = record->covers;
+	c->last = record;
+}
+
+/*
+ * Walks the records once: where they end, and up to which number they count. *out_listed: they do because of
+ * data that was found.
+ */
+static int scan(struct um_log *log, const struct um_ring_state *state, struct um_cursor *out_end,
+	uint64_t *out_next, uint64_t *out_limit, bool *out_listed)
+{
+	struct commits commits = {state->tail_seq - 1, state->tail_seq - 1, NULL};
 	struct um_cursor cursor = {.offset = state->tail};
-	uint64_t next = state->tail_seq, covers = 0;
 	const struct um_record *record;
+	uint64_t next = state->tail_seq;
 
 	while (!um_ring_read(&log->ring, &cursor, next, &record)) {
 		if (record->type == UM_RECORD_TXN) {
@@ -180,8 +226,7 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct um
 			}
 			next++;
 		} else if (record->type == UM_RECORD_COMMIT) {
-			if (record->covers > covers)
-				covers = record->covers;
+			note_commit(&commits, record);
 		} else {
 			um_err("%s: journal record of unknown type %u", log->pool->path,
 				record->type);
@@ -190,9 +235,17 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct um
 	}
 	*out_end = cursor;
 	*out_next = next;
-	if (covers < state->tail_seq - 1)
-		covers = state->tail_seq - 1;
-	*out_limit = all_count(log, state) || covers >= next ? next - 1 : covers;
+	*out_limit = next - 1;
+	*out_listed = false;
+	if (all_count(log, state))
+		return 0;
+	*out_listed = commits.last && commits.last->nentry;
+	if (*out_listed && !vouched(log, commits.last)) {
+		*out_listed = false;
+		commits.covers = commits.before;
+	}
+	if (commits.covers < next)
+		*out_limit = commits.covers;
 	return 0;
 }
 
@@ -234,9 +287,10 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	bool readonly = pool->readonly;
 	struct um_cursor end;
 	uint64_t next, limit;
+	bool listed;
 	int ret;
 
-	ret = scan(log, state, &end, &next, &limit);
+	ret = scan(log, state, &end, &next, &limit, &listed);
 	if (ret)
 		return ret;
 	/* A pool opened to read has a private mapping: the replay ends with this process. */
@@ -258,10 +312,11 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	log->ring.seq = next - 1;
 	um_log_set_seq(log, log->ring.seq);
 	/*
-	 * After the death of a daemon the kernel has these records, the medium perhaps not: before
-	 * anything goes home, a group commit must cover them.
+	 * After the death of a daemon the kernel has these records, the medium perhaps not; and what counts
+	 * since data was found would not if that were changed: before anything goes home, a group commit must
+	 * cover them that rests on nothing.
 	 */
-	if (log->replayed && all_count(log, state) && !um_seeded_bug(14)) {
+	if (log->replayed && (listed || all_count(log, state)) && !um_seeded_bug(14)) {
 		atomic_store(&log->durable, state->tail_seq - 1);
 		atomic_store(&log->covered, state->tail_seq - 1);
 	}

@@ -34,7 +34,7 @@ static const struct mutant {
 	{"space: freed blocks are used again before that is durable", "file_full", "reuse"},
 	{"write in place to a block that a power cut shows to another file", "file",
 		"unshare_write"},
-	{"group commit: no barrier before the COMMIT record", "file", NULL},
+	{"group commit: no barrier before a COMMIT record without a list", "file", "sync_large"},
 	{"group commit: no barrier behind the COMMIT record", "file", NULL},
 	{"checkpoint: metadata goes home before its records are durable", "file", NULL},
 	{"checkpoint: no barrier before the tail moves", "file", NULL},
@@ -46,6 +46,9 @@ static const struct mutant {
 	{"commit: parity does not follow what changes in a block", "parity", NULL},
 	{"commit: parity does not follow blocks that come and go", "parity", NULL},
 	{"recovery: parity is not summed up anew", "parity", NULL},
+	{"recovery: a COMMIT counts though data that it lists is not there", "file", "sync_append"},
+	{"write in place to data that the last COMMIT lists", "file", "sync_overwrite"},
+	{"group commit: data is missing in the COMMIT's list", "file", "sync_append"},
 };
 #define NMUTANTS (sizeof(mutants) / sizeof(mutants[0]))
 

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What the records of a group rest on: see rests.h. */
+#include "pool/rests.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+#include "pool/seeded.h"
+
+#define ONE_MAX (64u << 10)  /* bytes of a write that is listed; */
+#define ALL_MAX (512u << 10) /* of all: beyond that a barrier is the smaller cost */
+
+struct um_rests {
+	pthread_mutex_t lock;
+	struct um_rest_list open;  /* gathered for the next group */
+	struct um_rest_list taken; /* of the group commit under way */
+	struct um_rest_list last;  /* of the last durable COMMIT */
+	_Atomic(uint32_t) nlisted; /* in all three */
+	int (*seal)(void *arg);
+	void *arg;
+};
+
+int um_rests_open(struct um_pool *pool, int (*seal)(void *arg), void *arg)
+{
+	struct um_rests *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		return -ENOMEM;
+	pthread_mutex_init(&r->lock, NULL);
+	r->seal = seal;
+	r->arg = arg;
+	r->open.open_end = true; /* what a daemon before us wrote is on no list */
+	pool->rests = r;
+	return 0;
+}
+
+void um_rests_close(struct um_pool *pool)
+{
+	if (pool->rests)
+		pthread_mutex_destroy(&pool->rests->lock);
+	free(pool->rests);
+	pool->rests = NULL;
+}
+
+uint64_t um_rest_csum(const struct um_pool *pool, const void *bytes, size_t len)
+{
+	uint64_t seed;
+
+	memcpy(&seed, pool->super.hdr.uuid, sizeof(seed));
+	return XXH3_64bits_withSeed(bytes, len, seed);
+}
+
+static void count(struct um_rests *r)
+{
+	atomic_store(&r->nlisted, r->open.n + r->taken.n + r->last.n);
+}
+
+static void clear(struct um_rest_list *list)
+{
+	list->n = 0;
+	list->bytes = 0;
+	list->open_end = false;
+}
+
+static void make_void(struct um_rest_list *list)
+{
+	clear(list);
+	list->open_end = true;
+}
+
+static bool meets(const struct um_rest_list *list, uint64_t off, size_t len)
+{
+	for (uint32_t i = 0; i < list->n; i++)
+		if (list->at[i].off < off + len && off < list->at[i].off + list->at[i].len)
+			return true;
+	return false;
+}
+
+/* One barrier more for a block that is written twice; so a list is not given up before it has to be. */
+int um_rests_before(struct um_pool *pool, uint64_t off, size_t len)
+{
+	struct um_rests *r = pool->rests;
+	bool seal;
+	int err = 0;
+
+	if (!r || !atomic_load(&r->nlisted) || um_seeded_bug(31))
+		return 0;
+	do {
+		pthread_mutex_lock(&r->lock);
+		if (meets(&r->open, off, len))
+			make_void(&r->open);
+		seal = meets(&r->taken, off, len) || meets(&r->last, off, len);
+		count(r);
+		pthread_mutex_unlock(&r->lock);
+		if (seal)
+			err = r->seal(r->arg);
+	} while (seal && !err);
+	return err;
+}
+
+void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	struct um_rests *r = pool->rests;
+	struct um_rest_list *list;
+	uint64_t csum = 0;
+
+	if (!r || um_seeded_bug(32))
+		return;
+	if (src && len <= ONE_MAX)
+		csum = um_rest_csum(pool, src, len);
+	pthread_mutex_lock(&r->lock);
+	list = &r->open;
+	if (!src || len > ONE_MAX || list->bytes + len > ALL_MAX || list->n == UM_RESTS_MAX)
+		make_void(list);
+	if (!list->open_end) {
+		list->at[list->n++] = (struct um_rest){off, csum, (uint32_t)len};
+		list->bytes += len;
+	}
+	count(r);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void um_rests_take(struct um_pool *pool, struct um_rest_list *out)
+{
+	struct um_rests *r = pool->rests;
+
+	pthread_mutex_lock(&r->lock);
+	r->taken = r->open;
+	clear(&r->open);
+	*out = r->taken;
+	count(r);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void um_rests_done(struct um_pool *pool, enum um_rests_end end)
+{
+	struct um_rests *r = pool->rests;
+
+	pthread_mutex_lock(&r->lock);
+	if (end == UM_RESTS_SEALED)
+		clear(&r->last);
+	else if (end == UM_RESTS_LISTED)
+		r->last = r->taken;
+	else if (end == UM_RESTS_FAILED)
+		make_void(&r->open); /* nobody vouches for what was taken */
+	clear(&r->taken);
+	count(r);
+	pthread_mutex_unlock(&r->lock);
+}
+
+void um_rests_sealed_beside(struct um_pool *pool)
+{
+	struct um_rests *r = pool->rests;
+
+	pthread_mutex_lock(&r->lock);
+	clear(&r->last);
+	make_void(&r->taken);
+	count(r);
+	pthread_mutex_unlock(&r->lock);
+}
