@@ -215,6 +215,11 @@ int umbra_fallocate(struct umbra_fs *fs, uint64_t ino, int mode, uint64_t off, u
 /* whence SEEK_DATA or SEEK_HOLE; -ENXIO as lseek(2). */
 int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *out);
 int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
+/* The same without waiting: fn is called once, in this thread or another, when it is done. umbra_close must not be
+ * called before. */
+typedef void umbra_synced_fn(void *arg, int err);
+void umbra_fsync_start(
+	struct umbra_fs *fs, uint64_t ino, bool datasync, umbra_synced_fn *fn, void *arg);
 
 /* Makes dst share src's blocks in the range; both offsets and, except at src's end of file, the length
  * must be block-aligned (-EINVAL), ranges of one file not overlap. len 0: to the end. As FICLONERANGE. */

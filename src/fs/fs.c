@@ -104,7 +104,9 @@ static int bring_up(struct umbra_fs *fs)
 	if (!ret)
 		ret = um_pool_async(fs->pool);
 	if (ret == -EOPNOTSUPP)
-		ret = 0;
+		ret = 0; /* a direct pool, or one in the memory of a test */
+	else if (!ret)
+		ret = um_log_serve(fs->log);
 	return ret ? ret : um_reaper_start(fs);
 }
 

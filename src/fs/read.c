@@ -287,15 +287,3 @@ int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uin
 	}
 	return err;
 }
-
-/* A direct pool has nothing to wait for; a plain file's commits are gathered for all files at once. */
-int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
-{
-	int stopped = atomic_load(&fs->stopped);
-
-	(void)ino;
-	(void)datasync;
-	if (stopped)
-		return stopped < 0 ? stopped : -stopped;
-	return fs->opt.readonly ? 0 : um_log_sync(fs->log);
-}

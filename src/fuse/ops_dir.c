@@ -124,5 +124,5 @@ void um_op_readdirplus(
 void um_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)fi;
-	fuse_reply_err(req, -umbra_fsync(um_of(req)->fs, ino, datasync));
+	um_reply_synced(req, ino, datasync, -1);
 }

@@ -227,6 +227,44 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 		free(iov);
 }
 
+/* An answer that waits for the medium: no worker does. */
+struct syncing {
+	fuse_req_t req;
+	struct um_mount *m;
+	ssize_t written; /* a write's answer; -1: there is none */
+};
+
+static void on_synced(void *arg, int err)
+{
+	struct syncing s = *(struct syncing *)arg;
+
+	free(arg);
+	if (!err && s.written >= 0)
+		fuse_reply_write(s.req, (size_t)s.written);
+	else
+		fuse_reply_err(s.req, -err);
+	atomic_fetch_sub(&s.m->fetching, 1);
+}
+
+void um_reply_synced(fuse_req_t req, uint64_t ino, bool datasync, ssize_t written)
+{
+	struct um_mount *m = um_of(req);
+	struct syncing *s = malloc(sizeof(*s));
+	int err;
+
+	if (s) {
+		*s = (struct syncing){req, m, written};
+		atomic_fetch_add(&m->fetching, 1);
+		umbra_fsync_start(m->fs, ino, datasync, on_synced, s);
+		return;
+	}
+	err = umbra_fsync(m->fs, ino, datasync);
+	if (!err && written >= 0)
+		fuse_reply_write(req, (size_t)written);
+	else
+		fuse_reply_err(req, -err);
+}
+
 void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
@@ -235,8 +273,6 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	unsigned flags = 0;
 	ssize_t n;
 
-	if (fi->flags & O_DSYNC)
-		flags |= UMBRA_WRITE_SYNC;
 	if (um_facts.kill_setid)
 		flags |= UMBRA_WRITE_KILLPRIV;
 	else if (fi->fh & UM_FH_KILLCAP)
@@ -253,6 +289,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		um_inval_attr(m, ino);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
+	else if (fi->flags & O_DSYNC)
+		um_reply_synced(req, ino, true, n);
 	else
 		fuse_reply_write(req, (size_t)n);
 }
@@ -261,7 +299,7 @@ void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 {
 	(void)fi;
 	um_views_flush(um_of(req)->views, ino);
-	fuse_reply_err(req, -umbra_fsync(um_of(req)->fs, ino, datasync));
+	um_reply_synced(req, ino, datasync, -1);
 }
 
 void um_op_fallocate(

@@ -42,7 +42,7 @@ struct um_mount {
 	struct um_door *door;   /* clones, tokens: door.c */
 	struct um_views *views; /* shared page cache: view.h; NULL: none */
 	atomic_uint late;       /* requests in threads of their own: late.h */
-	atomic_uint fetching;   /* reads whose answer comes when the data has */
+	atomic_uint fetching;   /* requests whose answer comes when the data has, or is durable */
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	pthread_t *workers;
@@ -145,6 +145,8 @@ void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
 	uint64_t dst, uint64_t dst_off, uint64_t len);
+/* Answers when the file is durable: a write (of so many bytes) or, with -1, anything else. */
+void um_reply_synced(fuse_req_t req, uint64_t ino, bool datasync, ssize_t written);
 /* The answer's flags for a file opened with open(2) flags, as granted; also sets fi->fh. */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);

@@ -224,6 +224,14 @@ struct um_log {
 	bool seal_wanted; /* the next round rests on no list */
 	int sync_result;  /* of the last round */
 
+	/* The thread that commits for those who do not wait; under sync_lock. */
+	struct um_committer {
+		pthread_t thread;
+		pthread_cond_t cond;
+		struct um_synced *first, **last; /* who asked */
+		bool runs, stop;
+	} committer;
+
 	pthread_mutex_t checkpoint_lock; /* one checkpoint at a time */
 	uint8_t *images;                 /* UM_CHECKPOINT_BATCH blocks; under checkpoint_lock */
 

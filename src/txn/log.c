@@ -21,6 +21,8 @@ static int init_locks(struct um_log *log)
 	pthread_mutex_init(&log->sync_lock, NULL);
 	pthread_mutex_init(&log->checkpoint_lock, NULL);
 	pthread_cond_init(&log->sync_cond, NULL);
+	pthread_cond_init(&log->committer.cond, NULL);
+	log->committer.last = &log->committer.first;
 	pthread_rwlockattr_init(&attr);
 	/* A stream of readers must not keep a commit waiting. */
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
@@ -121,6 +123,7 @@ void um_log_abandon(struct um_log *log)
 {
 	if (!log)
 		return;
+	um_log_serve_end(log);
 	um_txn_free(&log->txn);
 	um_dirty_free(&log->dirty);
 	um_unshared_close(log->pool);
@@ -130,6 +133,7 @@ void um_log_abandon(struct um_log *log)
 	free(log->spare);
 	free(log->images);
 	pthread_rwlock_destroy(&log->apply);
+	pthread_cond_destroy(&log->committer.cond);
 	pthread_cond_destroy(&log->sync_cond);
 	pthread_mutex_destroy(&log->checkpoint_lock);
 	pthread_mutex_destroy(&log->sync_lock);
@@ -262,160 +266,6 @@ void um_log_fail(struct um_log *log, int err, const char *what)
 	if (atomic_compare_exchange_strong(&log->stopped, &none, err))
 		um_err("%s: %s failed: %s; no more changes are made to this pool", log->pool->path,
 			what, strerror(-err));
-}
-
-static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
-{
-	uint64_t now = atomic_load(value);
-
-	while (now < seq && !atomic_compare_exchange_weak(value, &now, seq))
-		;
-}
-
-/*
- * Writes the COMMIT record of a group: list NULL: whose data is on the medium; else it counts when what is listed
- * is. again: even if there is one for the same transactions.
- */
-static int append_commit(
-	struct um_log *log, uint64_t covers, const struct um_rest_list *list, bool again)
-{
-	struct {
-		struct um_record head;
-		struct um_entry entry[UM_RESTS_MAX];
-	} __attribute__((aligned(64))) record;
-	bool mine = um_log_is_writer(log);
-	uint32_t n = list ? list->n : 0;
-	size_t len = (sizeof(record.head) + n * sizeof(record.entry[0]) + 63) & ~(size_t)63;
-	uint64_t covered;
-	int ret = 0;
-
-	memset(&record, 0, sizeof(record));
-	record.head.type = UM_RECORD_COMMIT;
-	record.head.covers = covers;
-	record.head.nentry = n;
-	for (uint32_t i = 0; i < n; i++)
-		record.entry[i] = (struct um_entry){
-			.lba = list->at[i].off >> UM_BLOCK_SHIFT,
-			.mirror = list->at[i].csum,
-			.off = (uint16_t)(list->at[i].off & (UM_BLOCK_SIZE - 1)),
-			.type = UM_ENTRY_SUM,
-			.len = list->at[i].len,
-		};
-	if (!mine)
-		um_log_lock_writer(log);
-	covered = atomic_load(&log->covered);
-	if (covered < covers || (again && covered == covers)) {
-		ret = um_ring_append(&log->ring, &record.head, len, log->ring.seq);
-		if (!ret)
-			atomic_store(&log->covered, covers);
-	}
-	if (!mine)
-		um_log_unlock_writer(log);
-	return ret;
-}
-
-/*
- * One group commit. The order is the point: what the group's records refer to and the records themselves, then the
- * COMMIT that makes them count after a power cut, then that. When COMMIT can list the data, which then
- * vouches for itself as records do, all goes together. beside: within a transaction, while a round may be under way.
- */
-static int write_group(struct um_log *log, bool full, bool beside, enum um_rests_end *out_end)
-{
-	uint64_t seq = atomic_load(&log->committed);
-	bool news = seq > atomic_load(&log->durable);
-	struct um_rest_list list = {.open_end = true};
-	bool one;
-	int ret = 0;
-
-	if (!beside)
-		um_rests_take(log->pool, &list);
-	one = !full && news && !list.open_end;
-	*out_end = UM_RESTS_FAILED;
-	if (!one && !um_seeded_bug(18))
-		ret = um_pool_barrier(log->pool);
-	if (!ret && !news && !full) {
-		*out_end = UM_RESTS_BARRIER;
-		return 0;
-	}
-	if (!ret)
-		ret = append_commit(log, seq, one ? &list : NULL, full || beside);
-	if (ret == -ENOSPC)
-		return ret; /* the file below cannot grow: the next sync may find room */
-	if (!ret && !um_seeded_bug(19))
-		ret = um_pool_barrier(log->pool);
-	if (ret)
-		return ret;
-	raise_to(&log->durable, seq);
-	*out_end = one ? UM_RESTS_LISTED : UM_RESTS_SEALED;
-	return 0;
-}
-
-static int commit_group(struct um_log *log, bool full, bool beside)
-{
-	enum um_rests_end end;
-	int ret = write_group(log, full, beside, &end);
-
-	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
-	if (!beside)
-		um_rests_done(log->pool, end);
-	else if (end == UM_RESTS_SEALED)
-		um_rests_sealed_beside(log->pool);
-	if (ret && ret != -ENOSPC) {
-		um_log_fail(log, ret, "writing to the medium");
-		ret = -EIO;
-	}
-	return ret;
-}
-
-static int sync_round(struct um_log *log, bool full)
-{
-	int ret = atomic_load(&log->stopped);
-	uint64_t need, round;
-
-	if (ret || log->direct || log->pool->readonly)
-		return ret;
-	/* Within a transaction: waiting for a round whose leader waits for the writer would be for ever. */
-	if (um_log_is_writer(log))
-		return commit_group(log, full, true);
-	pthread_mutex_lock(&log->sync_lock);
-	log->seal_wanted |= full;
-	/* A round under way may have begun before our last write: the one after it counts. */
-	need = log->rounds_started + 1;
-	while (log->rounds_done < need) {
-		if (log->sync_running) {
-			pthread_cond_wait(&log->sync_cond, &log->sync_lock);
-			continue;
-		}
-		log->sync_running = true;
-		round = ++log->rounds_started;
-		full = log->seal_wanted;
-		log->seal_wanted = false;
-		pthread_mutex_unlock(&log->sync_lock);
-		ret = commit_group(log, full, false);
-		pthread_mutex_lock(&log->sync_lock);
-		log->sync_result = ret;
-		log->rounds_done = round;
-		log->sync_running = false;
-		pthread_cond_broadcast(&log->sync_cond);
-	}
-	ret = log->sync_result;
-	pthread_mutex_unlock(&log->sync_lock);
-	return ret;
-}
-
-int um_log_sync(struct um_log *log)
-{
-	return sync_round(log, false);
-}
-
-int um_log_seal(struct um_log *log)
-{
-	return sync_round(log, true);
-}
-
-int um_log_sync_to(struct um_log *log, uint64_t seq)
-{
-	return atomic_load(&log->durable) >= seq ? 0 : um_log_sync(log);
 }
 
 void um_log_stop(struct um_log *log, int err, bool flush)

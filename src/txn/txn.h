@@ -39,6 +39,19 @@ void um_log_set_space(struct um_log *log, struct um_space *space);
 /* Makes all committed transactions durable on the medium. Direct pools: nothing to do. */
 int um_log_sync(struct um_log *log);
 /*
+ * The same for who has other things to do: done() is called, in this thread or another, when what was committed
+ * before the call is durable (err 0) or cannot be made so. It must not wait for other syncs.
+ */
+struct um_synced {
+	void (*done)(struct um_synced *synced, int err);
+	struct um_synced *next; /* the log's */
+};
+void um_log_sync_start(struct um_log *log, struct um_synced *synced);
+/* From here on a thread of the log's does that; until then, and on direct pools, the caller's. */
+int um_log_serve(struct um_log *log);
+void um_log_serve_end(
+	struct um_log *log); /* when all who asked have been told; um_log_abandon does it too */
+/*
  * Indirect pools: writes all committed metadata home and empties the journal up to there; also within a
  * transaction, whose own changes are not in it. Direct pools: nothing to do.
  */

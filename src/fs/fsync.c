@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Making a file durable, with and without waiting for it. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fs/fs.h"
+
+/* A direct pool has nothing to wait for; a plain file's commits are gathered for all files at once. */
+int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
+{
+	int stopped = atomic_load(&fs->stopped);
+
+	(void)ino;
+	(void)datasync;
+	if (stopped)
+		return stopped < 0 ? stopped : -stopped;
+	return fs->opt.readonly ? 0 : um_log_sync(fs->log);
+}
+
+struct waiter {
+	struct um_synced synced;
+	umbra_synced_fn *fn;
+	void *arg;
+};
+
+static void on_synced(struct um_synced *synced, int err)
+{
+	struct waiter *w = (struct waiter *)synced; /* its first member */
+
+	w->fn(w->arg, err);
+	free(w);
+}
+
+void umbra_fsync_start(
+	struct umbra_fs *fs, uint64_t ino, bool datasync, umbra_synced_fn *fn, void *arg)
+{
+	int stopped = atomic_load(&fs->stopped);
+	struct waiter *w =
+		fs->pool->direct || fs->opt.readonly || stopped ? NULL : malloc(sizeof(*w));
+
+	if (!w) {
+		fn(arg, umbra_fsync(fs, ino, datasync));
+		return;
+	}
+	*w = (struct waiter){.synced.done = on_synced, .fn = fn, .arg = arg};
+	um_log_sync_start(fs->log, &w->synced);
+}
