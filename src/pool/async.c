@@ -70,13 +70,14 @@ int um_pool_async(struct um_pool *pool)
 		pool->read_fd = open_again(pool, 0);
 		um_info("%s: no direct I/O here: data goes through the page cache", pool->path);
 	}
-	return 0;
+	return um_behind_open(pool);
 }
 
 void um_pool_async_end(struct um_pool *pool)
 {
 	um_aio_close(pool->aio);
 	pool->aio = NULL;
+	um_behind_close(pool);
 }
 
 void um_pool_read_async(struct um_pool *pool, struct um_aio *list)

@@ -42,4 +42,13 @@ int um_pool_alloc_verified(struct um_pool *pool);
 int um_super_load(struct um_pool *pool);
 int um_super_rewrite(struct um_pool *pool);
 
+/* Write-behind of the file back end (behind.c): data was written there. */
+int um_behind_open(struct um_pool *pool);
+void um_behind_close(struct um_pool *pool);
+void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len);
+void um_behind_clean(struct um_pool *pool); /* a barrier has passed */
+
+/* Called by the guard, in a signal handler: blocks [lba, lba + n) cannot be loaded. */
+void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
+
 #endif

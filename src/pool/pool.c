@@ -114,7 +114,11 @@ int um_pool_overwrite(struct um_pool *pool, um_lba_t lba, uint32_t off, const vo
 {
 	int ret = um_rests_before(pool, (lba << UM_BLOCK_SHIFT) + off, len);
 
-	return ret ? ret : um_pool_write_journal(pool, lba, off, src, len);
+	if (!ret)
+		ret = um_pool_write_journal(pool, lba, off, src, len);
+	if (!ret && len && pool->behind)
+		um_behind_wrote(pool, (lba << UM_BLOCK_SHIFT) + off, len);
+	return ret;
 }
 
 int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
@@ -153,7 +157,11 @@ void um_pool_drain(struct um_pool *pool)
 
 int um_pool_barrier(struct um_pool *pool)
 {
-	return pool->ops->barrier(pool);
+	int ret = pool->ops->barrier(pool);
+
+	if (!ret && pool->behind)
+		um_behind_clean(pool);
+	return ret;
 }
 
 int um_barrier_none(struct um_pool *pool)

@@ -25,6 +25,7 @@ struct um_pool;
 struct um_aio;
 struct um_aio_engine;
 struct um_rests;
+struct um_behind;
 
 struct um_pool_ops {
 	const char *name;
@@ -88,6 +89,7 @@ struct um_pool {
 	struct um_rests *rests;       /* of the log: rests.h; NULL: nothing is listed */
 	/* Indirect pools that are served: see um_pool_async(). */
 	struct um_aio_engine *aio;
+	struct um_behind *behind;
 	int read_fd; /* for data, past the page cache if read_direct; -1: none */
 	bool read_direct;
 	void *priv; /* of the back end */
