@@ -129,6 +129,7 @@ static void prepare(struct io_uring_sqe *sqe, struct um_aio *io)
 		break;
 	}
 	io_uring_sqe_set_data(sqe, io);
+	atomic_store_explicit(&io->handed, 1, memory_order_release);
 }
 
 /*
@@ -172,6 +173,7 @@ static void *ring_main(void *arg)
 		io_uring_cqe_seen(&r->uring, cqe);
 		if (!io)
 			return NULL;
+		(void)atomic_load_explicit(&io->handed, memory_order_acquire);
 		if (take_result(io, result))
 			finish(r->engine, io);
 		else

@@ -34,6 +34,7 @@ struct um_aio {
 	/* The engine's. Transfers that come short, EINTR and EAGAIN are gone on with; `at` bytes are done. */
 	size_t at;
 	unsigned tries;
+	_Atomic(int) handed; /* the kernel orders it all; this says so to tools that do not know */
 	struct um_aio *next;
 };
 
