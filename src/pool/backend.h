@@ -48,7 +48,4 @@ void um_behind_close(struct um_pool *pool);
 void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len);
 void um_behind_clean(struct um_pool *pool); /* a barrier has passed */
 
-/* Called by the guard, in a signal handler: blocks [lba, lba + n) cannot be loaded. */
-void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
-
 #endif
