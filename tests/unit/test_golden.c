@@ -249,6 +249,46 @@ static void todays_mkfs_writes_the_same_tables(void **state)
 	munmap(image, SIZE);
 }
 
+/* Checksums in chunk 1 and 6, parity in 5. */
+static void todays_mkfs_puts_features_where_they_were(void **state)
+{
+	static const unsigned fixed = 1 << 0 | 1 << 1 | 1 << 5 | 1 << 6 | 1 << 7;
+	struct umbra_mkfs_options opt = golden_mkfs;
+	uint8_t *image = new_image(), sum[4096] = {0};
+	const uint8_t *ag = image + 4096, *cover = image + (8 + 5) * 4096;
+	const uint8_t *csums = image + 513 * 4096;
+	unsigned covered = 0;
+
+	(void)state;
+	opt.data_csum = opt.parity = true;
+	assert_int_equal(umbra_mkfs_image(image, SIZE, &opt), 0);
+	assert_int_equal(le(image + 104, 8), 3);
+	assert_int_equal(le(image + 112, 8), 2 * 512);
+	assert_int_equal(le(image + 128, 8), 5 * 512 - 256);
+	assert_int_equal(XXH3_64bits(image, UM_BLOCK_SIZE), 0x24446dc04c0b48c2ull);
+	for (unsigned i = 0; i < 8; i++)
+		assert_int_equal((le(ag + 64 + 8ul * i, 8) & 3) == UM_CHUNK_STATIC, fixed >> i & 1);
+	assert_int_equal(le(csums, 4), 0x0e424d55);
+	assert_int_equal(le(csums + 64, 8), 0);
+	assert_memory_equal(csums, image + (6 * 512 + 1) * 4096, 4096);
+	assert_int_equal(le(cover, 4), 0x0f424d55);
+	assert_memory_equal(cover, image + (7 * 512 + 8 + 5) * 4096, 4096);
+	/* The node of inodes and its copy: each block covered is in the parity of its stripe. */
+	for (unsigned i = 2 * 512; i < 5 * 512; i++) {
+		const uint8_t *parity = image + (5ul * 512 + (i - 2 * 512) / 8) * 4096;
+
+		if (!(cover[64 + i / 8] >> i % 8 & 1))
+			continue;
+		covered++;
+		assert_int_equal(le(image + i * 4096ul, 4), 0x06424d55);
+		assert_memory_equal(image + i * 4096ul, parity, 4096); /* alone there */
+	}
+	assert_int_equal(covered, 2);
+	/* What a checksum is of. */
+	assert_int_equal(um_data_csum(sum), 0x48c689bau);
+	munmap(image, SIZE);
+}
+
 static void the_old_pool_is_clean(void **state)
 {
 	struct umbra_check_report report;
@@ -331,6 +371,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_superblock_is_where_and_what_it_was),
 		cmocka_unit_test(todays_mkfs_writes_the_same_superblock),
 		cmocka_unit_test(todays_mkfs_writes_the_same_tables),
+		cmocka_unit_test(todays_mkfs_puts_features_where_they_were),
 		cmocka_unit_test(the_old_pool_is_clean),
 		cmocka_unit_test(the_old_pool_holds_what_it_held),
 	};
