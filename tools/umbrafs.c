@@ -364,6 +364,7 @@ static int serve_in_background(struct run *run)
 	if (child == 0) {
 		close(fds[0]);
 		run->report = fds[1];
+		um_message_quiet();
 		setsid();
 		if (chdir("/"))
 			perror("umbrafs: chdir /");

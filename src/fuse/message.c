@@ -10,7 +10,7 @@
 #include <syslog.h>
 
 static const char *name = "umbrafs";
-static bool to_syslog, debugging;
+static bool to_syslog, quiet, debugging;
 
 static int priority_of(enum umbra_log_level level)
 {
@@ -31,7 +31,7 @@ static void put(void *arg, enum umbra_log_level level, const char *line)
 	(void)arg;
 	if (level == UMBRA_LOG_DEBUG && !debugging)
 		return;
-	if (to_syslog)
+	if (to_syslog || (quiet && level == UMBRA_LOG_INFO))
 		syslog(priority_of(level), "%s", line);
 	else
 		fprintf(stderr, "%s: %s\n", name, line);
@@ -68,6 +68,11 @@ void um_message_to_syslog(void)
 {
 	openlog(name, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	to_syslog = true;
+}
+
+void um_message_quiet(void)
+{
+	quiet = true;
 }
 
 bool um_message_syslog(void)

@@ -8,6 +8,8 @@
 /* Takes over the library's and libfuse's messages. program: shown before each line. */
 void um_message_init(const char *program, bool debug);
 void um_message_to_syslog(void);
+/* What is no warning goes there from now on: mount(8) says nothing when all is well. */
+void um_message_quiet(void);
 bool um_message_debug(void);
 bool um_message_syslog(void);
 __attribute__((format(printf, 2, 3))) void um_message(

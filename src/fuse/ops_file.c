@@ -35,7 +35,12 @@ void um_open_answer(
 		fi->noflush = 1;
 		return;
 	}
-	fi->direct_io = m->opt->cache_none || (fi->flags & O_DIRECT);
+	/*
+	 * Before Linux 6.6, which offers this flag, writes past the cache left what was cached as it was. There the kernel's own
+	 * O_DIRECT has to do: it writes one after the other, and invalidates.
+	 */
+	fi->direct_io = m->opt->cache_none ||
+			((fi->flags & O_DIRECT) && (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP));
 	fi->keep_cache = !fi->direct_io && !grant->stale;
 	fi->noflush = 1; /* nothing of ours waits for close(2) */
 	if (!fi->direct_io)

@@ -25,8 +25,37 @@ int um_pmem_write(struct um_pool *pool, uint64_t off, const void *src, size_t le
 int um_pmem_apply(struct um_pool *pool, uint64_t off, const void *src, size_t len);
 void um_pmem_drain(struct um_pool *pool);
 int um_barrier_none(struct um_pool *pool);
+/*
+ * Every block of the file is there, and its own: a store through the mapping to a hole or to a block that is shared
+ * (with a reflink of the pool file) would have the filesystem below allocate, and its running out of space is a
+ * signal to us. -ENOSPC.
+ */
+int um_fsdax_own_space(struct um_pool *pool);
 /* Would a mapping of this open file be persistent memory? */
 bool um_fsdax_detect(int fd);
+
+/* ---- the kernel's lists of bad blocks (badblocks.c) ---- */
+
+struct fiemap_extent;
+typedef int um_extent_fn(void *arg, const struct fiemap_extent *extent);
+/* Calls fn for each extent of an open file, until it returns other than 0. */
+int um_file_extents(int fd, uint64_t size, um_extent_fn *fn, void *arg);
+
+/* The list in a file of sysfs; of its disk or region, [start, start + len) is what is asked about. */
+int um_badlist_open(const char *path, uint64_t start, uint64_t len, struct um_badlist **out);
+/* The list of a disk (rdev: it or a partition of it), of the NVDIMM region of a DAX device; -ENOENT: none. */
+int um_badlist_disk(dev_t rdev, struct um_badlist **out);
+int um_badlist_region(dev_t rdev, uint64_t size, struct um_badlist **out);
+void um_badlist_close(struct um_badlist *list);
+/* Calls fn for what is bad of the device, if the list is not what it was last time. */
+int um_badlist_each(struct um_badlist *list, um_bad_fn *fn, void *arg);
+/* The same of the device that an open file lies on, in terms of the file. */
+int um_badlist_file(struct um_badlist *list, int fd, uint64_t size, um_bad_fn *fn, void *arg);
+/* Operations for the kinds; um_fsdax_badblocks is for all files. */
+int um_fsdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg);
+int um_devdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg);
+/* A number in sysfs about a device. */
+int um_sysfs_number(dev_t rdev, bool block, const char *attr, uint64_t *out);
 
 /* Character device that is a DAX device; its size and the unit its mapping can be split at. */
 bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align);

@@ -9,28 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "pool/backend.h"
-
-static int read_number(dev_t rdev, const char *attr, uint64_t *out)
-{
-	char name[PATH_MAX], text[32];
-	FILE *file;
-	int ret = -EIO;
-
-	snprintf(name, sizeof(name), "/sys/dev/char/%u:%u/%s", major(rdev), minor(rdev), attr);
-	file = fopen(name, "re");
-	if (!file)
-		return -errno;
-	if (fgets(text, sizeof(text), file)) {
-		errno = 0;
-		*out = strtoull(text, NULL, 0);
-		ret = -errno;
-	}
-	fclose(file);
-	return ret;
-}
 
 bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align)
 {
@@ -41,12 +23,27 @@ bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align)
 	target = realpath(name, NULL);
 	is_dax = target && !strcmp(basename(target), "dax");
 	free(target);
-	if (!is_dax || read_number(rdev, "size", out_size))
+	if (!is_dax || um_sysfs_number(rdev, false, "size", out_size))
 		return false;
-	if (read_number(rdev, "align", out_align) || !*out_align ||
+	if (um_sysfs_number(rdev, false, "align", out_align) || !*out_align ||
 		(*out_align & (*out_align - 1)) || *out_align < UM_BLOCK_SIZE)
 		*out_align = UM_CHUNK_SIZE;
 	return true;
+}
+
+int um_devdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg)
+{
+	struct stat st;
+	int ret;
+
+	if (!pool->badlist) {
+		if (fstat(pool->fd, &st))
+			return -errno;
+		ret = um_badlist_region(st.st_rdev, pool->map_len, &pool->badlist);
+		if (ret)
+			return ret;
+	}
+	return um_badlist_each(pool->badlist, fn, arg);
 }
 
 const struct um_pool_ops um_ops_devdax = {
@@ -57,4 +54,5 @@ const struct um_pool_ops um_ops_devdax = {
 	.apply = um_pmem_apply,
 	.drain = um_pmem_drain,
 	.barrier = um_barrier_none,
+	.badblocks = um_devdax_badblocks,
 };

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "pool/backend.h"
@@ -92,6 +93,23 @@ static int file_barrier(struct um_pool *pool)
 	return 0;
 }
 
+static int file_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg)
+{
+	struct stat st;
+	int ret;
+
+	if (pool->kind != UMBRA_POOL_BLOCK)
+		return um_fsdax_badblocks(pool, fn, arg);
+	if (!pool->badlist) {
+		if (fstat(pool->fd, &st))
+			return -errno;
+		ret = um_badlist_disk(st.st_rdev, &pool->badlist);
+		if (ret)
+			return ret;
+	}
+	return um_badlist_each(pool->badlist, fn, arg);
+}
+
 static int file_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n)
 {
 	return write_all(
@@ -110,6 +128,7 @@ const struct um_pool_ops um_ops_file = {
 	.name = "file",
 	.map = file_map,
 	.unmap = file_unmap,
+	.badblocks = file_badblocks,
 	.write = file_write,
 	.apply = file_apply,
 	.drain = file_drain,

@@ -5,9 +5,14 @@
  * say the same of a file on tmpfs: the emulation.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <libpmem.h>
+#include <linux/falloc.h>
+#include <linux/fiemap.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "pool/backend.h"
@@ -79,6 +84,64 @@ void um_pmem_drain(struct um_pool *pool)
 	pmem_drain();
 }
 
+struct layout {
+	uint64_t end; /* of the last extent */
+	bool holes, shared;
+};
+
+static int look_at_extent(void *arg, const struct fiemap_extent *extent)
+{
+	struct layout *layout = arg;
+
+	layout->holes |= extent->fe_logical > layout->end;
+	layout->shared |= !!(extent->fe_flags & FIEMAP_EXTENT_SHARED);
+	layout->end = extent->fe_logical + extent->fe_length;
+	return 0;
+}
+
+static int fill(struct um_pool *pool, int mode, const char *what)
+{
+	int ret = 0;
+
+	if (fallocate(pool->fd, mode, 0, (off_t)pool->map_len) && errno != EOPNOTSUPP)
+		ret = -errno;
+	if (ret)
+		um_err("%s: %s: %s", pool->path, what, strerror(-ret));
+	return ret;
+}
+
+int um_fsdax_own_space(struct um_pool *pool)
+{
+	struct layout layout = {0, false, false};
+	int ret = um_file_extents(pool->fd, pool->map_len, look_at_extent, &layout);
+
+	/* A filesystem that does not say where its files lie is taken to be the emulation. */
+	if (ret)
+		return ret == -ENOMEM ? ret : 0;
+	if (layout.holes || layout.end < pool->map_len)
+		ret = fill(pool, 0, "has holes that the filesystem below has no space for");
+	if (!ret && layout.shared)
+		ret = fill(pool, FALLOC_FL_UNSHARE_RANGE,
+			"shares blocks with another file of the filesystem below, which has no "
+			"space to part them");
+	return ret;
+}
+
+int um_fsdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg)
+{
+	struct stat st;
+	int ret;
+
+	if (!pool->badlist) {
+		if (fstat(pool->fd, &st))
+			return -errno;
+		ret = um_badlist_disk(st.st_dev, &pool->badlist);
+		if (ret)
+			return ret;
+	}
+	return um_badlist_file(pool->badlist, pool->fd, pool->map_len, fn, arg);
+}
+
 bool um_fsdax_detect(int fd)
 {
 	/* MAP_SYNC is granted by DAX mappings only. */
@@ -101,6 +164,7 @@ const struct um_pool_ops um_ops_fsdax = {
 	.name = "fsdax",
 	.map = um_pmem_map,
 	.unmap = um_pmem_unmap,
+	.badblocks = um_fsdax_badblocks,
 	.write = um_pmem_write,
 	.apply = um_pmem_apply,
 	.drain = um_pmem_drain,

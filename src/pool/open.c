@@ -167,6 +167,8 @@ static int map_pool(struct um_pool *pool, const struct target *target, unsigned 
 	if (um_guard_install())
 		um_warn("%s: cannot install a handler for memory errors", pool->path);
 	um_guard_register(pool);
+	/* Before anything is read from it: a place known to be bad is better not touched. */
+	um_pool_scan_bad(pool);
 	return um_pool_set_size(pool, pool->map_len & ~(UM_CHUNK_SIZE - 1));
 }
 
@@ -208,6 +210,9 @@ int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool
 		ret = map_pool(pool, &target, flags);
 	if (!ret && !(flags & UM_POOL_NOSUPER)) {
 		ret = um_super_load(pool);
+		/* Not before it is known to be ours to change. */
+		if (!ret && pool->ops == &um_ops_fsdax)
+			ret = um_fsdax_own_space(pool);
 		if (!ret && !(flags & UM_POOL_RDONLY))
 			um_super_rewrite(pool);
 	}

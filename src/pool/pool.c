@@ -213,6 +213,7 @@ void um_pool_free(struct um_pool *pool)
 		close(pool->read_fd);
 	if (pool->fd >= 0)
 		close(pool->fd);
+	um_badlist_close(pool->badlist);
 	pthread_mutex_destroy(&pool->repair_lock);
 	free(pool->path);
 	free(pool);

@@ -27,11 +27,21 @@ struct um_aio_engine;
 struct um_rests;
 struct um_behind;
 
+struct um_badlist;
+#define UM_LISTED_LOG 16u /* blocks on the kernel's list that the log names, one by one */
+/* A range of bytes, whole blocks. Other than 0 ends the walk and is returned. */
+typedef int um_bad_fn(void *arg, uint64_t off, uint64_t len);
+
 struct um_pool_ops {
 	const char *name;
 	/* Maps [0, size) of fd at pool->base. */
 	int (*map)(struct um_pool *pool);
 	void (*unmap)(struct um_pool *pool);
+	/*
+	 * Calls fn for each range of bytes of the pool that the kernel lists as bad, if its list has changed
+	 * since the last call. -ENOENT: there is no list. NULL: neither.
+	 */
+	int (*badblocks)(struct um_pool *pool, um_bad_fn *fn, void *arg);
 	/*
 	 * Stores that nothing committed refers to yet, or data in place. src NULL: zeros. An aligned
 	 * store of 8 bytes never tears.
@@ -85,6 +95,10 @@ struct um_pool {
 	_Atomic(uint32_t) nrepair;
 	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
 	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
+	struct um_badlist *badlist; /* of the kernel, see um_pool_scan_bad(); so are the next */
+	uint64_t nlisted;           /* blocks that it said are bad, and the first of them */
+	um_lba_t listed[UM_LISTED_LOG];
+	bool scan_failed, unlisted;   /* the latter: there is no list */
 	struct um_unshared *unshared; /* of the log, see txn/unshared.c */
 	struct um_rests *rests;       /* of the log: rests.h; NULL: nothing is listed */
 	/* Indirect pools that are served: see um_pool_async(). */
@@ -171,6 +185,12 @@ bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n);
 void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
 /* Sets or clears the mark "verified" of n blocks; for txn/ and for the functions above. */
 void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified);
+/*
+ * Asks the kernel for its list of bad blocks of what the pool lies on, and marks those that are new on it as
+ * lost; one warning for each of the first few. At open, then every second by whoever has the pool open for long; one
+ * thread at a time. 1: there were new ones; 0; or an error, logged once.
+ */
+int um_pool_scan_bad(struct um_pool *pool);
 
 /* ---- geometry ------------------------------------------------------------------------------- */
 

@@ -17,7 +17,9 @@
 static int private_map(struct um_pool *pool)
 {
 	bool devdax = pool->kind == UMBRA_POOL_DEVDAX;
-	void *map = mmap(NULL, pool->map_len, PROT_READ | (devdax ? 0 : PROT_WRITE),
+	/* A device's mapping ends where one of its units does. */
+	uint64_t len = (pool->map_len + pool->guard_unit - 1) & ~(pool->guard_unit - 1);
+	void *map = mmap(NULL, len, PROT_READ | (devdax ? 0 : PROT_WRITE),
 		devdax ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE, pool->fd, 0);
 
 	if (map == MAP_FAILED)
@@ -28,14 +30,14 @@ static int private_map(struct um_pool *pool)
 	pool->priv = calloc(1, pool->map_len / pool->guard_unit + 1);
 	if (pool->priv)
 		return 0;
-	munmap(map, pool->map_len);
+	munmap(map, len);
 	pool->base = NULL;
 	return -ENOMEM;
 }
 
 static void private_unmap(struct um_pool *pool)
 {
-	munmap(pool->base, pool->map_len);
+	munmap(pool->base, (pool->map_len + pool->guard_unit - 1) & ~(pool->guard_unit - 1));
 	free(pool->priv);
 }
 
@@ -86,6 +88,12 @@ static void private_drain(struct um_pool *pool)
 	(void)pool;
 }
 
+static int private_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg)
+{
+	return (pool->kind == UMBRA_POOL_DEVDAX ? &um_ops_devdax : &um_ops_file)
+		->badblocks(pool, fn, arg);
+}
+
 const struct um_pool_ops um_ops_private = {
 	.name = "private",
 	.map = private_map,
@@ -94,4 +102,5 @@ const struct um_pool_ops um_ops_private = {
 	.apply = private_store,
 	.drain = private_drain,
 	.barrier = um_barrier_none,
+	.badblocks = private_badblocks,
 };

@@ -4,12 +4,13 @@
 # kill -9 in between.
 # backends: dax file
 # long-backends: dax file loop
+# vm: fsdax
 # seconds: 240 7200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
-ops=$(long 15000 50000)
-seeds=$(long 2 20)
+ops=$(long 15000 50000 300)
+seeds=$(long 2 20 1)
 [ "$LONG" = 1 ] && [ "$BACKEND" != dax ] && seeds=4
 pool_make 512M
 mkdir "$MEM/oracle"

@@ -5,11 +5,12 @@
 # shared views.
 # backends: dax file
 # long-backends: dax file loop
+# vm: devdax fsdax
 # seconds: 300 7200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
-rounds=$(long 12 100)
+rounds=$(long 12 100 2)
 procs=3
 RANDOM=$SEED
 pool_make 512M

@@ -3,6 +3,7 @@
 # This project is built on the mount, and its unit tests run there.
 # backends: dax
 # long-backends: dax file
+# vm: no
 # seconds: 600 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # installed, in the mount namespace of the test.
 # backends: file
 # long-backends: file loop
+# vm: devdax
 # seconds: 180 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -52,7 +53,7 @@ fails_with() { # WHAT CODE COMMAND...
 }
 
 # ---- mkfs(8), fsck(8) --------------------------------------------------------------------------------
-if [ "$BACKEND" = loop ]; then
+if [ $DEVICE = 1 ]; then
 	pool_make 64M
 	fails_with "mkfs over a pool" 1 mkfs -t fuse.umbrafs "$POOL"
 	mkfs -t fuse.umbrafs -f "$POOL" >"$T/out" 2>&1 </dev/null || die "mkfs -t fuse.umbrafs: $(cat "$T/out")"

@@ -7,8 +7,11 @@
 # Environment, set by tools/check, with defaults for a test started by hand:
 #   UMBRA_BUILD    build directory, holding inst/ (the programs) and tests/mounted/ (helpers)
 #   UMBRA_T        an empty directory for this test; made and removed when not given
-#   UMBRA_BACKEND  dax: file on tmpfs, treated as persistent memory; file: plain file; loop: loop device
+#   UMBRA_BACKEND  dax: file on tmpfs, treated as persistent memory; file: plain file; loop: loop device;
+#                  devdax, fsdax: real persistent memory, the device and the directory of a DAX mount in
+#                  UMBRA_DEVDAX and UMBRA_FSDAX (in a virtual machine: tests/vm)
 #   UMBRA_LONG     1: the long form of the test
+#   UMBRA_SMOKE    1: a short form, where everything takes ten times as long
 #   UMBRA_SEED     seed of whatever is random
 #
 # State is kept in files below $T, so that helpers may call `ctl` for a remount or a kill.
@@ -30,6 +33,7 @@ UM_SRC=$SRC
 BUILD=${UMBRA_BUILD:-$SRC/build/check/default}
 BACKEND=${UMBRA_BACKEND:-dax}
 LONG=${UMBRA_LONG:-0}
+SMOKE=${UMBRA_SMOKE:-0}
 SEED=${UMBRA_SEED:-1}
 HELPERS=$BUILD/tests/mounted
 UMBRAFS=$BUILD/inst/bin/umbrafs
@@ -51,19 +55,29 @@ LOG=$T/daemon.log
 MEM=$T/mem # a tmpfs: pools of the dax back end, oracles, logs of acknowledged operations
 # How long an orderly end may take, seconds.
 PATIENCE=${UMBRA_PATIENCE:-60}
+# Is the pool a device, which is there before mkfs?
+DEVICE=0
 case $BACKEND in
 dax)
 	POOL=$MEM/pool
 	export PMEM_IS_PMEM_FORCE=1
 	;;
 file) POOL=$T/pool ;;
-loop) POOL=$(cat "$T/loop" 2>/dev/null) ;;
+loop)
+	POOL=$(cat "$T/loop" 2>/dev/null)
+	DEVICE=1
+	;;
+devdax)
+	POOL=${UMBRA_DEVDAX:?}
+	DEVICE=1
+	;;
+fsdax) POOL=${UMBRA_FSDAX:?}/pool ;;
 *)
 	echo "FAIL: unknown back end $BACKEND"
 	exit 1
 	;;
 esac
-export UMBRA_BUILD=$BUILD UMBRA_T=$T UMBRA_BACKEND=$BACKEND UMBRA_LONG=$LONG
+export UMBRA_BUILD=$BUILD UMBRA_T=$T UMBRA_BACKEND=$BACKEND UMBRA_LONG=$LONG UMBRA_SMOKE=$SMOKE
 CTL=$LIB/ctl
 
 say() {
@@ -86,9 +100,15 @@ skip() {
 	exit 77
 }
 
-# long A B: A by default, B with --long.
+# long A B [C]: A by default, B with --long, C for a smoke test.
 long() {
-	if [ "$LONG" = 1 ]; then echo "$2"; else echo "$1"; fi
+	if [ "$LONG" = 1 ]; then
+		echo "$2"
+	elif [ "$SMOKE" = 1 ]; then
+		echo "${3:-$1}"
+	else
+		echo "$1"
+	fi
 }
 
 need() {
@@ -103,6 +123,7 @@ cleanup() {
 	trap - EXIT
 	cd /
 	um_clean_below "$T"
+	[ "$BACKEND" != fsdax ] || rm -f "$POOL"
 	[ -n "$OWN_T" ] && [ $rc != 1 ] && rm -rf "$OWN_T"
 	[ -n "$OWN_T" ] && [ $rc = 1 ] && say "left for inspection: $OWN_T"
 	exit $rc
@@ -133,6 +154,9 @@ pool_make() {
 		echo "$dev" >"$T/loop"
 		POOL=$dev
 		"$MKFS" -q "$@" "$POOL" || die "mkfs failed"
+	elif [ "$BACKEND" = devdax ]; then
+		# Over what the test before left there.
+		"$MKFS" -q -f -s "$size" "$@" "$POOL" || die "mkfs failed"
 	else
 		"$MKFS" -q -s "$size" "$@" "$POOL" || die "mkfs failed"
 	fi

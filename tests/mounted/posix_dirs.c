@@ -4,7 +4,15 @@
 
 #include <dirent.h>
 
-#define MANY 3000
+#define MANY_MAX 3000
+
+/* Fewer where everything takes ten times as long. */
+static int many(void)
+{
+	const char *smoke = getenv("UMBRA_SMOKE");
+
+	return smoke && *smoke == '1' ? 100 : MANY_MAX;
+}
 
 static void fill(int from, int to)
 {
@@ -49,10 +57,10 @@ static void entries_are_complete_and_true(void)
 
 static void every_entry_once(void)
 {
-	static char seen[MANY];
+	static char seen[MANY_MAX];
 	int n = 0;
 
-	fill(0, MANY);
+	fill(0, many());
 	DIR *d = opendir(".");
 	is_true(d);
 	for (struct dirent *e; (e = readdir(d));) {
@@ -63,25 +71,25 @@ static void every_entry_once(void)
 		eq(seen[i]++, 0);
 		n++;
 	}
-	eq(n, MANY);
+	eq(n, many());
 	/* Again after rewind, with what came in between. */
 	t_touch("file-2999999");
 	rewinddir(d);
 	n = 0;
 	while (readdir(d))
 		n++;
-	eq(n, MANY + 3);
+	eq(n, many() + 3);
 	closedir(d);
 }
 
 /* What is neither added nor removed meanwhile is seen exactly once. */
 static void stable_entries_once_under_change(void)
 {
-	static char seen[4 * MANY];
+	static char seen[4 * MANY_MAX];
 	char name[64];
-	int n = 0, extra = MANY;
+	int n = 0, extra = many();
 
-	fill(0, MANY);
+	fill(0, many());
 	DIR *d = opendir(".");
 	is_true(d);
 	for (struct dirent *e; (e = readdir(d));) {
@@ -91,20 +99,20 @@ static void stable_entries_once_under_change(void)
 			continue;
 		if (seen[i]++)
 			t_fail(__FILE__, __LINE__, "%s seen twice", e->d_name);
-		if (++n % 3 == 0 && extra < 3 * MANY) {
+		if (++n % 3 == 0 && extra < 3 * many()) {
 			fill(extra, extra + 2);
 			extra += 2;
 		}
 		/* Remove behind and ahead of the position: odd numbers only. */
 		for (int k = 0; k < 2; k++) {
-			int victim = (int)((unsigned)(n * 7919 + k * 104729) % MANY) | 1;
+			int victim = (int)((unsigned)(n * 7919 + k * 104729) % many()) | 1;
 
 			snprintf(name, sizeof(name), "file-%d-with-a-name-of-some-length", victim);
-			if (victim < MANY)
+			if (victim < many())
 				unlink(name);
 		}
 	}
-	for (int i = 0; i < MANY; i += 2)
+	for (int i = 0; i < many(); i += 2)
 		if (seen[i] != 1)
 			t_fail(__FILE__, __LINE__, "file-%d was there all the time, seen %d times",
 				i, seen[i]);
@@ -113,11 +121,11 @@ static void stable_entries_once_under_change(void)
 
 static void positions_stay_valid(void)
 {
-	static long pos[MANY + 2];
-	static char names[MANY + 2][64];
+	static long pos[MANY_MAX + 2];
+	static char names[MANY_MAX + 2][64];
 	int n = 0;
 
-	fill(0, MANY);
+	fill(0, many());
 	DIR *d = opendir(".");
 	is_true(d);
 	for (;;) {
@@ -126,13 +134,13 @@ static void positions_stay_valid(void)
 
 		if (!e)
 			break;
-		is_true(n < MANY + 2);
+		is_true(n < many() + 2);
 		pos[n] = p;
 		memccpy(names[n++], e->d_name, 0, 63);
 	}
-	eq(n, MANY + 2);
-	fill(MANY, MANY + 500);
-	for (int k = 0; k < 400; k++) {
+	eq(n, many() + 2);
+	fill(many(), many() + many() / 6);
+	for (int k = 0; k < many() / 8; k++) {
 		int i = (int)((unsigned)(k * 7919) % (unsigned)n);
 
 		if (k % 4 == 1 && number(names[i]) >= 0) {
@@ -149,7 +157,7 @@ static void positions_stay_valid(void)
 				t_fail(__FILE__, __LINE__, "%s not found again", names[i]);
 			if (!strcmp(e->d_name, names[i]))
 				break;
-			if (number(e->d_name) < MANY)
+			if (number(e->d_name) < many())
 				t_fail(__FILE__, __LINE__, "%s at the position of %s", e->d_name,
 					names[i]);
 		}
@@ -163,7 +171,7 @@ static void positions_stay_valid(void)
 			continue;
 		seekdir(d, pos[i]);
 		struct dirent *e = readdir(d);
-		while (e && number(e->d_name) >= MANY)
+		while (e && number(e->d_name) >= many())
 			e = readdir(d);
 		is_true(e);
 		eq(strcmp(e->d_name, names[i]), 0);
@@ -196,7 +204,7 @@ static void removing_while_reading_empties(void)
 {
 	int left = 0;
 
-	fill(0, MANY);
+	fill(0, many());
 	DIR *d = opendir(".");
 	is_true(d);
 	for (struct dirent *e; (e = readdir(d));)

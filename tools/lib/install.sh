@@ -9,6 +9,8 @@ UM_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libpm
 UM_RUN_PACKAGES=(fuse3 util-linux mount)
 # To check them.
 UM_CHECK_PACKAGES=(libcmocka-dev clang-format acl attr e2fsprogs git python3 procps diffutils)
+# To check them in virtual machines, where those can be made; the kernel is fetched by tests/vm/image.sh.
+UM_VM_PACKAGES=(qemu-system-x86 busybox-static cpio kmod ndctl xfsprogs)
 
 um_say() {
 	printf '%s\n' "$*"

@@ -95,6 +95,7 @@ um_names_of_kind() {
 		[ "$kind" = asan ] && printf '%s\n' crash/asan faults/file faults/dax "${UM_FUZZERS[@]/#/fuzz/}"
 		;;
 	esac
+	[ "$kind" = default ] && um_vm_tests | cut -d' ' -f1
 	[ "$kind" = "$MOUNTED_BUILD" ] && um_mounted_tests | cut -d' ' -f1
 }
 
@@ -241,4 +242,104 @@ um_suite_mounted() {
 			rm -rf --one-file-system "$dir"
 		fi
 	done < <(um_mounted_tests)
+}
+
+# ---- virtual machines with real persistent memory (tests/vm) ---------------------------------------------
+
+# Lines of "name script back end limit machine": mounted tests that say "vm: BACKENDS", with --long all that have
+# the back end dax, on both, but those that say "vm: no"; and those of tests/vm, which say what machine they need.
+um_vm_tests() {
+	local f b mark limits factor=1
+	for f in "$UM_SRC"/tests/mounted/[0-9][0-9]-*.sh; do
+		mark=$(um_mounted_note "$f" vm)
+		[ "$mark" != no ] || continue
+		if [ "$LONG" = 1 ]; then
+			[ -n "$mark" ] || [[ " $(um_mounted_note "$f" backends) " == *" dax "* ]] || continue
+			mark='devdax fsdax'
+		fi
+		read -r -a limits <<<"$(um_mounted_note "$f" seconds)"
+		[ "$LONG" = 1 ] && factor=12
+		for b in $mark; do
+			echo "vm/$(basename "$f" .sh)[$b] mounted/${f##*/} $b $((limits[0] * factor)) nvdimm"
+		done
+	done
+	for f in "$UM_SRC"/tests/vm/[0-9][0-9]-*.sh; do
+		[ -f "$f" ] || continue
+		read -r -a limits <<<"$(um_mounted_note "$f" seconds)"
+		for b in $(um_mounted_note "$f" backends); do
+			echo "vm/$(basename "$f" .sh)[$b] vm/${f##*/} $b $((limits[0])) $(um_mounted_note "$f" machine)"
+		done
+	done
+}
+
+# um_vm_verdict DIR FILE NAME: what the guest left about one test.
+um_vm_verdict() {
+	local dir=$1 file=$2 name=$3 log=$UM_LOGS/${3//\//-}.log rc ns
+	cat "$dir/$file.log" "$dir/$file.dmesg" >"$log" 2>/dev/null
+	rc=$(cat "$dir/$file.rc" 2>/dev/null)
+	ns=$(cat "$dir/$file.ns" 2>/dev/null || echo 0)
+	ns=$(printf '%d.%d' $((ns / 1000000000)) $((ns / 100000000 % 10)))
+	case $rc in
+	0) um_verdict PASS "$name" "$ns" ;;
+	77) um_verdict SKIP "$name" "$ns" "$(um_reason "$dir/$file.log" SKIP)" ;;
+	'') um_verdict FAIL "$name" "$ns" "the machine did not come to its end; log $log" ;;
+	124 | 137) um_verdict FAIL "$name" "$ns" "not done in time; log $log" ;;
+	*) um_verdict FAIL "$name" "$ns" "$(um_reason "$dir/$file.log" FAIL); log $log" ;;
+	esac
+}
+
+# um_vm_machine MACHINE: one start for all wanted tests that need it.
+um_vm_machine() {
+	local machine=$1 dir=$TMP/vm-$1 name script backend limit need total=120 n=0 kept=("${PATTERNS[@]}") rc why opts
+	local files=() names=()
+	mkdir -p "$dir"
+	while read -r name script backend limit need; do
+		[ "$need" = "$machine" ] && um_wanted "$name" || continue
+		n=$((n + 1))
+		total=$((total + limit))
+		files+=("$n") names+=("$name")
+		echo "$n $limit env UMBRA_BUILD=$CHECK_DIR/default UMBRA_BACKEND=$backend UMBRA_SMOKE=$((1 - LONG))" \
+			"UMBRA_SEED=$SEED UMBRA_PATIENCE=240 bash $UM_SRC/tests/$script" >>"$dir/tests"
+	done < <(um_vm_tests)
+	[ $n -gt 0 ] || return 0
+	case $machine in
+	mce) opts=(-M) ;;
+	*) opts=(-m "$machine") ;;
+	esac
+	PATTERNS=()
+	um_run "vm/machine[$machine]" $((total + 700)) "$UM_SRC/tests/vm/run" -k "$CHECK_DIR/vm" -t "$total" \
+		"${opts[@]}" "$dir"
+	rc=$?
+	PATTERNS=("${kept[@]}")
+	for ((n = 0; n < ${#files[@]}; n++)); do
+		if [ $rc != 0 ] && [ ! -s "$dir/up" ]; then
+			um_verdict SKIP "${names[n]}" 0.0 "no virtual machine"
+		else
+			um_vm_verdict "$dir" "${files[n]}" "${names[n]}"
+		fi
+	done
+	rm -rf --one-file-system "$dir"
+}
+
+um_suite_vm() {
+	local name machine wanted=0
+	while read -r name _; do
+		um_wanted "$name" || continue
+		wanted=1
+		[ "$LIST" = 0 ] || echo "$name"
+	done < <(um_vm_tests)
+	[ $wanted = 1 ] && [ "$LIST" = 0 ] || return 0
+	um_suite_build default
+	if [ "${UM_BUILT[default]:-0}" != 0 ]; then
+		um_verdict SKIP vm 0.0 "build/default failed"
+		return 0
+	fi
+	# What cannot be installed makes these tests skipped ones, no more.
+	if [ "$INSTALL" = 1 ]; then
+		command -v busybox >/dev/null && mapfile -t UM_VM_PACKAGES < <(printf "%s\n" "${UM_VM_PACKAGES[@]}" | grep -v busybox)
+		(um_install "${UM_VM_PACKAGES[@]}") >"$UM_LOGS/vm-install.log" 2>&1
+	fi
+	for machine in nvdimm mce e820; do
+		um_vm_machine $machine
+	done
 }
