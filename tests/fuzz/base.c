@@ -28,15 +28,25 @@ void base_make(struct image *img, const char *name)
 	config_make(&crash_configs[i], img);
 }
 
+struct look {
+	bool say;
+	unsigned data;
+};
+
 static void on_problem(void *arg, const char *code, bool repaired, const char *text)
 {
+	struct look *look = arg;
+
 	(void)repaired;
-	if (*(bool *)arg)
+	if (!strcmp(code, "data"))
+		look->data++;
+	else if (look->say)
 		fprintf(stderr, "  fsck: %s: %s\n", code, text);
 }
 
-int base_check(struct image *img, bool say)
+int base_check(struct image *img, bool say, unsigned *out_data)
 {
+	struct look look = {.say = say};
 	struct umbra_check_report report;
 	size_t mark = image_mark(img);
 	struct um_pool *pool;
@@ -44,8 +54,10 @@ int base_check(struct image *img, bool say)
 
 	if (ret)
 		return ret;
-	ret = um_check_pool(pool, UMBRA_CHECK_ONLY, on_problem, &say, &report);
+	ret = um_check_pool(pool, UMBRA_CHECK_ONLY, on_problem, &look, &report);
 	um_pool_close(pool);
 	image_rollback(img, mark);
-	return ret ? ret : (int)report.problems;
+	if (out_data)
+		*out_data = look.data;
+	return ret ? ret : (int)report.problems - (out_data ? (int)look.data : 0);
 }

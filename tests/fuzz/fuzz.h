@@ -48,7 +48,10 @@ void take_bytes(struct input *in, void *to, size_t len);
 
 /* Makes the standard pool of the crash machine with some more, on a new direct image. */
 void base_make(struct image *img, const char *config);
-/* What fsck -n says of the image, which is left as it is: the number of problems, or -errno. */
-int base_check(struct image *img, bool say);
+/*
+ * What fsck -n says of the image, which is left as it is: the number of problems, or -errno. Of damaged file
+ * data apart, if asked: there is nothing that fsck could repair it with.
+ */
+int base_check(struct image *img, bool say, unsigned *out_data);
 
 #endif

@@ -290,7 +290,7 @@ static void unmount(void)
 		ret = umbra_close(talk.m.fs);
 	if (ret && ret != -EIO) /* shut down */
 		fuzz_fail("the pool cannot be closed: %s", strerror(-ret));
-	ret = base_check(&image, true);
+	ret = base_check(&image, true, NULL);
 	if (ret)
 		fuzz_fail("fsck finds %d problems", ret);
 	image_rollback(&image, 0);

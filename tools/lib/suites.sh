@@ -202,16 +202,19 @@ um_suite_faults() {
 }
 
 # Each fuzzer for a while, beginning with its corpus.
-UM_FUZZERS=(pool ioctl seam)
+UM_FUZZERS=(pool pool-csum ioctl seam)
 um_suite_fuzz() {
-	local name seconds=6 dir=$CHECK_DIR/asan/tests/fuzz
+	local name target seconds=6 dir=$CHECK_DIR/asan/tests/fuzz pool=()
 	[ "$LONG" = 1 ] && seconds=600
 	um_sanitizer_env
 	[ "$LIST" = 1 ] || mkdir -p "$CHECK_DIR/fuzz"
 	for name in "${UM_FUZZERS[@]}"; do
 		um_skip_unbuilt asan "fuzz/$name" && continue
-		um_run "fuzz/$name" $((seconds * 2 + 180)) env -C "$CHECK_DIR/fuzz" setarch "$(uname -m)" -R \
-			"$dir/fuzz-$name" --corpus "$UM_SRC/tests/fuzz/corpus/$name" --seconds "$seconds" \
+		target=${name%%-*}
+		pool=()
+		[ "$target" = "$name" ] || pool=(UMBRA_FUZZ_POOL="${name#*-}")
+		um_run "fuzz/$name" $((seconds * 2 + 180)) env -C "$CHECK_DIR/fuzz" "${pool[@]}" setarch "$(uname -m)" -R \
+			"$dir/fuzz-$target" --corpus "$UM_SRC/tests/fuzz/corpus/$target" --seconds "$seconds" \
 			--seed "$SEED"
 	done
 }
