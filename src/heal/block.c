@@ -149,6 +149,30 @@ static bool is_anothers(struct um_check *c, struct um_ptr own)
 	       !um_block_verify(c->pool, block, own.lba, hdr->kind, NULL);
 }
 
+/*
+ * Pointer and header name different places, and one of them lies. The header is right if the other place that it
+ * names has the same node; else nothing is to be written there, it may be anybody's: the node is where it
+ * was found, and has no other copy.
+ */
+static void settle_place(struct um_check *c, enum um_kind kind, uint8_t level, void *block,
+	um_lba_t from, struct um_ptr *ptr)
+{
+	struct um_ptr own = {um_hdr(block)->lba, um_hdr(block)->mirror};
+	um_lba_t at = from == own.lba ? own.mirror : own.lba;
+	const char *why;
+	um_block_t other;
+
+	*ptr = own;
+	if (!at || (read_copy(c, at, kind, level, other, &why) && um_hdr(other)->lba == own.lba &&
+			   um_hdr(other)->mirror == own.mirror))
+		return;
+	*ptr = (struct um_ptr){.lba = from};
+	um_hdr(block)->lba = from;
+	um_hdr(block)->mirror = 0;
+	if (um_may_fix(c))
+		um_write_block(c, *ptr, block);
+}
+
 int um_load_node(struct um_check *c, struct um_ptr *ptr, enum um_kind kind, uint8_t level,
 	bool quiet, void *block, bool *out_moved, const char **out_why)
 {
@@ -179,7 +203,7 @@ int um_load_node(struct um_check *c, struct um_ptr *ptr, enum um_kind kind, uint
 				"%s node at block %llu is pointed at as %llu and %llu",
 				um_kind_name(kind), (unsigned long long)own.lba,
 				(unsigned long long)ptr->lba, (unsigned long long)ptr->mirror);
-		*ptr = own;
+		settle_place(c, kind, level, block, from, ptr);
 		*out_moved = true;
 	}
 	if (!quiet)

@@ -5,6 +5,8 @@
  */
 #include "check_fixture.h"
 
+#include "fs/data.h"
+
 /* ---- inconsistencies made by the engine's own hands ------------------------------------------------------------- */
 
 struct hands {
@@ -385,6 +387,33 @@ static void a_copy_with_the_address_of_another_node_harms_nobody(void **state)
 	assert_usable("after repair");
 }
 
+/* A header says that the mirror is where a file has data, and there is no other copy to say where it was. */
+static void a_header_with_a_wrong_mirror_costs_no_data(void **state)
+{
+	struct hands h = hands_begin();
+	uint64_t files = find(&h, ROOT, "files", NULL);
+	struct um_inode plain = load(&h, find(&h, files, "plain", NULL));
+	struct um_ptr node = load(&h, find(&h, files, "holes", NULL)).core.data.ptr;
+	struct um_block_hdr *hdr = (void *)(image + node.lba * UM_BLOCK_SIZE);
+	struct um_tree tree;
+	struct um_run run;
+	unsigned n;
+
+	(void)state;
+	um_inode_tree(&plain, UM_FORK_DATA, &tree);
+	assert_int_equal(um_runs_get(um_txn_src(h.txn), &tree, 3, 1, 0, &run, 1, &n), 0);
+	assert_int_equal(n, 1);
+	hands_end(&h);
+	memset(image + node.mirror * UM_BLOCK_SIZE, 0, UM_BLOCK_SIZE);
+	hdr->mirror = run.lba;
+	um_block_seal(hdr);
+	check(UMBRA_CHECK_REPAIR);
+	assert_clean("after repair");
+	assert_reads("plain", 3 * 4096, 4096, 'p');
+	assert_reads("holes", 8192 * 200, 4096, 'h');
+	assert_usable("after repair");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -404,6 +433,7 @@ int main(void)
 		cmocka_unit_test(blocks_behind_the_end_are_dropped),
 		cmocka_unit_test(bytes_behind_the_end_become_zeros),
 		cmocka_unit_test(a_copy_with_the_address_of_another_node_harms_nobody),
+		cmocka_unit_test(a_header_with_a_wrong_mirror_costs_no_data),
 		cmocka_unit_test(without_a_root_directory_everything_is_in_lost_found),
 	};
 
