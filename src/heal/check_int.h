@@ -107,6 +107,7 @@ struct um_found_node {
 
 /* What the first visit of an extent node found below it. */
 struct um_node_sum {
+	um_lba_t mirror; /* of the node */
 	uint64_t blocks, extents, first, last, end;
 	uint64_t written; /* end of the last written extent, 0: none */
 	uint8_t level;

@@ -102,20 +102,22 @@ static void untake_node(struct um_walk *w, struct um_ptr ptr)
 
 /* ---- shared nodes: walked once, summed up for their other parents --------------------------------- */
 
-static void note_sum(struct um_walk *w, um_lba_t lba, uint8_t level, const struct um_walk *before)
+static void note_sum(
+	struct um_walk *w, struct um_ptr ptr, uint8_t level, const struct um_walk *before)
 {
 	struct um_check *c = w->c;
 
 	if (!um_grow(c, &c->sum, c->nsum, &c->capsum, sizeof(*c->sum)))
 		return;
-	c->sum[c->nsum] = (struct um_node_sum){.blocks = w->blocks - before->blocks,
+	c->sum[c->nsum] = (struct um_node_sum){.mirror = ptr.mirror,
+		.blocks = w->blocks - before->blocks,
 		.extents = w->extents - before->extents,
 		.first = w->any ? w->first : w->end,
 		.last = w->any ? w->last : w->end,
 		.end = w->end,
 		.written = w->written > before->written ? w->written : 0,
 		.level = level};
-	if (um_map_set(&c->sums, lba, c->nsum++))
+	if (um_map_set(&c->sums, ptr.lba, c->nsum++))
 		c->err = -ENOMEM;
 }
 
@@ -153,7 +155,14 @@ static enum um_verdict meet_again(
 	if (!w->any)
 		w->first = sum->first;
 	w->any = true;
-	return UM_KEEP;
+	if (ptr->mirror == sum->mirror)
+		return UM_KEEP;
+	um_problem(c, "pointer", UM_CURE_FULL,
+		"extent node at block %llu has its copy at %llu, inode %llu looks for it at %llu",
+		(unsigned long long)ptr->lba, (unsigned long long)sum->mirror,
+		(unsigned long long)w->ino, (unsigned long long)ptr->mirror);
+	ptr->mirror = sum->mirror;
+	return UM_CHANGED;
 }
 
 /* ---- bodies ----------------------------------------------------------------------------------------- */
@@ -395,7 +404,7 @@ static enum um_verdict walk_content(struct um_walk *w, struct um_ptr ptr, uint8_
 	if (changed && um_may_fix(w->c))
 		um_write_block(w->c, ptr, block);
 	if (w->share && w->count)
-		note_sum(w, ptr.lba, level, &before);
+		note_sum(w, ptr, level, &before);
 	if (before.any) {
 		w->first = before.first;
 		w->any = true;

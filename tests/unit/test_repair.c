@@ -414,6 +414,22 @@ static void a_header_with_a_wrong_mirror_costs_no_data(void **state)
 	assert_usable("after repair");
 }
 
+/* Of a shared node one owner has the right first copy and a wrong second one. */
+static void each_owner_of_a_shared_node_has_both_its_copies(void **state)
+{
+	struct hands h = hands_begin();
+	uint64_t files = find(&h, ROOT, "files", NULL);
+	struct um_inode holes = load(&h, find(&h, files, "holes", NULL));
+	struct um_inode clone = load(&h, find(&h, files, "clone0", NULL));
+
+	(void)state;
+	clone.core.data.ptr = (struct um_ptr){holes.core.data.ptr.lba, clone.core.data.ptr.mirror};
+	store(&h, &clone);
+	hands_end(&h);
+	assert_mended("pointer", 0);
+	assert_reads("clone0", 8192 * 200, 4096, 'h');
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -434,6 +450,7 @@ int main(void)
 		cmocka_unit_test(bytes_behind_the_end_become_zeros),
 		cmocka_unit_test(a_copy_with_the_address_of_another_node_harms_nobody),
 		cmocka_unit_test(a_header_with_a_wrong_mirror_costs_no_data),
+		cmocka_unit_test(each_owner_of_a_shared_node_has_both_its_copies),
 		cmocka_unit_test(without_a_root_directory_everything_is_in_lost_found),
 	};
 
