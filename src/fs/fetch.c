@@ -201,8 +201,10 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 		return err == -ENOMEM ? -EAGAIN : err;
 	}
 	list = f->room ? aim(f) : NULL;
+	/* A small read that is the only one: this worker reads it, the others are there for what comes. */
 	if (list)
-		um_pool_read_async(fs->pool, list);
+		um_pool_read_async(
+			fs->pool, list, f->room <= SMALL && atomic_load(&fs->fetching) == f->room);
 	else
 		end(f);
 	return 0;

@@ -335,3 +335,12 @@ void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list)
 	}
 	put(&engine->ring[atomic_fetch_add(&engine->turn, 1) % engine->nrings], list);
 }
+
+void um_aio_here(struct um_aio_engine *engine, struct um_aio *io)
+{
+	io->err = 0;
+	io->at = 0;
+	io->tries = 0;
+	account(engine, 1);
+	carry_out(engine, io);
+}

@@ -80,7 +80,7 @@ void um_pool_async_end(struct um_pool *pool)
 	um_behind_close(pool);
 }
 
-void um_pool_read_async(struct um_pool *pool, struct um_aio *list)
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)
 {
 	struct um_aio *io;
 
@@ -88,5 +88,8 @@ void um_pool_read_async(struct um_pool *pool, struct um_aio *list)
 		io->op = UM_AIO_READ;
 		io->fd = pool->read_fd;
 	}
-	um_aio_submit(pool->aio, list);
+	if (alone && !list->next)
+		um_aio_here(pool->aio, list);
+	else
+		um_aio_submit(pool->aio, list);
 }

@@ -172,9 +172,9 @@ int um_pool_async(struct um_pool *pool);
 void um_pool_async_end(struct um_pool *pool); /* waits for all that is under way */
 /*
  * Hands in reads of data, a list of requests with op, fd left open. Offsets, lengths and addresses are multiples of
- * UM_BLOCK_SIZE. Only what is no metadata may be read so: what a private page has is not in the file.
+ * UM_BLOCK_SIZE. alone: nothing else is under way, so that a single one is read by this thread. Only what is no metadata may be read so: what a private page has is not in the file.
  */
-void um_pool_read_async(struct um_pool *pool, struct um_aio *list);
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone);
 
 /*
  * Did a load from one of n blocks from lba on fail since open? Their place in the mapping holds zeros
