@@ -12,7 +12,7 @@ enum umbra_check_mode {
 };
 struct umbra_check_report {
 	uint64_t inodes, directories, files, extents, nodes; /* seen */
-	uint64_t blocks_used, blocks_free;
+	uint64_t blocks_used, blocks_free, blocks_retired;
 	uint64_t problems; /* found */
 	uint64_t repaired;
 	uint64_t unrepaired; /* left, or would be left by REPAIR */

@@ -352,6 +352,57 @@ int umbra_find_names(struct umbra_fs *fs, const uint64_t *inos, unsigned n,
 /* A directory's path from the root, "/" for that; -ENAMETOOLONG. */
 int umbra_dir_path(struct umbra_fs *fs, uint64_t dir, char *buf, size_t size);
 
+/* ---- memory failure ---------------------------------------------------------------------------------------- */
+
+/*
+ * A block whose memory fails is seen to by a thread of its own: metadata is put elsewhere from its other copy, file
+ * data from redundancy that the pool has. Without any, reads of exactly those pages of exactly those files fail with
+ * -EIO until they are written as a whole, cut off or removed; clones have the same bad page. The block is never used
+ * again. Each such block becomes an event; the latest few hundred are kept in the pool.
+ */
+enum umbra_event_cause {
+	UMBRA_CAUSE_MEMORY = 1,   /* a load or a store failed */
+	UMBRA_CAUSE_CHECKSUM = 2, /* metadata with wrong bytes */
+};
+enum umbra_event_done {
+	UMBRA_DONE_LOST = 1,      /* file data is gone: restore these pages */
+	UMBRA_DONE_MOVED = 2,     /* good bytes are elsewhere now */
+	UMBRA_DONE_REWRITTEN = 3, /* in place */
+	UMBRA_DONE_RETIRED = 4,   /* it was free */
+	UMBRA_DONE_ONE_COPY = 5,  /* at a fixed place: the other copy serves alone */
+	UMBRA_DONE_NO_COPY = 6,   /* metadata is gone: for fsck */
+};
+#define UMBRA_EVENT_OWNERS 8
+#define UMBRA_EVENT_PATH 140
+struct umbra_event {
+	uint64_t number; /* ascending */
+	int64_t sec;
+	uint64_t lba, other; /* the bad block; where its bytes came to lie, or 0 */
+	unsigned kind;       /* of metadata, see src/pool/format.h; 0: file data */
+	enum umbra_event_cause cause;
+	enum umbra_event_done done;
+	uint64_t owners; /* how many there were */
+	unsigned nowner; /* how many of them are listed */
+	struct {
+		uint64_t ino, off;               /* bytes */
+		char path[UMBRA_EVENT_PATH + 1]; /* from the pool's root, or its end; "": unknown */
+	} owner[UMBRA_EVENT_OWNERS];
+};
+struct umbra_health {
+	uint64_t lost;            /* bad blocks that files refer to and that have no bytes */
+	uint64_t moved;           /* bad blocks whose bytes are elsewhere */
+	uint64_t retired;         /* bad blocks that nothing refers to any more */
+	uint64_t checksum_errors; /* met since the mount */
+};
+/* Events from the oldest on; non-0 from fn ends it and is returned. fn may be NULL. */
+typedef int umbra_event_fn(void *arg, const struct umbra_event *event);
+int umbra_health(struct umbra_fs *fs, struct umbra_health *out, umbra_event_fn *fn, void *arg);
+/* Of a pool that is not mounted. */
+int umbra_health_pool(const char *path, struct umbra_health *out, umbra_event_fn *fn, void *arg);
+const char *umbra_kind_name(unsigned kind); /* "superblock", "directory node", ... */
+/* Waits until what is known of bad blocks was seen to; for tests. */
+void umbra_failures_settle(struct umbra_fs *fs);
+
 /* ---- attributes -------------------------------------------------------------------------------------------- */
 
 /* flags: XATTR_CREATE, XATTR_REPLACE. system.posix_acl_access updates the mode too. */

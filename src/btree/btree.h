@@ -93,6 +93,13 @@ struct um_tree_level {
 int um_tree_trace(struct um_src src, const struct um_tree *tree, uint64_t key,
 	struct um_tree_level out[UM_TREE_LEVELS], unsigned *out_n);
 /*
+ * Calls fn for each node, parents first, before it is read: 0 goes on below it, UM_NODES_SKIP beside it, anything else
+ * ends the walk and is returned. What cannot be read is passed over.
+ */
+#define UM_NODES_SKIP 1
+typedef int um_tree_node_fn(void *arg, struct um_ptr ptr, unsigned level);
+int um_tree_nodes(struct um_src src, const struct um_tree *tree, um_tree_node_fn *fn, void *arg);
+/*
  * A bounded step of dropping all records with key >= first, whole subtrees where possible, calling
  * `ref` with -1 for values that go. A record that starts before first is left alone. *out_done when
  * none is left; commit and call again otherwise. Constant time where a node is shared.

@@ -230,6 +230,27 @@ static int extend_to(const struct remap_step *s)
 	return um_data_set_size(r->fs, r->dst, end, false);
 }
 
+/* Bytes from blocks of the pool, which are in pieces if some were put elsewhere. */
+static int copy_blocks(const struct um_remap *r, um_lba_t lba, uint64_t len, uint64_t off)
+{
+	const struct um_pool *pool = r->fs->pool;
+	int err = 0;
+
+	while (!err && len) {
+		uint64_t span = um_pool_span(pool, lba, um_blocks_of(len));
+		uint64_t n = span << UM_BLOCK_SHIFT < len ? span << UM_BLOCK_SHIFT : len;
+		ssize_t done = -EIO;
+
+		if (!um_pool_lost(pool, lba, span))
+			done = um_data_write(r->fs, r->dst, um_pool_ptr(pool, lba), n, off, 0);
+		err = done < 0 ? (int)done : (uint64_t)done < n ? -ENOSPC : um_guard_check();
+		lba += span;
+		off += n;
+		len -= n;
+	}
+	return err;
+}
+
 /* A block has as many owners as can be counted, or a node that the destination shares with others: the
  * step's content is copied instead. */
 static int copy_step(const struct remap_step *s)
@@ -242,7 +263,6 @@ static int copy_step(const struct remap_step *s)
 	while (!err && next_piece(s, &si, &di, &p)) {
 		uint64_t off = (r->dst_block + p.at) << UM_BLOCK_SHIFT;
 		uint64_t len = p.len << UM_BLOCK_SHIFT;
-		ssize_t done;
 
 		if (r->dst_size && off + len > r->dst_size)
 			len = r->dst_size - off;
@@ -251,10 +271,8 @@ static int copy_step(const struct remap_step *s)
 			continue;
 		}
 		err = um_data_verify(r->fs, p.src, p.len);
-		if (err)
-			break;
-		done = um_data_write(r->fs, r->dst, um_pool_ptr(r->fs->pool, p.src), len, off, 0);
-		err = done < 0 ? (int)done : (uint64_t)done < len ? -ENOSPC : um_guard_check();
+		if (!err)
+			err = copy_blocks(r, p.src, len, off);
 	}
 	return err ? err : extend_to(s);
 }

@@ -32,6 +32,7 @@ struct um_run {
 	um_lba_t lba;   /* 0: a hole */
 	uint32_t refs;  /* with UM_RUNS_REFS: owners of the blocks, at least; else 0 */
 	bool unwritten;
+	bool lost; /* with UM_RUNS_REFS: the blocks cannot be read, nor written where they are */
 };
 static inline bool um_run_data(const struct um_run *run)
 {

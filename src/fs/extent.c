@@ -135,6 +135,18 @@ static bool lately_shared(const struct um_pool *pool, um_lba_t lba, uint32_t *le
 	return first;
 }
 
+/* Cuts a run off where blocks that are bad begin or end. */
+static bool is_lost(const struct um_pool *pool, um_lba_t lba, uint32_t *len)
+{
+	bool first = um_pool_lost(pool, lba, 1);
+	uint32_t n = 1;
+
+	while (n < *len && um_pool_lost(pool, lba + n, 1) == first)
+		n++;
+	*len = n;
+	return first;
+}
+
 /* A mapped piece, split where the number of owners changes. */
 static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 {
@@ -156,6 +168,7 @@ static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 		if (run.refs < 2 && !c->src.txn && !c->src.pool->direct &&
 			lately_shared(c->src.pool, run.lba, &same))
 			run.refs = 2;
+		run.lost = um_pool_any_bad(c->src.pool) && is_lost(c->src.pool, run.lba, &same);
 		run.len = same;
 		err = collect_push(c, &run);
 		run.block += same;

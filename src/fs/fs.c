@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/failure.h"
 #include "fs/fs.h"
 #include "page/page.h"
 
@@ -53,6 +54,7 @@ static int mark(struct umbra_fs *fs, bool opened)
 /* Everything but the pool and the struct; the log without another store to the pool. */
 static void tear_down(struct umbra_fs *fs)
 {
+	um_failures_stop(fs);
 	um_reaper_stop(fs);
 	um_pool_async_end(fs->pool);
 	if (fs->log)
@@ -86,8 +88,10 @@ static uint64_t shadow_mem(const struct umbra_options *opt)
 
 static int bring_up(struct umbra_fs *fs)
 {
-	int ret = um_log_open(fs->pool, &fs->log);
+	int ret;
 
+	um_bad_attach(fs->pool);
+	ret = um_log_open(fs->pool, &fs->log);
 	if (!ret)
 		ret = um_space_open(fs->log, &fs->space);
 	if (ret)
@@ -107,7 +111,9 @@ static int bring_up(struct umbra_fs *fs)
 		ret = 0; /* a direct pool, or one in the memory of a test */
 	else if (!ret)
 		ret = um_log_serve(fs->log);
-	return ret ? ret : um_reaper_start(fs);
+	if (!ret)
+		ret = um_reaper_start(fs);
+	return ret ? ret : um_failures_start(fs);
 }
 
 static int open_pool(struct um_pool *pool, const struct umbra_options *opt, struct umbra_fs **out)
@@ -177,6 +183,8 @@ int umbra_close(struct umbra_fs *fs)
 	if (!fs->opt.readonly && !atomic_load(&fs->stopped)) {
 		um_reaper_wait(fs, CLOSE_WAIT_MSEC);
 		um_reaper_stop(fs);
+		umbra_failures_settle(fs);
+		um_failures_stop(fs);
 		ret = mark(fs, false);
 		if (!ret) {
 			ret = um_log_close(fs->log);

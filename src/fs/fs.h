@@ -26,6 +26,7 @@
 struct um_mem_table;
 struct um_reaper;
 struct um_page;
+struct um_failures;
 
 struct umbra_fs {
 	struct um_pool *pool;
@@ -35,6 +36,7 @@ struct umbra_fs {
 	struct um_mem_table *mems;
 	struct um_page *page;       /* masters and shadows */
 	struct um_reaper *reaper;   /* background thread: orphans, quarantine, commit timer */
+	struct um_failures *failures; /* another: bad blocks */
 	bool loose_tails;           /* bytes behind the end of a file are not known to be zeros */
 	atomic_int stopped;         /* 0, or the errno that changes fail with */
 	_Atomic(uint64_t) fetching; /* bytes, see fetch.c */
@@ -44,9 +46,9 @@ struct umbra_fs {
 
 /* ---- pool root (root.c) ------------------------------------------------------------------------- */
 
-enum um_root_which { UM_ROOT_INODES, UM_ROOT_ORPHANS };
-extern const struct um_tree_type um_inodes_type, um_orphans_type, um_extents_type, um_dir_type,
-	um_xattr_type;
+enum um_root_which { UM_ROOT_INODES, UM_ROOT_ORPHANS, UM_ROOT_BADS, UM_ROOT_EVENTS };
+extern const struct um_tree_type um_inodes_type, um_orphans_type, um_bads_type, um_events_type,
+	um_extents_type, um_dir_type, um_xattr_type;
 int um_root_tree(struct um_src src, enum um_root_which which, struct um_tree *out);
 int um_root_store(struct um_txn *txn, enum um_root_which which, const struct um_tree *tree);
 /* The pool root block for reading, and its copy for changing. */

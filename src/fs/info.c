@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <uuid/uuid.h>
 
+#include "fs/failure.h"
 #include "fs/fs.h"
 #include "umbra/umbra.h"
 
@@ -85,6 +86,7 @@ static void replay(struct um_pool *pool, struct umbra_info *out)
 {
 	struct um_log *log;
 
+	um_bad_attach(pool);
 	if (flock(pool->fd, LOCK_SH | LOCK_NB) || um_log_open(pool, &log))
 		return;
 	out->replayed = um_log_replayed(log);

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "fs/failure.h"
 #include "fs/shadows.h"
 
 #define READ_RUNS 64u
@@ -36,6 +37,7 @@ struct filler {
 		um_lba_t lba;
 		uint64_t n;
 	} * sums;
+	um_lba_t bad; /* a block that has to be read and cannot be, or 0 */
 };
 
 /* Blocks that bytes come from. */
@@ -107,6 +109,26 @@ static void fill_inline(struct filler *f, const struct um_inode *inode, uint64_t
 	fill_zeros(f, len - n);
 }
 
+/* Bytes of blocks of which some are bad, or were put elsewhere. */
+static bool fill_scattered(
+	const struct um_pool *pool, struct filler *f, um_lba_t lba, uint64_t from, size_t len)
+{
+	lba += from >> UM_BLOCK_SHIFT;
+	from &= UM_BLOCK_SIZE - 1;
+	for (; len; lba++, from = 0) {
+		size_t n = UM_BLOCK_SIZE - from < len ? UM_BLOCK_SIZE - from : len;
+
+		if (um_pool_lost(pool, lba, 1)) {
+			f->bad = lba;
+			return false;
+		}
+		if (fill(f, (const uint8_t *)um_pool_ptr(pool, lba) + from, n) < n)
+			return false;
+		len -= n;
+	}
+	return true;
+}
+
 /* The part of a run that meets [off, end); false when there was no room for all of it. */
 static bool fill_run(const struct um_pool *pool, struct filler *f, const struct um_run *run,
 	uint64_t off, uint64_t end)
@@ -121,6 +143,8 @@ static bool fill_run(const struct um_pool *pool, struct filler *f, const struct 
 	if (f->verify)
 		note_sums(f, run->lba + (from >> UM_BLOCK_SHIFT) - run->block,
 			um_blocks_of(from + len) - (from >> UM_BLOCK_SHIFT));
+	if (um_pool_any_bad(pool))
+		return fill_scattered(pool, f, run->lba, from - start, len);
 	return fill(f, (const uint8_t *)um_pool_ptr(pool, run->lba) + (from - start), len) == len;
 }
 
@@ -177,6 +201,51 @@ static int check_sums(struct umbra_fs *fs, const struct filler *f)
 	return err;
 }
 
+/*
+ * What is handed out can be loaded now: it is copied by the kernel, or by callers who do not ask. *out_bad: a block
+ * that cannot be, if it is known.
+ */
+static int touch(const struct um_pool *pool, const struct filler *f, um_lba_t *out_bad)
+{
+	uintptr_t base = (uintptr_t)pool->base;
+
+	um_guard_check(); /* a mark left by somebody else's load is not about these */
+	for (unsigned i = 0; i < f->n; i++) {
+		uintptr_t at = (uintptr_t)f->iov[i].iov_base;
+
+		if (at < base || at - base >= pool->map_len)
+			continue; /* zeros, or a copy */
+		if (um_guard_touch(f->iov[i].iov_base, f->iov[i].iov_len)) {
+			*out_bad = UM_LBA_MASK;
+			return -EIO;
+		}
+	}
+	return 0;
+}
+
+static int read_once(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, struct filler *f,
+	um_lba_t *out_bad)
+{
+	struct um_note note;
+	int err;
+
+	f->n = 0;
+	f->len = 0;
+	f->nsums = 0;
+	f->failed = false;
+	f->bad = *out_bad = 0;
+	um_note_begin(fs, &note, ino);
+	um_log_read_lock(fs->log);
+	err = read_locked(fs, &note, off, len, f);
+	um_log_read_unlock(fs->log);
+	um_note_end(fs, &note);
+	if (err)
+		return err;
+	*out_bad = f->bad;
+	err = f->bad ? -EIO : touch(fs->pool, f, out_bad);
+	return err ? err : check_sums(fs, f);
+}
+
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
 	unsigned max, unsigned *out_n, size_t *out_len)
 {
@@ -185,17 +254,15 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
 		.max = max,
 		.verify = um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ,
 	};
-	struct um_note note;
+	unsigned tries = len ? UM_FAILURES_AT_ONCE : 0;
+	um_lba_t bad;
 	int err = 0;
 
 	if (len && max) {
-		um_note_begin(fs, &note, ino);
-		um_log_read_lock(fs->log);
-		err = read_locked(fs, &note, off, len, &f);
-		um_log_read_unlock(fs->log);
-		um_note_end(fs, &note);
-		if (!err)
-			err = check_sums(fs, &f);
+		/* Each turn has one block less that is bad, or ends. */
+		do
+			err = read_once(fs, ino, off, len, &f, &bad);
+		while (err && bad && tries-- && !um_failure_cure(fs, bad));
 		free(f.sums);
 	}
 	*out_n = f.n;

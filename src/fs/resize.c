@@ -222,7 +222,8 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 	um_log_read_unlock(fs->log);
 	if (err)
 		return err;
-	if (!um_run_data(&s->last) || tail_clean(fs->pool, s))
+	/* A page that cannot be read shows no old bytes either. */
+	if (!um_run_data(&s->last) || s->last.lost || tail_clean(fs->pool, s))
 		s->tail = 0;
 	return um_guard_check();
 }

@@ -35,6 +35,16 @@ static bool root_sound(const struct um_pool *pool, const struct um_root *root)
 	       um_lba_ok(pool, root->ptr.lba, 1);
 }
 
+static const struct um_tree_type *const types[] = {
+	&um_inodes_type, &um_orphans_type, &um_bads_type, &um_events_type};
+static const size_t places[] = {
+	offsetof(struct um_pool_root, inodes),
+	offsetof(struct um_pool_root, orphans),
+	offsetof(struct um_pool_root, remap),
+	offsetof(struct um_pool_root, events),
+};
+static const char *const names[] = {"inode", "orphan", "remap", "event"};
+
 int um_root_tree(struct um_src src, enum um_root_which which, struct um_tree *out)
 {
 	const struct um_pool_root *root;
@@ -42,15 +52,14 @@ int um_root_tree(struct um_src src, enum um_root_which which, struct um_tree *ou
 
 	if (ret)
 		return ret;
-	out->type = which == UM_ROOT_INODES ? &um_inodes_type : &um_orphans_type;
-	out->root = which == UM_ROOT_INODES ? root->inodes : root->orphans;
+	out->type = types[which];
+	memcpy(&out->root, (const uint8_t *)root + places[which], sizeof(out->root));
 	out->owner = 0;
 	out->goal = out->root.format == UM_ROOT_NODE ? out->root.ptr.lba : 0;
 	out->dirty = false;
 	if (!root_sound(src.pool, &out->root)) {
 		um_err("block %llu: pool root: unsound root of the %s tree",
-			(unsigned long long)src.pool->super.root.lba,
-			which == UM_ROOT_INODES ? "inode" : "orphan");
+			(unsigned long long)src.pool->super.root.lba, names[which]);
 		return -EUCLEAN;
 	}
 	return 0;
@@ -66,9 +75,6 @@ int um_root_store(struct um_txn *txn, enum um_root_which which, const struct um_
 	ret = um_root_edit(txn, &root);
 	if (ret)
 		return ret;
-	if (which == UM_ROOT_INODES)
-		root->inodes = tree->root;
-	else
-		root->orphans = tree->root;
+	memcpy((uint8_t *)root + places[which], &tree->root, sizeof(tree->root));
 	return 0;
 }

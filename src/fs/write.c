@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "fs/failure.h"
 #include "fs/shadows.h"
 #include "pool/seeded.h"
 
@@ -40,7 +41,8 @@ static enum policy policy_of(const struct segment *s, const struct um_run *run)
 {
 	uint64_t end = (run->block + run->len) << UM_BLOCK_SHIFT;
 
-	if (!run->lba || run->refs > 1)
+	/* Bad memory is not stored to: what covers a page whole takes its place. */
+	if (!run->lba || run->refs > 1 || run->lost)
 		return FRESH;
 	if (run->unwritten)
 		return CONVERT;
@@ -265,7 +267,7 @@ static int load_old(struct umbra_fs *fs, const struct segment *s, const struct u
 		memset(out, 0, UM_BLOCK_SIZE);
 		return 0;
 	}
-	if (um_data_verify(fs, lba, 1))
+	if (um_pool_lost(fs->pool, lba, 1) || um_data_verify(fs, lba, 1))
 		return -EIO;
 	memcpy(out, um_pool_ptr(fs->pool, lba), UM_BLOCK_SIZE);
 	if (end < start + UM_BLOCK_SIZE)
@@ -367,6 +369,22 @@ static const uint8_t *run_bytes(
 	return s->buf + (from - s->off);
 }
 
+/*
+ * What goes through the journal is acknowledged before it is stored: whether the blocks can take it is found out
+ * now, by a load from each.
+ */
+static int touch_run(const struct umbra_fs *fs, const struct um_run *run)
+{
+	int err = 0;
+
+	um_guard_check();
+	for (uint64_t i = 0, span; !err && i < run->len; i += span) {
+		span = um_pool_span(fs->pool, run->lba + i, run->len - i);
+		err = um_guard_touch(um_pool_ptr(fs->pool, run->lba + i), span << UM_BLOCK_SHIFT);
+	}
+	return err;
+}
+
 /* What is stored before the transaction. The trims make nruns fall as it goes. */
 static int segment_store(struct umbra_fs *fs, struct um_mem *mem, struct segment *s)
 {
@@ -390,6 +408,7 @@ static int segment_store(struct umbra_fs *fs, struct um_mem *mem, struct segment
 			err = um_pool_overwrite(fs->pool, run->lba, from, src, len);
 			break;
 		case JOURNAL:
+			err = touch_run(fs, run);
 			break;
 		}
 	}
@@ -664,6 +683,8 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 	struct segment s;
 	size_t done = 0;
 	bool waited = false, unshared = false, settled = false;
+	unsigned failures = 0;
+	uint64_t failed;
 	int err = 0;
 
 	while (done < len) {
@@ -672,6 +693,7 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		s.len = UM_SEGMENT_SIZE - (s.off & (UM_SEGMENT_SIZE - 1));
 		if (s.len > len - done)
 			s.len = len - done;
+		failed = atomic_load(&w->fs->pool->nfailed);
 		err = segment_begin(w, &s);
 		if (!err && !settled && s.off + s.len > s.inode.core.size) {
 			err = um_data_settle(w->fs, w->mem->ino);
@@ -682,6 +704,10 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		if (!err)
 			err = segment_run(w, &s);
 		um_master_unlock(w->fs->page, &s.hold);
+		/* Memory failed under it: with a new plan, which goes around what is bad. */
+		if (err == -EIO && atomic_load(&w->fs->pool->nfailed) != failed &&
+			failures++ < UM_FAILURES_AT_ONCE)
+			continue;
 		if (err == -ENOSPC && !waited) {
 			/* What was removed lately may still be on its way to free space. */
 			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);

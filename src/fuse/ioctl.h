@@ -21,7 +21,7 @@ struct um_ioc_info {
 };
 #define UM_IOC_INFO _IOR(UM_IOC, 1, struct um_ioc_info)
 
-/* Text pages: JSON of live counters (what 0), pool information (1). Read on until len < sizeof text. */
+/* Text pages: JSON of live counters (what 0), pool information (1), health (2, root only). Read on until len < sizeof text. */
 struct um_ioc_text {
 	__u32 what;  /* in */
 	__u32 off;   /* in: bytes to skip */

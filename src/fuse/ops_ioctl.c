@@ -234,7 +234,9 @@ static int do_text(const struct ioctl_in *io)
 	if (!out)
 		return -ENOMEM;
 	memcpy(out, io->in, sizeof(*out));
-	err = um_text_make(io->m, out->what, &text);
+	err = out->what == UM_TEXT_HEALTH && fuse_req_ctx(io->req)->uid ? -EPERM : 0;
+	if (!err)
+		err = um_text_make(io->m, out->what, &text);
 	if (!err) {
 		size_t total = strlen(text);
 		size_t off = out->off < total ? out->off : total;

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/health.h"
 #include "fuse/view.h"
 
 static void add_number(void *arg, const char *name, uint64_t value)
@@ -65,19 +66,34 @@ static int fill_info(struct um_mount *m, struct json_object *obj)
 	return 0;
 }
 
+static int fill_health(struct um_mount *m, struct json_object *obj)
+{
+	struct json_object *events = json_object_new_array();
+	struct umbra_health health;
+	int err;
+
+	if (!events)
+		return -ENOMEM;
+	err = umbra_health(m->fs, &health, um_health_event, events);
+	um_health_fill(obj, &health, events);
+	return err;
+}
+
 int um_text_make(struct um_mount *m, unsigned what, char **out)
 {
 	struct json_object *obj;
 	int err = 0;
 
 	*out = NULL;
-	if (what != UM_TEXT_STAT && what != UM_TEXT_INFO)
+	if (what > UM_TEXT_HEALTH)
 		return -EINVAL;
 	obj = json_object_new_object();
 	if (!obj)
 		return -ENOMEM;
 	if (what == UM_TEXT_STAT)
 		fill_stat(m, obj);
+	else if (what == UM_TEXT_HEALTH)
+		err = fill_health(m, obj);
 	else
 		err = fill_info(m, obj);
 	if (!err) {

@@ -7,6 +7,7 @@
 
 #define UM_TEXT_STAT 0u
 #define UM_TEXT_INFO 1u
+#define UM_TEXT_HEALTH 2u /* has path names of everybody: for root only */
 
 /* A JSON object as text, to be freed: live counters as name and number, or the pool's information with
  * the names of struct umbra_info. */

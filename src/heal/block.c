@@ -46,7 +46,7 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 
 	/* The mapping of an indirect pool shows the file where it has no private page. */
 	if (!ret && !pool->direct && pool->ops->giveback)
-		pool->ops->giveback(pool, lba, 1);
+		um_pool_giveback(pool, lba, 1);
 	um_pool_drain(pool);
 	if (!ret)
 		return;

@@ -117,24 +117,6 @@ static int begin_pass(struct um_check *c)
 	return ret;
 }
 
-static enum um_verdict keep_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
-{
-	(void)w;
-	(void)key;
-	(void)val;
-	(void)len;
-	return UM_KEEP;
-}
-
-/* Trees that nothing fills yet: their nodes are checked and counted. */
-static void check_reserved(struct um_check *c, enum um_kind kind, struct um_root *root)
-{
-	struct um_walk w = {.c = c, .kind = kind, .count = true, .record = keep_record};
-
-	if (um_walk_tree(&w, root, NULL) != UM_KEEP)
-		c->root_dirty = true;
-}
-
 static int run_pass(struct um_check *c)
 {
 	int ret = begin_pass(c);
@@ -145,20 +127,19 @@ static int run_pass(struct um_check *c)
 	um_check_root_load(c);
 	um_check_orphans_load(c);
 	um_check_inodes(c);
-	check_reserved(c, UM_KIND_REMAP, &c->root.remap);
-	check_reserved(c, UM_KIND_EVENTS, &c->root.events);
+	um_check_bads(c);
 	if (!c->err)
 		um_check_entries(c);
 	if (!c->err)
 		um_check_links(c);
-	if (!c->err)
-		um_check_root_store(c);
 	if (!c->err)
 		um_check_space(c);
 	if (!c->err)
 		um_check_csums(c);
 	if (!c->err)
 		um_check_parity(c);
+	if (!c->err)
+		um_check_root_store(c);
 	ret = um_pool_barrier(c->pool);
 	return c->err ? c->err : c->mode == UMBRA_CHECK_ONLY ? 0 : ret;
 }
@@ -335,6 +316,7 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 	int ret;
 
 	memset(c.report, 0, sizeof(*c.report));
+	um_check_attach(pool);
 	report_supers(&c, restored);
 	read_state(&c);
 	ret = replay(&c);

@@ -152,6 +152,7 @@ struct um_check {
 	size_t ntrim, captrim;
 	bool scanned;
 	uint64_t nrelink;
+	uint64_t nretired;
 	bool need_root_dir;
 	uint64_t max_ino;
 	uint64_t walk; /* number of the present walk */
@@ -272,9 +273,11 @@ struct um_dir_names {
 void um_check_entries(struct um_check *c);      /* dir.c: where entries lead */
 void um_check_orphans_load(struct um_check *c); /* link.c */
 void um_check_links(struct um_check *c);        /* link.c: connectivity, orphans, link counts */
-void um_check_space(struct um_check *c);        /* space.c */
 void um_check_csums(struct um_check *c);        /* csum.c */
 void um_check_parity(struct um_check *c);       /* parity.c */
+void um_check_bads(struct um_check *c);         /* bad.c: records of bad blocks, events */
+void um_check_attach(struct um_pool *pool);     /* bad.c: as um_bad_attach; never fails */
+void um_check_space(struct um_check *c);        /* space.c; what is retired goes into c->root */
 /* After a repairing pass, by the engine: root directory, lost+found and what goes there. */
 int um_relink(struct um_check *c); /* relink.c */
 /* umbra_check of a pool that is open (check.c); the crash tests'. */

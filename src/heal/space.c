@@ -38,6 +38,20 @@ static void load_stored(struct um_check *c, struct chunk *chunk)
 	chunk->page_bad = UM_WORD_STATE(chunk->word) != UM_CHUNK_UNIFORM;
 }
 
+/* Nothing refers to a block whose memory is bad, and it is not free. */
+static void keep_retired(struct um_check *c, struct chunk *chunk)
+{
+	unsigned i;
+
+	for (i = 0; i < UM_CHUNK_BLOCKS; i++) {
+		if (chunk->found[i] || chunk->stored[i] != UM_REF_RETIRED)
+			continue;
+		chunk->found[i] = UM_REF_RETIRED;
+		chunk->uniform = false;
+		c->nretired++;
+	}
+}
+
 static void compare(struct chunk *chunk)
 {
 	unsigned i;
@@ -112,12 +126,13 @@ static uint64_t check_chunk(struct um_check *c, uint64_t number, uint64_t word)
 	unsigned i;
 
 	chunk.uniform = um_counts_chunk(&c->counts, number, chunk.found);
+	load_stored(c, &chunk);
+	keep_retired(c, &chunk);
+	compare(&chunk);
 	for (i = 0; i < UM_CHUNK_BLOCKS; i++) {
-		c->report->blocks_used += chunk.found[i] != 0;
+		c->report->blocks_used += chunk.found[i] && chunk.found[i] != UM_REF_RETIRED;
 		c->report->blocks_free += !chunk.found[i];
 	}
-	load_stored(c, &chunk);
-	compare(&chunk);
 	if (!judge(c, &chunk))
 		return word;
 	if (!chunk.uniform)
@@ -168,6 +183,14 @@ void um_check_space(struct um_check *c)
 {
 	uint32_t ag;
 
+	c->nretired = 0;
 	for (ag = 0; ag < c->pool->nags && !c->err; ag++)
 		check_group(c, ag);
+	c->report->blocks_retired = c->nretired;
+	if (c->err || c->root.retired == c->nretired)
+		return;
+	um_problem(c, "root", UM_CURE_FULL, "pool root: %llu blocks retired, there are %llu",
+		(unsigned long long)c->root.retired, (unsigned long long)c->nretired);
+	c->root.retired = c->nretired;
+	c->root_dirty = true;
 }

@@ -160,6 +160,7 @@ static int get_slow(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, 
 		*out = um_pool_ptr(pool, ptr.mirror);
 		return 0;
 	}
+	um_trouble_add(pool, &(struct um_trouble){ptr.lba, ptr, kind, UM_TROUBLE_BOTH});
 	if (um_pool_report_once(pool, ptr.lba))
 		um_err("%s: block %llu (kind %d) is bad: %s; mirror %llu: %s", pool->path,
 			(unsigned long long)ptr.lba, (int)kind, why, (unsigned long long)ptr.mirror,
@@ -213,5 +214,8 @@ int um_block_repair(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, 
 	um_pool_drain(pool);
 	if (!ret)
 		*out_fixed = bad;
+	if (!ret || um_pool_lost(pool, bad, 1))
+		um_trouble_add(pool, &(struct um_trouble){bad, ptr, kind,
+					     ret ? UM_TROUBLE_COPY : UM_TROUBLE_MENDED});
 	return ret;
 }

@@ -124,6 +124,18 @@ static void file_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
 		um_warn("%s: cannot give private pages back: %s", pool->path, strerror(errno));
 }
 
+/* Devices give a sector that cannot be read another place when it is written. */
+static int file_heal(struct um_pool *pool, um_lba_t lba, const void *content)
+{
+	off_t off = (off_t)(lba << UM_BLOCK_SHIFT);
+
+	if (write_all(pool->fd, content, UM_BLOCK_SIZE, (uint64_t)off) || fdatasync(pool->fd) ||
+		mmap(pool->base + off, UM_BLOCK_SIZE, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, pool->fd, off) == MAP_FAILED)
+		return -EIO;
+	return 0;
+}
+
 const struct um_pool_ops um_ops_file = {
 	.name = "file",
 	.map = file_map,
@@ -135,4 +147,5 @@ const struct um_pool_ops um_ops_file = {
 	.barrier = file_barrier,
 	.writeback = file_writeback,
 	.giveback = file_giveback,
+	.heal = file_heal,
 };

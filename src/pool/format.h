@@ -55,8 +55,8 @@ enum um_kind {
 	UM_KIND_DIR = 8,      /* tree node: name hash -> directory entry */
 	UM_KIND_XATTR = 9,    /* tree node: name hash -> extended attribute piece */
 	UM_KIND_ORPHANS = 10, /* tree node: inode number -> orphan record */
-	UM_KIND_REMAP = 11,   /* tree node: bad LBA -> replacement (reserved for memory failure) */
-	UM_KIND_EVENTS = 12,  /* tree node: event number -> event (reserved for memory failure) */
+	UM_KIND_REMAP = 11,   /* tree node: bad LBA -> struct um_bad */
+	UM_KIND_EVENTS = 12,  /* tree node: event number -> struct um_event */
 	UM_KIND_CSUMS = 13,   /* checksums of one chunk's file data */
 	UM_KIND_CSUM_AG = 14, /* which chunks of a group have such a block */
 	UM_KIND_COVER = 15,   /* which blocks are in the parity of their stripe */
@@ -198,7 +198,8 @@ struct um_ag {
 };
 static_assert(sizeof(struct um_ag) == UM_BLOCK_SIZE, "um_ag");
 
-#define UM_REF_MAX 0xfffffff0u /* a count never passes this: the next sharer copies instead */
+#define UM_REF_MAX 0xfffffff0u     /* a count never passes this: the next sharer copies instead */
+#define UM_REF_RETIRED 0xffffffffu /* the memory is bad: nobody's, and never anybody's again */
 struct um_refs {
 	struct um_block_hdr hdr; /* kind UM_KIND_REF; owner: chunk number */
 	um_le32_t count[UM_CHUNK_BLOCKS];
@@ -246,7 +247,8 @@ struct um_pool_root {
 	struct um_root events;
 	um_le32_t loose_tails; /* 1: bytes behind the ends of files may be other than 0 */
 	um_le32_t pad;
-	um_le64_t reserved[15];
+	um_le64_t retired; /* blocks whose count is UM_REF_RETIRED */
+	um_le64_t reserved[14];
 };
 
 /* ---- inodes ---------------------------------------------------------------------------------- */
@@ -328,6 +330,49 @@ struct um_orphan {
 #define UM_ORPHAN_UNLINKED 1u /* no link left: remove once nobody has it open */
 #define UM_ORPHAN_TRUNCATE 2u /* blocks from `arg` on lie behind the end of the file: drop them */
 #define UM_ORPHAN_TMPFILE 3u  /* made without a link, may still get one; else as UNLINKED */
+
+/* ---- memory failure ------------------------------------------------------------------------------ */
+
+/* Value in the remap tree; the key is the number of a block whose memory failed. */
+struct um_bad {
+	um_le64_t to;    /* MOVED: where its bytes are; else 0 */
+	um_le32_t flags; /* UM_BAD_* */
+	um_le32_t kind;  /* enum um_kind of what was there, 0: file data */
+	um_le64_t sec;   /* when, seconds since the epoch */
+};
+static_assert(sizeof(struct um_bad) == 24, "um_bad");
+#define UM_BAD_LOST 1u  /* there are no bytes: reads fail */
+#define UM_BAD_MOVED 2u /* they are at `to` */
+#define UM_BAD_TOLD 4u  /* there is an event about it */
+
+/* Value in the event tree; keys ascend from 1. Owners follow. */
+struct um_event {
+	um_le64_t sec;
+	um_le64_t lba;
+	um_le64_t other;  /* where its bytes came to lie, or 0 */
+	uint8_t kind;     /* enum um_kind; 0: file data, or nothing */
+	uint8_t cause;    /* UM_CAUSE_* */
+	uint8_t done;     /* UM_DONE_* */
+	uint8_t nowners;  /* that follow */
+	um_le32_t owners; /* that there were, as far as they were counted */
+	um_le64_t pad;
+};
+static_assert(sizeof(struct um_event) == 40, "um_event");
+#define UM_CAUSE_MEMORY 1u   /* a load or a store failed */
+#define UM_CAUSE_CHECKSUM 2u /* the bytes were wrong */
+#define UM_DONE_LOST 1u  /* nothing could be: reads of these pages fail until they are written */
+#define UM_DONE_MOVED 2u /* good bytes, from `other` or made again, are elsewhere now */
+#define UM_DONE_REWRITTEN 3u /* in place, from the other copy */
+#define UM_DONE_RETIRED 4u   /* it was free, and is not used any more */
+#define UM_DONE_ONE_COPY 5u  /* it stays bad; the other copy serves */
+#define UM_DONE_NO_COPY 6u   /* both copies of metadata are bad: for fsck */
+struct um_event_owner {
+	um_le64_t ino, off; /* off: bytes; metadata: 0 */
+	um_le16_t len;      /* of the path that follows; 0: none is known */
+} __attribute__((packed));
+#define UM_EVENT_OWNERS 8u /* listed in an event */
+#define UM_EVENT_PATH 140u /* bytes of a path that are kept: its end */
+#define UM_EVENTS_KEPT 512u
 
 /* ---- journal ------------------------------------------------------------------------------------ */
 

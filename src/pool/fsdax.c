@@ -160,6 +160,25 @@ bool um_fsdax_detect(int fd)
 	return is_pmem;
 }
 
+/*
+ * By the filesystem, which clears what the device says of the place or puts the block elsewhere; then mapped anew,
+ * as the guard may have put a page of zeros there.
+ */
+static int fsdax_heal(struct um_pool *pool, um_lba_t lba, const void *content)
+{
+	off_t off = (off_t)(lba << UM_BLOCK_SHIFT);
+	uint8_t *at = pool->base + off;
+	int prot = PROT_READ | PROT_WRITE;
+
+	if (pwrite(pool->fd, content, UM_BLOCK_SIZE, off) != UM_BLOCK_SIZE || fdatasync(pool->fd))
+		return -EIO;
+	if (mmap(at, UM_BLOCK_SIZE, prot, MAP_SHARED_VALIDATE | MAP_SYNC | MAP_FIXED, pool->fd,
+		    off) == MAP_FAILED &&
+		mmap(at, UM_BLOCK_SIZE, prot, MAP_SHARED | MAP_FIXED, pool->fd, off) == MAP_FAILED)
+		return -EIO;
+	return 0;
+}
+
 const struct um_pool_ops um_ops_fsdax = {
 	.name = "fsdax",
 	.map = um_pmem_map,
@@ -169,4 +188,5 @@ const struct um_pool_ops um_ops_fsdax = {
 	.apply = um_pmem_apply,
 	.drain = um_pmem_drain,
 	.barrier = um_barrier_none,
+	.heal = fsdax_heal,
 };

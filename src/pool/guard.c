@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Guarded loads. The handler runs in the thread whose load failed; it only reads the registry,
+ * Guarded loads and stores. The handler runs in the thread whose access failed; it only reads the registry,
  * makes one system call and touches atomics.
  */
 #include <errno.h>
@@ -45,7 +45,7 @@ static struct um_pool *find_pool(uintptr_t addr)
 	return NULL;
 }
 
-/* Not a load from a pool: what would have happened without us. */
+/* Not an access to a pool: what would have happened without us. */
 static void chain(int sig, siginfo_t *info, void *context)
 {
 	if (old_action.sa_flags & SA_SIGINFO) {
@@ -94,6 +94,20 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	if (!um_guard_bad)
 		um_guard_bad = ~(um_lba_t)0;
 	errno = saved;
+}
+
+int um_guard_touch(const void *p, size_t len)
+{
+	const volatile uint8_t *at = p, *end = at + len;
+
+	if (!len)
+		return 0;
+	/* The first byte, then the first of each page. */
+	(void)*at;
+	for (at += UM_BLOCK_SIZE - ((uintptr_t)at & (UM_BLOCK_SIZE - 1)); at < end;
+		at += UM_BLOCK_SIZE)
+		(void)*at;
+	return um_guard_check();
 }
 
 int um_guard_install(void)

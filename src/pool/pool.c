@@ -54,19 +54,61 @@ void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n)
 	for (; n; lba++, n--) {
 		uint64_t mask = 1ull << (lba % 64);
 
-		if (!(atomic_fetch_or(&pool->lost[lba / 64], mask) & mask))
-			atomic_fetch_add(&pool->nlost, 1);
+		if (atomic_fetch_or(&pool->lost[lba / 64], mask) & mask)
+			continue;
+		atomic_fetch_add(&pool->nlost, 1);
+		atomic_store(
+			&pool->failed[atomic_fetch_add(&pool->nfailed, 1) % UM_TROUBLES_MAX], lba);
 	}
+}
+
+static bool place_bad(const struct um_pool *pool, um_lba_t lba)
+{
+	return atomic_load(&pool->lost[lba / 64]) >> (lba % 64) & 1;
 }
 
 bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 {
-	if (__builtin_expect(!atomic_load_explicit(&pool->nlost, memory_order_acquire), 1))
+	if (!um_pool_any_bad(pool))
 		return false;
 	for (; n; lba++, n--)
-		if (atomic_load(&pool->lost[lba / 64]) >> (lba % 64) & 1)
+		if (place_bad(pool, um_pool_home(pool, lba)))
 			return true;
 	return false;
+}
+
+bool um_pool_place_bad(const struct um_pool *pool, um_lba_t lba)
+{
+	return um_pool_any_bad(pool) && place_bad(pool, lba);
+}
+
+void um_pool_set_bad(struct um_pool *pool, um_lba_t lba)
+{
+	uint64_t mask = 1ull << (lba % 64);
+
+	um_pool_mark(pool, lba, 1, false);
+	if (!(atomic_fetch_or(&pool->lost[lba / 64], mask) & mask))
+		atomic_fetch_add(&pool->nlost, 1);
+}
+
+int um_pool_heal(struct um_pool *pool, um_lba_t lba, const void *content)
+{
+	uint64_t mask = 1ull << (lba % 64);
+	um_lba_t mark = um_guard_bad;
+	int ret;
+
+	if (!pool->ops->heal || pool->readonly)
+		return -EOPNOTSUPP;
+	ret = pool->ops->heal(pool, lba, content);
+	if (ret)
+		return ret;
+	um_guard_bad = 0;
+	if (memcmp(pool->base + (lba << UM_BLOCK_SHIFT), content, UM_BLOCK_SIZE) || um_guard_bad)
+		ret = -EIO;
+	um_guard_bad = mark;
+	if (!ret && atomic_fetch_and(&pool->lost[lba / 64], ~mask) & mask)
+		atomic_fetch_sub(&pool->nlost, 1);
+	return ret;
 }
 
 /* ---- stores --------------------------------------------------------------------------------------- */
@@ -85,11 +127,73 @@ static int store_at(
 	}
 	if (pool->readonly)
 		return -EROFS;
-	if (um_pool_lost(pool, at >> UM_BLOCK_SHIFT,
-		    len ? ((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1 : 0))
-		return -EIO;
 	*out_off = at;
 	return 0;
+}
+
+static uint64_t blocks_at(uint64_t at, size_t len)
+{
+	return len ? ((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1 : 0;
+}
+
+static bool places_bad(const struct um_pool *pool, uint64_t at, size_t len)
+{
+	um_lba_t lba = at >> UM_BLOCK_SHIFT;
+	uint64_t n = blocks_at(at, len);
+
+	if (!um_pool_any_bad(pool))
+		return false;
+	for (; n; lba++, n--)
+		if (place_bad(pool, lba))
+			return true;
+	return false;
+}
+
+typedef int store_fn(struct um_pool *pool, uint64_t off, const void *src, size_t len);
+
+/*
+ * Stores to blocks that lie together. Memory may fail under the store (the guard then lets it end, somewhere
+ * else), or another thread's load may have had the guard replace the page: which is known before it is
+ * replaced, so that asking again afterwards finds out.
+ */
+static int store_guarded(
+	struct um_pool *pool, store_fn *fn, uint64_t at, const void *src, size_t len)
+{
+	um_lba_t mark = um_guard_bad;
+	int ret;
+
+	if (places_bad(pool, at, len))
+		return -EIO;
+	um_guard_bad = 0;
+	ret = fn(pool, at, src, len);
+	if (__builtin_expect(um_guard_bad != 0, 0) || places_bad(pool, at, len))
+		ret = -EIO;
+	um_guard_bad = mark;
+	return ret;
+}
+
+/* Where it lies: in one piece unless blocks of it were put elsewhere. */
+static int store(struct um_pool *pool, store_fn *fn, uint64_t at, const uint8_t *src, size_t len)
+{
+	int ret = 0;
+
+	if (__builtin_expect(!atomic_load_explicit(&pool->moved, memory_order_acquire), 1))
+		return store_guarded(pool, fn, at, src, len);
+	while (!ret && len) {
+		um_lba_t lba = at >> UM_BLOCK_SHIFT;
+		uint64_t off = at & (UM_BLOCK_SIZE - 1);
+		uint64_t span = um_pool_span(pool, lba, blocks_at(at, len));
+		size_t n = (size_t)(span << UM_BLOCK_SHIFT) - off;
+
+		if (n > len)
+			n = len;
+		ret = store_guarded(
+			pool, fn, (um_pool_home(pool, lba) << UM_BLOCK_SHIFT) + off, src, n);
+		at += n;
+		src += src ? n : 0;
+		len -= n;
+	}
+	return ret;
 }
 
 _Thread_local bool um_pool_undrained;
@@ -102,9 +206,8 @@ int um_pool_write_journal(
 
 	if (ret || !len)
 		return ret;
-	um_pool_mark(pool, at >> UM_BLOCK_SHIFT,
-		((at + len - 1) >> UM_BLOCK_SHIFT) - (at >> UM_BLOCK_SHIFT) + 1, false);
-	ret = pool->ops->write(pool, at, src, len);
+	um_pool_mark(pool, at >> UM_BLOCK_SHIFT, blocks_at(at, len), false);
+	ret = store(pool, pool->ops->write, at, src, len);
 	/* Behind the store: a back end under test may drain another pool within. */
 	um_pool_undrained = true;
 	return ret;
@@ -142,7 +245,7 @@ int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 
 	if (ret || !len)
 		return ret;
-	ret = pool->ops->apply(pool, at, src, len);
+	ret = store(pool, pool->ops->apply, at, src, len);
 	/* A part of a block that nobody verified yet leaves it unverified. */
 	if (!ret && len == UM_BLOCK_SIZE && !(at & (UM_BLOCK_SIZE - 1)))
 		um_pool_mark(pool, at >> UM_BLOCK_SHIFT, 1, true);
@@ -153,6 +256,33 @@ void um_pool_drain(struct um_pool *pool)
 {
 	pool->ops->drain(pool);
 	um_pool_undrained = false;
+}
+
+int um_pool_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n)
+{
+	const uint8_t *image = images;
+	int ret = 0;
+
+	while (!ret && n) {
+		uint32_t span = (uint32_t)um_pool_span(pool, lba, n);
+
+		ret = pool->ops->writeback(pool, um_pool_home(pool, lba), image, span);
+		image += (size_t)span << UM_BLOCK_SHIFT;
+		lba += span;
+		n -= span;
+	}
+	return ret;
+}
+
+void um_pool_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
+{
+	while (n) {
+		uint32_t span = (uint32_t)um_pool_span(pool, lba, n);
+
+		pool->ops->giveback(pool, um_pool_home(pool, lba), span);
+		lba += span;
+		n -= span;
+	}
 }
 
 int um_pool_barrier(struct um_pool *pool)
@@ -211,6 +341,7 @@ void um_pool_free(struct um_pool *pool)
 		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
 	if (pool->read_fd >= 0)
 		close(pool->read_fd);
+	um_moved_free(pool);
 	if (pool->fd >= 0)
 		close(pool->fd);
 	um_badlist_close(pool->badlist);

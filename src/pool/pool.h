@@ -57,12 +57,45 @@ struct um_pool_ops {
 	 */
 	int (*writeback)(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);
 	void (*giveback)(struct um_pool *pool, um_lba_t lba, uint32_t n);
+	/*
+	 * Rewrites a block whose memory failed, as a whole, in a way that makes the memory good again if anything
+	 * can, and maps it anew. NULL: there is none.
+	 */
+	int (*heal)(struct um_pool *pool, um_lba_t lba, const void *content);
 };
 
 #define UM_REPAIRS_MAX 32u /* bad copies remembered for repair; more are found again later */
 struct um_repair {
 	struct um_ptr ptr;
 	enum um_kind kind;
+};
+
+/* What became known of bad blocks, for who keeps the record of it (fs/failure.c). */
+enum um_trouble_what {
+	UM_TROUBLE_FAILED =
+		1, /* a load or a store failed: of what kind the block is has to be found out */
+	UM_TROUBLE_COPY, /* metadata: one copy cannot be loaded, and is to be put elsewhere */
+	UM_TROUBLE_BOTH, /* metadata: no copy is good */
+	UM_TROUBLE_MANY, /* more blocks than are listed one by one: the marks have to be gone through */
+	UM_TROUBLE_MENDED, /* metadata: a copy was wrong and has been rewritten from the other */
+};
+struct um_trouble {
+	um_lba_t lba; /* the bad block */
+	struct um_ptr ptr;
+	enum um_kind kind; /* 0: not known */
+	enum um_trouble_what what;
+};
+#define UM_TROUBLES_MAX 64u
+
+/* Blocks that were put elsewhere: the number that all pointers have -> where it is now, and back. Never changed,
+ * only replaced. */
+struct um_moved {
+	struct um_moved *older; /* those before, which somebody may still be looking at */
+	uint64_t n, mask;
+	struct um_moved_slot {
+		uint64_t key; /* 0: none */
+		um_lba_t val;
+	} slot[];
 };
 
 struct um_pool {
@@ -83,9 +116,10 @@ struct um_pool {
 		super_repaired; /* bit 0/1: that copy was bad at open; rewritten when not readonly */
 	/* One bit a block: its checksum was verified, or we wrote it, since open. */
 	_Atomic(uint64_t) *verified;
-	/* One bit a block: a load from it failed, see um_pool_lost(). NULL until the first. */
+	/* One bit a block: it is bad, see um_pool_lost(). By where it lies, not by what it is called. */
 	_Atomic(uint64_t) *lost;
 	atomic_uint_fast64_t nlost;
+	_Atomic(struct um_moved *) moved; /* NULL: no block was ever put elsewhere */
 	atomic_uint_fast64_t csum_errors, mirror_repairs;
 	atomic_uint_fast64_t
 		data_errors; /* blocks of file data that did not match their checksums */
@@ -93,6 +127,15 @@ struct um_pool {
 	pthread_mutex_t repair_lock;
 	struct um_repair repair[UM_REPAIRS_MAX];
 	_Atomic(uint32_t) nrepair;
+	struct um_trouble
+		trouble[UM_TROUBLES_MAX]; /* under repair_lock; when full the latest are dropped */
+	_Atomic(uint32_t) ntrouble;
+	/* Blocks found bad in a signal handler: a ring that only grows; behind its end the bitmap has them. */
+	_Atomic(um_lba_t) failed[UM_TROUBLES_MAX];
+	atomic_uint_fast64_t nfailed, ntaken;
+	/* Reads what the pool's own record says of bad blocks; set before a log is opened. *changed: it was not
+	 * known so far. */
+	int (*load_bad)(struct um_pool *pool, bool *changed);
 	_Atomic(um_lba_t) reported[64]; /* bad blocks lately named in the log, to name each once */
 	uint64_t guard_unit; /* bytes that the guard replaces: what a mapping can be split at */
 	struct um_badlist *badlist; /* of the kernel, see um_pool_scan_bad(); so are the next */
@@ -134,9 +177,31 @@ int um_pool_load_super(struct um_pool *pool);
 /* Size in bytes and kind of what path names (regular file, block device, devdax). */
 int um_pool_probe(const char *path, uint64_t *out_size, enum umbra_pool_kind *out_kind);
 
+/* Where a block is. All else in the code calls it by the number that it had first. (moved.c) */
+um_lba_t um_moved_find(const struct um_moved *moved, um_lba_t lba);
+static inline um_lba_t um_pool_home(const struct um_pool *pool, um_lba_t lba)
+{
+	const struct um_moved *moved = atomic_load_explicit(&pool->moved, memory_order_acquire);
+
+	return __builtin_expect(!moved, 1) ? lba : um_moved_find(moved, lba);
+}
+/* The block that is at a place: the other way round. */
+um_lba_t um_moved_name(const struct um_moved *moved, um_lba_t place);
+static inline um_lba_t um_pool_name(const struct um_pool *pool, um_lba_t place)
+{
+	const struct um_moved *moved = atomic_load_explicit(&pool->moved, memory_order_acquire);
+
+	return __builtin_expect(!moved, 1) ? place : um_moved_name(moved, place);
+}
+/* How many of n blocks from lba on lie one behind the other, at least 1. */
+uint64_t um_pool_span(const struct um_pool *pool, um_lba_t lba, uint64_t n);
+/* A table that also says: `lba` is at `to`, or for 0 where it was. -ENOMEM. Then it is put in place, or freed. One caller at a time. */
+int um_moved_make(struct um_pool *pool, um_lba_t lba, um_lba_t to, struct um_moved **out);
+void um_moved_install(struct um_pool *pool, struct um_moved *moved);
+void um_moved_free(struct um_pool *pool);
 static inline const void *um_pool_ptr(const struct um_pool *pool, um_lba_t lba)
 {
-	return pool->base + (lba << UM_BLOCK_SHIFT);
+	return pool->base + (um_pool_home(pool, lba) << UM_BLOCK_SHIFT);
 }
 static inline bool um_lba_ok(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 {
@@ -164,6 +229,10 @@ extern _Thread_local bool um_pool_undrained;
 /* All stores before, except applied metadata of an indirect pool, are on the medium. -EIO. */
 int um_pool_barrier(struct um_pool *pool);
 
+/* Indirect only, as the operations of these names. */
+int um_pool_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);
+void um_pool_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n);
+
 /*
  * Indirect pools: from here on data can be read, and more, without waiting for it (aio.h). -EOPNOTSUPP: not this
  * pool, whose mapping is the best way to its data.
@@ -177,12 +246,31 @@ void um_pool_async_end(struct um_pool *pool); /* waits for all that is under way
 void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone);
 
 /*
- * Did a load from one of n blocks from lba on fail since open? Their place in the mapping holds zeros
- * that are not the pool's; stores to them fail with -EIO.
+ * Is one of n blocks from lba on bad: a load from it or a store to it failed, or the pool's record says so?
+ * Its place in the mapping may hold zeros that are not the pool's; stores to it fail with -EIO. A block that
+ * was put elsewhere is not bad any more.
  */
 bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n);
 /* From now on the blocks count as lost. */
 void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
+/* The same of the place: what becomes free there must not be used again. */
+bool um_pool_place_bad(const struct um_pool *pool, um_lba_t lba);
+/* Is any place bad? One load, for who would have to ask for each block. */
+static inline bool um_pool_any_bad(const struct um_pool *pool)
+{
+	return __builtin_expect(atomic_load_explicit(&pool->nlost, memory_order_acquire) != 0, 0);
+}
+/* The pool's record says that the place is bad. */
+void um_pool_set_bad(struct um_pool *pool, um_lba_t lba);
+/*
+ * Bad once, and good again: its bytes are `content`, the whole block, rewritten past the bad place of the
+ * mapping. -EOPNOTSUPP, -EIO: it cannot be done.
+ */
+int um_pool_heal(struct um_pool *pool, um_lba_t lba, const void *content);
+/* For who keeps the record: the next thing that became known, -ENOENT. (trouble.c) */
+int um_trouble_take(struct um_pool *pool, struct um_trouble *out);
+void um_trouble_add(struct um_pool *pool, const struct um_trouble *trouble);
+bool um_trouble_any(const struct um_pool *pool);
 /* Sets or clears the mark "verified" of n blocks; for txn/ and for the functions above. */
 void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified);
 /*
@@ -276,6 +364,11 @@ void um_guard_register(struct um_pool *pool);
 void um_guard_unregister(struct um_pool *pool);
 extern _Thread_local volatile um_lba_t
 	um_guard_bad; /* 0: no failure in this thread since the last check */
+/*
+ * Loads from each page of [p, p + len): what is then handed to the kernel can be copied. -EIO: a load failed. A
+ * reply whose memory faults while the kernel copies it is ended with EIO, and cannot be sent again.
+ */
+int um_guard_touch(const void *p, size_t len);
 static inline int um_guard_check(void)
 {
 	if (__builtin_expect(!um_guard_bad, 1))

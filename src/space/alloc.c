@@ -328,11 +328,46 @@ static void reap_some(struct um_space *space)
 		um_quarantine_reap(space);
 }
 
+/*
+ * Of blocks just taken, those before the first bad one are left to the caller, those behind given back; that one is
+ * withheld. True: none is left.
+ */
+static bool withhold_bad(struct um_space *space, um_lba_t lba, uint32_t *n)
+{
+	uint32_t i;
+
+	for (i = 0; i < *n && !um_pool_place_bad(space->pool, lba + i); i++)
+		;
+	if (i == *n || space->nwithheld == UM_WITHHELD_MAX)
+		return false;
+	space->withheld[space->nwithheld++] = lba + i;
+	space->taken--;
+	if (i + 1 < *n)
+		give_locked(space, lba + i + 1, *n - i - 1);
+	*n = i;
+	return !i;
+}
+
+/* Is one of a node's blocks bad? It is withheld then, and the other given back. */
+static bool withhold_meta(struct um_space *space, const struct um_ptr *ptr)
+{
+	uint32_t one = 1, two = 1;
+	bool first = withhold_bad(space, ptr->lba, &one);
+	bool second = ptr->mirror && withhold_bad(space, ptr->mirror, &two);
+
+	if (first && ptr->mirror && !second)
+		give_locked(space, ptr->mirror, 1);
+	if (second && !first)
+		give_locked(space, ptr->lba, 1);
+	return first || second;
+}
+
 int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
 	um_lba_t *out_lba, uint32_t *out_got)
 {
 	struct run run;
 	uint64_t seen;
+	uint32_t got;
 	int err;
 
 	if (!want)
@@ -343,13 +378,17 @@ int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
 		seen = space->came_free;
-		err = take_locked(space, goal, want, flags, &run);
+		do {
+			err = take_locked(space, goal, want, flags, &run);
+			got = run.n;
+		} while (
+			!err && um_pool_any_bad(space->pool) && withhold_bad(space, run.lba, &got));
 		pthread_mutex_unlock(&space->lock);
 	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	if (err)
 		return err;
 	*out_lba = run.lba;
-	*out_got = run.n;
+	*out_got = got;
 	return 0;
 }
 
@@ -362,7 +401,9 @@ int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, st
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
 		seen = space->came_free;
-		err = take_meta_locked(space, goal, flags, out);
+		do
+			err = take_meta_locked(space, goal, flags, out);
+		while (!err && um_pool_any_bad(space->pool) && withhold_meta(space, out));
 		pthread_mutex_unlock(&space->lock);
 	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	return err;
@@ -374,6 +415,25 @@ void um_space_give(struct um_space *space, um_lba_t lba, uint32_t n)
 	give_locked(space, lba, n);
 	space->came_free++;
 	pthread_mutex_unlock(&space->lock);
+}
+
+int um_space_take_at(struct um_space *space, um_lba_t lba)
+{
+	struct run run;
+	int err = -EINVAL;
+
+	pthread_mutex_lock(&space->lock);
+	if (um_chunk_ok(space->pool, um_chunk_of(lba)))
+		err = data_at_goal(space, lba, 1, &run) ? mark_taken(space, &run, 1) : -EBUSY;
+	for (unsigned i = 0; err == -EBUSY && i < space->nwithheld; i++) {
+		if (space->withheld[i] != lba)
+			continue;
+		space->withheld[i] = space->withheld[--space->nwithheld];
+		space->taken++;
+		err = 0;
+	}
+	pthread_mutex_unlock(&space->lock);
+	return err;
 }
 
 void um_space_allocated(struct um_space *space, um_lba_t lba, uint32_t n)

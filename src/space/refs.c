@@ -376,6 +376,67 @@ static int note_freed(struct um_txn *txn, const struct piece *p, const uint32_t 
 	return err;
 }
 
+static int count_piece(
+	struct um_src src, const struct piece *p, uint32_t *out_count, unsigned *out_run);
+
+/* One block's count becomes that of the retired; `was` is what it is now, 0 or 1. */
+static int set_retired(struct um_txn *txn, const struct piece *p, uint32_t was)
+{
+	uint64_t word;
+	uint32_t *count;
+	unsigned nfree;
+	void *root;
+	int err = read_word(um_txn_src(txn), p->chunk, &word);
+
+	if (!err)
+		err = edit_counts(txn, p->chunk, word, &count);
+	if (err)
+		return err;
+	if (count[p->first] != was)
+		return bad(p->chunk * UM_CHUNK_BLOCKS + p->first, "not as it was to be retired");
+	nfree = UM_WORD_STATE(word) == UM_CHUNK_MIXED ? UM_WORD_NFREE(word)
+		: UM_WORD_COUNT(word)                 ? 0
+						      : UM_CHUNK_BLOCKS;
+	count[p->first] = UM_REF_RETIRED;
+	err = um_txn_edit(txn, um_txn_pool(txn)->super.root, UM_KIND_ROOT, &root);
+	if (err)
+		return err;
+	((struct um_pool_root *)root)->retired++;
+	return write_word(txn, p->chunk, UM_WORD(UM_CHUNK_MIXED, nfree - !was, 0));
+}
+
+int um_ref_retire(struct um_txn *txn, um_lba_t lba)
+{
+	struct piece p;
+	int err = next_piece(um_txn_pool(txn), lba, 1, &p);
+
+	if (!err)
+		err = set_retired(txn, &p, 0);
+	return err ? err : um_txn_note_alloc(txn, lba, 1);
+}
+
+/* The last reference to a bad block goes: *out_retired. With others left nothing is done. */
+static int retire_last(struct um_txn *txn, const struct piece *p, bool *out_retired)
+{
+	uint32_t count;
+	unsigned run;
+	int err = count_piece(um_txn_src(txn), p, &count, &run);
+
+	*out_retired = !err && count == 1;
+	return *out_retired ? set_retired(txn, p, 1) : err;
+}
+
+/* Cuts a piece off where bad blocks begin; if it begins with one, after that. */
+static bool cut_at_bad(const struct um_pool *pool, um_lba_t lba, struct piece *p)
+{
+	unsigned i;
+
+	for (i = 0; i < p->n && !um_pool_place_bad(pool, lba + i); i++)
+		;
+	p->n = i ? i : 1;
+	return !i;
+}
+
 int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t *out_freed)
 {
 	const struct um_pool *pool = um_txn_pool(txn);
@@ -384,9 +445,18 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 
 	while (!err && n) {
 		struct result result = {.freed = 0};
+		bool retired = false;
 		struct piece p;
 
 		err = next_piece(pool, lba, n, &p);
+		if (!err && um_pool_any_bad(pool) && cut_at_bad(pool, lba, &p))
+			err = retire_last(txn, &p, &retired);
+		if (!err && retired) {
+			total++;
+			lba++;
+			n--;
+			continue;
+		}
 		if (!err)
 			err = change_piece(txn, &p, -1, false, &result);
 		if (!err && result.freed < p.n)

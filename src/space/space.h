@@ -45,6 +45,8 @@ void um_space_stat(struct um_space *space, struct um_space_stat *out);
 int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
 	um_lba_t *out_lba, uint32_t *out_got);
 void um_space_give(struct um_space *space, um_lba_t lba, uint32_t n);
+/* Takes this very block; -EBUSY when it is not free, or waits in quarantine. */
+int um_space_take_at(struct um_space *space, um_lba_t lba);
 /* Like take, for one metadata block and, with copies == 2, its mirror. */
 int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out);
 
@@ -61,6 +63,12 @@ int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n);
 int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t *out_freed);
 /* Have all blocks of the block's chunk the same count? Which? Cheap: no counts are looked at. */
 bool um_ref_uniform(struct um_src src, um_lba_t lba, uint32_t *out_count);
+/*
+ * A block whose place is bad (um_pool_place_bad) does not become free when its last reference goes, it is retired: its
+ * count is UM_REF_RETIRED for good, and nothing is noted as freed, though *out_freed counts it. This one retires a
+ * free block, taken with um_space_take_at.
+ */
+int um_ref_retire(struct um_txn *txn, um_lba_t lba);
 /* Count of one block, and over how many of the following n blocks (1..n) it stays the same. */
 int um_ref_count(
 	struct um_src src, um_lba_t lba, uint32_t n, uint32_t *out_count, uint32_t *out_run);

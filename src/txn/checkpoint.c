@@ -94,7 +94,7 @@ static int write_images(struct run *run)
 		ret = um_rests_before(
 			pool, run->lba[i] << UM_BLOCK_SHIFT, (size_t)n << UM_BLOCK_SHIFT);
 		if (!ret)
-			ret = pool->ops->writeback(
+			ret = um_pool_writeback(
 				pool, run->lba[i], run->log->images + (size_t)i * UM_BLOCK_SIZE, n);
 	}
 	if (ret)
@@ -125,12 +125,12 @@ static void give_back(const struct run *run)
 			continue;
 		}
 		if (n)
-			pool->ops->giveback(pool, first, n);
+			um_pool_giveback(pool, first, n);
 		first = block->lba;
 		n = 1;
 	}
 	if (n)
-		pool->ops->giveback(pool, first, n);
+		um_pool_giveback(pool, first, n);
 }
 
 static int write_home(struct run *run)

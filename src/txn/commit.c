@@ -31,15 +31,29 @@ static int write_data(struct um_txn *txn)
 	return 0;
 }
 
-/* Direct pools: a new block goes straight home, where nothing refers to it yet. */
+/*
+ * Direct pools: a new block goes straight home, where nothing refers to it yet. Memory that fails under one copy
+ * leaves the other.
+ */
 static int write_fresh(struct um_txn *txn, const struct um_copy *copy)
 {
+	struct um_ptr ptr = {copy->lba, copy->mirror};
 	struct um_pool *pool = txn->log->pool;
-	int ret = um_pool_write(pool, copy->lba, 0, copy->now, UM_BLOCK_SIZE);
+	int ret2 = -EIO, ret;
 
-	if (!ret && copy->mirror)
-		ret = um_pool_write(pool, copy->mirror, 0, copy->now, UM_BLOCK_SIZE);
-	return ret;
+	ret = um_pool_write(pool, copy->lba, 0, copy->now, UM_BLOCK_SIZE);
+	if (ret && (ret != -EIO || !um_pool_lost(pool, copy->lba, 1)))
+		return ret;
+	if (copy->mirror)
+		ret2 = um_pool_write(pool, copy->mirror, 0, copy->now, UM_BLOCK_SIZE);
+	if (copy->mirror && (ret || (ret2 == -EIO && um_pool_lost(pool, copy->mirror, 1)))) {
+		if (ret && ret2)
+			return -EIO;
+		um_trouble_add(pool, &(struct um_trouble){ret ? copy->lba : copy->mirror, ptr,
+					     copy->kind, UM_TROUBLE_COPY});
+		return 0;
+	}
+	return ret || !copy->mirror ? ret : ret2;
 }
 
 /* What a copy changes, before it is sealed. False: nothing. */

@@ -193,7 +193,7 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 	struct um_ptr at = {pool->super.journal_lba, pool->super.journal_mirror};
 	struct um_journal head;
 	size_t len = HEAD_LEN;
-	int ret = 0;
+	int ret2 = 0, ret;
 
 	memset(&head, 0, sizeof(head));
 	um_block_init(pool, &head, UM_KIND_JOURNAL, 0, at, 0, 0);
@@ -212,13 +212,17 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 	else
 		ring->hint = head.tail_seq;
 	if (at.mirror) {
-		ret = um_pool_write_journal(pool, at.mirror, 0, &head, len);
+		ret2 = um_pool_write_journal(pool, at.mirror, 0, &head, len);
 		um_pool_drain(pool);
 	}
-	if (!ret)
-		ret = um_pool_write_journal(pool, at.lba, 0, &head, len);
+	if (ret2 && ret2 != -EIO)
+		return ret2;
+	ret = um_pool_write_journal(pool, at.lba, 0, &head, len);
 	um_pool_drain(pool);
-	return ret;
+	/* Bad memory under one copy leaves the other. */
+	if (ret == -EIO && at.mirror && !ret2 && um_pool_lost(pool, at.lba, 1))
+		return 0;
+	return ret || !ret2 || um_pool_lost(pool, at.mirror, 1) ? ret : ret2;
 }
 
 int um_ring_move_tail(struct um_ring *ring, uint64_t offset, uint64_t next_seq)

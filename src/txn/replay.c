@@ -281,6 +281,47 @@ static int store_records(
 	return ret;
 }
 
+/* What the pool's record of bad blocks says; before a replay it may be half of the old and half of the new. */
+static int load_bad(struct um_pool *pool, bool replayed, bool *changed)
+{
+	uint64_t errors = atomic_load(&pool->csum_errors);
+	uint64_t repairs = atomic_load(&pool->mirror_repairs);
+	uint32_t nrepair = pool->nrepair, ntrouble = pool->ntrouble;
+	int ret;
+
+	*changed = false;
+	if (!pool->load_bad)
+		return 0;
+	ret = pool->load_bad(pool, changed);
+	if (replayed)
+		return ret;
+	atomic_store(&pool->csum_errors, errors);
+	atomic_store(&pool->mirror_repairs, repairs);
+	pool->nrepair = nrepair;
+	pool->ntrouble = ntrouble;
+	return 0;
+}
+
+/*
+ * Records say what becomes of a block by the number that it had first. Where it is by now is known for sure when all is
+ * replayed; if that is news, they are stored once more, there.
+ */
+static int store_all(
+	struct um_log *log, const struct um_ring_state *state, uint64_t next, uint64_t limit)
+{
+	bool changed;
+	int ret = load_bad(log->pool, false, &changed);
+
+	if (!ret)
+		ret = store_records(log, state, next, limit);
+	if (!ret)
+		ret = load_bad(log->pool, true, &changed);
+	if (ret || !changed || !log->replayed)
+		return ret;
+	log->replayed = 0;
+	return store_records(log, state, next, limit);
+}
+
 int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 {
 	struct um_pool *pool = log->pool;
@@ -295,7 +336,7 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 		return ret;
 	/* A pool opened to read has a private mapping: the replay ends with this process. */
 	pool->readonly = false;
-	ret = store_records(log, state, next, limit);
+	ret = store_all(log, state, next, limit);
 	pool->readonly = readonly;
 	if (ret) {
 		um_err("%s: cannot replay the journal: %s", pool->path, strerror(-ret));

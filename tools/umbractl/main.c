@@ -16,6 +16,7 @@ static const struct um_cmd commands[] = {
 		"extents of a file and how they are shared"},
 	{"owners", um_cmd_owners, "[--json] MOUNT LBA", "all files that refer to a block"},
 	{"du", um_cmd_du, "[-b] [-c] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
+	{"health", um_cmd_health, "[--json] MOUNT|POOL", "bad memory, and what it cost"},
 	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };

@@ -1,0 +1,811 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Seeing to bad blocks (src/DESIGN.md, section 11). Each is one transaction that puts its bytes elsewhere or on record as
+ * lost; the event that tells of it may follow later, since the record says whether it is still owed. So a death at
+ * any moment leaves a block either as it was, to be met again, or seen to.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "fs/data.h"
+#include "fs/failure.h"
+
+#define GIVEN_UP_MAX 256u
+#define LATER_MAX 64u
+#define TICK_SECONDS 1
+#define SWEEP_TICKS 5u
+#define CURE_WAIT_SECONDS 5
+#define PLACES_TRIED 8u
+#define SYNCS_TRIED 8u
+
+int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
+
+struct um_failures {
+	pthread_t thread;
+	bool manual;          /* no thread: um_failures_run() */
+	pthread_mutex_t lock; /* of stop, wake */
+	pthread_cond_t wake;
+	bool stop;
+	pthread_mutex_t work; /* one block after the other; everything below */
+	bool untold;          /* records may have no event yet */
+	unsigned ticks;
+	um_lba_t given_up[GIVEN_UP_MAX]; /* nothing can be done for them, and that was said */
+	unsigned ngiven;
+	um_lba_t later[LATER_MAX]; /* free but not to be had yet */
+	unsigned nlater;
+};
+
+/* ---- events ------------------------------------------------------------------------------------------- */
+
+const char *umbra_kind_name(unsigned kind)
+{
+	static const char *const names[UM_KIND_MAX] = {"file data", "superblock", "chunk words",
+		"reference counts", "pool root", "journal", "inode node", "extent node",
+		"directory node", "xattr node", "orphan node", "remap node", "event node",
+		"data checksums", "table of data checksums"};
+
+	return kind < UM_KIND_MAX ? names[kind] : "unknown";
+}
+
+static const char *done_text(unsigned done)
+{
+	static const char *const texts[] = {"", "its content is lost", "put elsewhere",
+		"rewritten in place", "holds nothing; not used any more",
+		"stays bad; the other copy serves", "no copy is left"};
+
+	return done < sizeof(texts) / sizeof(texts[0]) ? texts[done] : "";
+}
+
+static void log_event(const struct umbra_fs *fs, const struct um_event *event)
+{
+	struct um_event_owner owner = {0};
+	char path[UM_EVENT_PATH + 1] = "";
+	bool grave = event->done == UM_DONE_LOST || event->done == UM_DONE_NO_COPY;
+
+	if (event->nowners) {
+		memcpy(&owner, event + 1, sizeof(owner));
+		memcpy(path, (const uint8_t *)(event + 1) + sizeof(owner), owner.len);
+	}
+	um_log_line(grave ? UMBRA_LOG_ERROR : UMBRA_LOG_WARN, "%s: block %llu (%s) %s: %s%s%s%s",
+		fs->pool->path, (unsigned long long)event->lba, umbra_kind_name(event->kind),
+		event->cause == UM_CAUSE_CHECKSUM ? "had wrong bytes" : "failed",
+		done_text(event->done), event->nowners ? "; " : "",
+		path[0]          ? path
+		: event->nowners ? "a file without a path"
+				 : "",
+		event->owners > 1 ? " and others" : "");
+}
+
+static void begin_event(struct um_event *event, um_lba_t lba, unsigned kind, unsigned cause,
+	unsigned done, um_lba_t other)
+{
+	*event = (struct um_event){
+		.sec = (um_le64_t)time(NULL),
+		.lba = lba,
+		.other = other,
+		.kind = (uint8_t)kind,
+		.cause = (uint8_t)cause,
+		.done = (uint8_t)done,
+	};
+}
+
+/* An event that no record stands for. */
+static void add_event(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba,
+	unsigned cause, unsigned done, um_lba_t other)
+{
+	_Alignas(8) uint8_t buf[UM_EVENT_MAX];
+	struct um_event *event = (struct um_event *)buf;
+	struct um_txn *txn;
+	uint16_t len;
+	int ret;
+
+	begin_event(event, lba, found->kind, cause, done, other);
+	len = um_failure_owners(fs, found, lba, event);
+	log_event(fs, event);
+	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	if (!ret)
+		ret = um_txn_end(txn, um_event_add(txn, event, len));
+	if (ret)
+		um_warn("%s: event not recorded: %s", fs->pool->path, strerror(-ret));
+}
+
+/* The event of a record that has none so far. */
+static int tell_one(struct umbra_fs *fs, um_lba_t lba, const struct um_bad *bad)
+{
+	_Alignas(8) uint8_t buf[UM_EVENT_MAX];
+	struct um_event *event = (struct um_event *)buf;
+	struct um_found found = {.what = UM_FOUND_DATA};
+	struct um_bad now;
+	struct um_txn *txn;
+	uint16_t len;
+	int ret;
+
+	if (bad->kind && um_failure_find(fs, lba, &found))
+		memset(&found, 0, sizeof(found));
+	begin_event(event, lba, bad->kind, UM_CAUSE_MEMORY,
+		bad->flags & UM_BAD_MOVED ? UM_DONE_MOVED : UM_DONE_LOST, bad->to);
+	event->sec = bad->sec;
+	len = um_failure_owners(fs, &found, lba, event);
+	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	if (ret)
+		return ret;
+	/* The block may have been given up meanwhile, and the record with it: it is told all the same. */
+	ret = um_bad_get(um_txn_src(txn), lba, &now);
+	if (!ret) {
+		now.flags |= UM_BAD_TOLD;
+		ret = um_bad_put(txn, lba, &now);
+	} else if (ret == -ENOENT) {
+		ret = 0;
+	}
+	if (!ret)
+		ret = um_event_add(txn, event, len);
+	ret = um_txn_end(txn, ret);
+	if (!ret)
+		log_event(fs, event);
+	return ret;
+}
+
+static int next_record(struct umbra_fs *fs, um_lba_t *lba, struct um_bad *out)
+{
+	int ret;
+
+	um_log_read_lock(fs->log);
+	ret = um_bad_next(um_fs_src(fs), lba, out);
+	um_log_read_unlock(fs->log);
+	return ret;
+}
+
+static void tell(struct umbra_fs *fs)
+{
+	struct um_failures *f = fs->failures;
+	struct um_bad bad;
+	um_lba_t lba = 0;
+
+	if (!f->untold)
+		return;
+	f->untold = false;
+	for (; !next_record(fs, &lba, &bad); lba++)
+		if (!(bad.flags & UM_BAD_TOLD) && tell_one(fs, lba, &bad))
+			f->untold = true;
+}
+
+/* ---- what is remembered -------------------------------------------------------------------------------- */
+
+static bool is_given_up(const struct um_failures *f, um_lba_t lba)
+{
+	for (unsigned i = 0; i < f->ngiven; i++)
+		if (f->given_up[i] == lba)
+			return true;
+	return false;
+}
+
+/* False: it was before. */
+static bool give_up(struct um_failures *f, um_lba_t lba)
+{
+	if (is_given_up(f, lba))
+		return false;
+	if (f->ngiven < GIVEN_UP_MAX)
+		f->given_up[f->ngiven++] = lba;
+	return true;
+}
+
+static void see_to_later(struct um_failures *f, um_lba_t lba)
+{
+	for (unsigned i = 0; i < f->nlater; i++)
+		if (f->later[i] == lba)
+			return;
+	if (f->nlater < LATER_MAX)
+		f->later[f->nlater++] = lba;
+}
+
+/* ---- putting bytes elsewhere ------------------------------------------------------------------------------ */
+
+struct table {
+	struct um_pool *pool;
+	struct um_moved *table; /* to be put in place by the commit */
+};
+
+struct move {
+	um_lba_t lba; /* the block, by the number that everybody calls it */
+	const struct um_found
+		*found; /* a node's bytes come from its other copy; NULL: from content */
+	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
+	struct table t;
+};
+
+/* Is the block still in use, and its own? */
+static bool in_use(struct um_src src, um_lba_t lba)
+{
+	uint32_t count, same;
+
+	return !um_ref_count(src, lba, 1, &count, &same) && count && count != UM_REF_RETIRED;
+}
+
+/* The good copy of a node. -ENODATA: there is none. */
+static int node_content(struct um_pool *pool, const struct um_found *found, um_lba_t bad, void *out)
+{
+	um_lba_t good = bad == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
+	const struct um_block_hdr *hdr = out;
+
+	if (!good || um_pool_lost(pool, good, 1))
+		return -ENODATA;
+	um_guard_check();
+	memcpy(out, um_pool_ptr(pool, good), UM_BLOCK_SIZE);
+	if (um_guard_check() || um_block_verify(pool, out, good, found->kind, NULL) ||
+		hdr->lba != found->ptr.lba || hdr->mirror != found->ptr.mirror)
+		return -ENODATA;
+	return 0;
+}
+
+/* A block that takes the content; the transaction answers for it. */
+static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move *m, um_lba_t *out)
+{
+	unsigned flags = UM_SPACE_RESERVE | (m->found ? UM_SPACE_META : 0u);
+	uint32_t got;
+	int ret = -EIO;
+
+	for (unsigned i = 0; i < PLACES_TRIED && ret == -EIO; i++) {
+		ret = um_space_take(fs->space, m->lba, 1, flags, out, &got);
+		if (ret)
+			return ret;
+		ret = um_pool_write(fs->pool, *out, 0, m->content, UM_BLOCK_SIZE);
+		if (!ret)
+			ret = um_ref_alloc(txn, *out, 1);
+		if (ret)
+			um_space_give(fs->space, *out, 1);
+	}
+	return ret;
+}
+
+static void install_table(void *arg)
+{
+	struct table *t = arg;
+
+	um_moved_install(t->pool, t->table);
+	t->table = NULL;
+}
+
+/*
+ * What the record's transaction changes are the remap tree, counts, words and the pool root; none of these is ever
+ * put elsewhere. So no record in the journal changes a block and says in the same breath where it is.
+ */
+static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
+{
+	struct um_bad bad = {.flags = UM_BAD_MOVED, .sec = (um_le64_t)time(NULL)}, old;
+	int ret = um_bad_get(um_txn_src(txn), m->lba, &old);
+	um_lba_t to;
+
+	if (ret && ret != -ENOENT)
+		return ret;
+	/* Elsewhere already, and bad there too. */
+	if (!ret && old.flags & UM_BAD_MOVED)
+		ret = um_ref_put(txn, old.to, 1, m->found != NULL, NULL);
+	else
+		ret = 0;
+	if (!ret && m->found)
+		ret = node_content(fs->pool, m->found, m->lba, m->content);
+	if (!ret)
+		ret = new_place(fs, txn, m, &to);
+	if (ret)
+		return ret;
+	bad.to = to;
+	bad.kind = m->found ? m->found->kind : 0;
+	ret = um_bad_put(txn, m->lba, &bad);
+	if (!ret)
+		ret = um_moved_make(fs->pool, m->lba, to, &m->t.table);
+	return ret ? ret : um_txn_on_commit(txn, install_table, &m->t);
+}
+
+/* -ESTALE: the block is not in use any more. */
+static int move_block(struct umbra_fs *fs, struct move *m)
+{
+	struct um_txn *txn;
+	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+
+	m->t = (struct table){.pool = fs->pool};
+	if (ret)
+		return ret;
+	if (!in_use(um_txn_src(txn), m->lba))
+		ret = -ESTALE;
+	else
+		ret = move_in(fs, txn, m);
+	ret = um_txn_end(txn, ret);
+	free(m->t.table);
+	if (!ret)
+		fs->failures->untold = true;
+	return ret;
+}
+
+/* ---- file data ------------------------------------------------------------------------------------------- */
+
+static int lose(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct um_bad bad = {.flags = UM_BAD_LOST, .sec = (um_le64_t)time(NULL)}, old;
+	struct um_txn *txn;
+	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+
+	if (ret)
+		return ret;
+	if (!in_use(um_txn_src(txn), lba))
+		ret = -ESTALE;
+	if (!ret)
+		ret = um_bad_get(um_txn_src(txn), lba, &old);
+	if (!ret && old.flags & UM_BAD_MOVED)
+		ret = um_ref_put(txn, old.to, 1, false, NULL);
+	else if (ret == -ENOENT)
+		ret = 0;
+	if (!ret)
+		ret = um_bad_put(txn, lba, &bad);
+	ret = um_txn_end(txn, ret);
+	if (!ret)
+		fs->failures->untold = true;
+	return ret;
+}
+
+/* The record says that a block is lost for good. */
+static bool known_lost(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct um_bad bad;
+	bool lost;
+
+	um_log_read_lock(fs->log);
+	lost = !um_bad_get(um_fs_src(fs), lba, &bad) && bad.flags & UM_BAD_LOST;
+	um_log_read_unlock(fs->log);
+	return lost;
+}
+
+/* 0: it can be read again. work is held. */
+static int cure_data(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct move *m;
+	int ret = -ENOENT;
+
+	if (!um_pool_lost(fs->pool, lba, 1))
+		return 0;
+	if (known_lost(fs, lba))
+		return -EIO;
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->lba = lba;
+	if (um_failure_source)
+		ret = um_failure_source(fs, lba, m->content);
+	if (!ret)
+		ret = move_block(fs, m);
+	else
+		ret = lose(fs, lba) ? -EAGAIN : -EIO;
+	free(m);
+	return ret;
+}
+
+int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct um_failures *f = fs->failures;
+	struct timespec limit;
+	int ret;
+
+	if (lba == UM_LBA_MASK || !um_pool_lost(fs->pool, lba, 1))
+		return 0;
+	if (!f)
+		return -EIO;
+	um_failures_kick(fs);
+	if (!um_failure_source)
+		return -EIO;
+	/* Who holds it may wait for space, that is for this reader's epoch. */
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += CURE_WAIT_SECONDS;
+	if (pthread_mutex_timedlock(&f->work, &limit))
+		return -EIO;
+	ret = cure_data(fs, lba);
+	pthread_mutex_unlock(&f->work);
+	return ret ? -EIO : 0;
+}
+
+/* ---- metadata ---------------------------------------------------------------------------------------------- */
+
+static void no_copy(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
+{
+	if (give_up(fs->failures, found->ptr.lba))
+		add_event(fs, found, lba, cause, UM_DONE_NO_COPY, 0);
+}
+
+static int rebuild_records(struct umbra_fs *fs)
+{
+	struct um_txn *txn;
+	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+
+	return ret ? ret : um_txn_end(txn, um_bad_rebuild(txn));
+}
+
+static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
+{
+	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
+	struct move *m;
+	int ret;
+
+	if (!um_pool_lost(fs->pool, lba, 1))
+		return 0;
+	if (found->kind == UM_KIND_REMAP) {
+		ret = rebuild_records(fs);
+		if (!ret)
+			add_event(fs, found, lba, UM_CAUSE_MEMORY, UM_DONE_MOVED, other);
+		return ret;
+	}
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->lba = lba;
+	m->found = found;
+	ret = move_block(fs, m);
+	free(m);
+	if (ret == -ENODATA) {
+		no_copy(fs, found, lba, UM_CAUSE_MEMORY);
+		ret = 0;
+	}
+	return ret == -ESTALE ? 0 : ret;
+}
+
+/* ---- fixed places -------------------------------------------------------------------------------------------- */
+
+/* Pages of counts, or checksums, are only written when their chunk needs one. */
+static bool page_in_use(struct umbra_fs *fs, enum um_kind kind, um_lba_t lba)
+{
+	uint32_t ag = (uint32_t)(um_chunk_of(lba) / UM_AG_CHUNKS);
+	unsigned i = lba % UM_CHUNK_BLOCKS - UM_TABLE_REF;
+	const void *block;
+
+	if (kind == UM_KIND_CSUMS)
+		return um_block_get(
+			       fs->pool, um_csum_ag_ptr(fs->pool, ag), UM_KIND_CSUM_AG, &block) ||
+		       ((const struct um_csum_ag *)block)->valid[i / 64] >> (i % 64) & 1;
+	return um_block_get(fs->pool, um_ag_ptr(fs->pool, ag), UM_KIND_AG, &block) ||
+	       UM_WORD_STATE(((const struct um_ag *)block)->word[i]) == UM_CHUNK_MIXED;
+}
+
+/* What belongs there. -ENODATA: nobody knows. The writer lock is held. */
+static int fixed_content(
+	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, uint8_t *out)
+{
+	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
+	const struct um_super *super = &fs->pool->super;
+
+	memset(out, 0, UM_BLOCK_SIZE);
+	switch (found->kind) {
+	case UM_KIND_SUPER:
+		memcpy(out, super, sizeof(*super));
+		um_block_seal(out);
+		return 0;
+	case UM_KIND_JOURNAL:
+		if (other && !um_pool_lost(fs->pool, other, 1)) {
+			um_guard_check();
+			memcpy(out, um_pool_ptr(fs->pool, other), UM_BLOCK_SIZE);
+			return um_guard_check() ? -ENODATA : 0;
+		}
+		/* On a direct pool all records are at home. */
+		return lba == super->journal_lba || lba == super->journal_mirror ||
+				       !fs->pool->direct
+			       ? -ENODATA
+			       : 0;
+	case UM_KIND_REF:
+	case UM_KIND_CSUMS:
+		if (!node_content(fs->pool, found, lba, out))
+			return 0;
+		memset(out, 0, UM_BLOCK_SIZE);
+		return page_in_use(fs, found->kind, lba) ? -ENODATA : 0;
+	case UM_KIND_AG:
+	case UM_KIND_ROOT:
+	case UM_KIND_CSUM_AG:
+		return node_content(fs->pool, found, lba, out);
+	default:
+		return 0;
+	}
+}
+
+/* A transaction begun when all that is committed is durable: only that may be stored home. */
+static int begin_durable(struct umbra_fs *fs, struct um_txn **out)
+{
+	int ret = -EAGAIN;
+
+	for (unsigned i = 0; i < SYNCS_TRIED && ret == -EAGAIN; i++) {
+		ret = um_log_sync(fs->log);
+		if (!ret)
+			ret = um_txn_begin(fs->log, UM_TXN_RESERVE, out);
+		if (ret)
+			return ret;
+		if (um_log_durable(fs->log) >= um_log_committed(fs->log))
+			return 0;
+		um_txn_abort(*out);
+		ret = -EAGAIN;
+	}
+	return ret;
+}
+
+static int cure_fixed(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
+{
+	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
+	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
+	unsigned done = UM_DONE_ONE_COPY;
+	struct um_txn *txn;
+	int ret;
+
+	if (is_given_up(fs->failures, lba))
+		return 0;
+	ret = begin_durable(fs, &txn);
+	if (ret)
+		return ret;
+	ret = fixed_content(fs, found, lba, content);
+	if (!ret)
+		ret = um_pool_heal(fs->pool, lba, content);
+	else
+		ret = -ENODATA;
+	um_txn_abort(txn);
+	if (ret)
+		give_up(fs->failures, lba);
+	if (!ret)
+		done = UM_DONE_REWRITTEN;
+	else if (ret == -ENODATA || !found->ptr.mirror) /* the superblock's first copy is block 0 */
+		done = UM_DONE_NO_COPY;
+	add_event(fs, found, lba, UM_CAUSE_MEMORY, done, done == UM_DONE_NO_COPY ? 0 : other);
+	return 0;
+}
+
+/* ---- free blocks ----------------------------------------------------------------------------------------------- */
+
+static int retire_free(struct umbra_fs *fs, um_lba_t lba)
+{
+	const struct um_found none = {.what = UM_FOUND_FREE};
+	struct um_txn *txn;
+	int ret = um_space_take_at(fs->space, lba);
+
+	if (ret)
+		return ret;
+	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	if (ret) {
+		um_space_give(fs->space, lba, 1);
+		return ret;
+	}
+	ret = um_ref_retire(txn, lba);
+	if (ret)
+		um_space_give(fs->space, lba, 1);
+	ret = um_txn_end(txn, ret);
+	if (!ret)
+		add_event(fs, &none, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
+	return ret;
+}
+
+/* ---- one after the other ---------------------------------------------------------------------------------------- */
+
+static bool is_retired(struct umbra_fs *fs, um_lba_t lba)
+{
+	uint32_t count = 0, same;
+
+	if (!um_lba_ok(fs->pool, lba, 1) || !um_chunk_of(lba))
+		return false;
+	um_log_read_lock(fs->log);
+	if (um_ref_count(um_fs_src(fs), lba, 1, &count, &same))
+		count = 0;
+	um_log_read_unlock(fs->log);
+	return count == UM_REF_RETIRED;
+}
+
+static int see_to_place(struct umbra_fs *fs, um_lba_t place)
+{
+	um_lba_t lba = um_pool_name(fs->pool, place);
+	struct um_found found;
+	int ret;
+
+	if (!um_pool_place_bad(fs->pool, place) || !um_pool_lost(fs->pool, lba, 1) ||
+		is_given_up(fs->failures, lba))
+		return 0;
+	ret = um_failure_find(fs, lba, &found);
+	if (ret)
+		return ret;
+	switch (found.what) {
+	case UM_FOUND_FREE:
+		return retire_free(fs, lba);
+	case UM_FOUND_FIXED:
+		return cure_fixed(fs, &found, lba);
+	case UM_FOUND_NODE:
+		return is_given_up(fs->failures, found.ptr.lba) ? 0 : cure_node(fs, &found, lba);
+	case UM_FOUND_DATA:
+		ret = cure_data(fs, lba);
+		return ret == -EIO || ret == -ESTALE ? 0 : ret;
+	case UM_FOUND_RETIRED:
+		/* Its last owner wrote elsewhere, or went, before anybody looked. */
+		if (give_up(fs->failures, lba))
+			add_event(fs, &found, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
+		break;
+	}
+	return 0;
+}
+
+static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
+{
+	struct um_found found = {.what = UM_FOUND_NODE, .kind = t->kind, .ptr = t->ptr};
+	um_lba_t other = t->lba == t->ptr.lba ? t->ptr.mirror : t->ptr.lba;
+	int ret = 0;
+
+	switch (t->what) {
+	case UM_TROUBLE_MENDED:
+		add_event(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, other);
+		break;
+	case UM_TROUBLE_BOTH:
+		if (is_given_up(fs->failures, t->ptr.lba) ||
+			um_failure_find(fs, t->ptr.lba, &found) || found.kind != t->kind)
+			break;
+		no_copy(fs, &found, t->ptr.lba,
+			um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
+							      : UM_CAUSE_CHECKSUM);
+		break;
+	case UM_TROUBLE_COPY:
+	case UM_TROUBLE_FAILED:
+		ret = see_to_place(fs, um_pool_home(fs->pool, t->lba));
+		break;
+	case UM_TROUBLE_MANY:
+		for (um_lba_t lba = 0; lba < fs->pool->nblocks; lba++)
+			if (um_pool_place_bad(fs->pool, lba) && !is_retired(fs, lba))
+				see_to_place(fs, lba);
+		break;
+	}
+	if (ret)
+		see_to_later(fs->failures, t->lba);
+}
+
+/* Records of blocks that nothing refers to any more: what they kept elsewhere is free again. */
+static void sweep(struct umbra_fs *fs)
+{
+	struct table m = {.pool = fs->pool};
+	struct um_bad bad;
+	struct um_txn *txn;
+	um_lba_t lba = 0;
+	int ret;
+
+	for (; !next_record(fs, &lba, &bad); lba++) {
+		uint32_t count = 0, same;
+
+		um_log_read_lock(fs->log);
+		ret = um_ref_count(um_fs_src(fs), lba, 1, &count, &same);
+		um_log_read_unlock(fs->log);
+		if (ret || count != UM_REF_RETIRED || !(bad.flags & UM_BAD_TOLD) ||
+			um_txn_begin(fs->log, UM_TXN_RESERVE, &txn))
+			continue;
+		m.table = NULL;
+		ret = um_bad_del(txn, lba);
+		if (!ret && bad.flags & UM_BAD_MOVED)
+			ret = um_ref_put(txn, bad.to, 1, bad.kind != 0, NULL);
+		if (!ret && bad.flags & UM_BAD_MOVED)
+			ret = um_moved_make(fs->pool, lba, 0, &m.table);
+		if (!ret && m.table)
+			ret = um_txn_on_commit(txn, install_table, &m);
+		um_txn_end(txn, ret);
+		free(m.table);
+	}
+}
+
+void um_failures_run(struct umbra_fs *fs)
+{
+	struct um_failures *f = fs->failures;
+	um_lba_t later[LATER_MAX];
+	struct um_trouble trouble;
+	unsigned n;
+
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->work);
+	n = f->nlater;
+	memcpy(later, f->later, n * sizeof(later[0]));
+	f->nlater = 0;
+	for (unsigned i = 0; i < n; i++)
+		if (see_to_place(fs, um_pool_home(fs->pool, later[i])))
+			see_to_later(f, later[i]);
+	while (!um_trouble_take(fs->pool, &trouble))
+		see_to(fs, &trouble);
+	tell(fs);
+	if (um_pool_any_bad(fs->pool) && f->ticks++ % SWEEP_TICKS == 0)
+		sweep(fs);
+	pthread_mutex_unlock(&f->work);
+}
+
+/* A copy that was found wrong is rewritten by the next commit; if none comes, here. */
+static void commit_repairs(struct umbra_fs *fs)
+{
+	struct um_pool_root *root;
+	struct um_txn *txn;
+
+	if (!atomic_load(&fs->pool->nrepair) || um_txn_begin(fs->log, UM_TXN_RESERVE, &txn))
+		return;
+	/* Something has to change, or there is nothing to commit. */
+	if (um_root_edit(txn, &root)) {
+		um_txn_abort(txn);
+		return;
+	}
+	root->mount_sec = (um_le64_t)time(NULL);
+	um_txn_end(txn, 0);
+}
+
+void umbra_failures_settle(struct umbra_fs *fs)
+{
+	if (!fs->failures)
+		return;
+	commit_repairs(fs);
+	um_failures_run(fs);
+}
+
+/* ---- thread ----------------------------------------------------------------------------------------------------- */
+
+static void *failures_main(void *arg)
+{
+	struct umbra_fs *fs = arg;
+	struct um_failures *f = fs->failures;
+	struct timespec limit;
+
+	pthread_mutex_lock(&f->lock);
+	while (!f->stop) {
+		pthread_mutex_unlock(&f->lock);
+		umbra_failures_settle(fs);
+		pthread_mutex_lock(&f->lock);
+		clock_gettime(CLOCK_MONOTONIC, &limit);
+		limit.tv_sec += TICK_SECONDS;
+		if (!f->stop && !um_trouble_any(fs->pool))
+			pthread_cond_timedwait(&f->wake, &f->lock, &limit);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return NULL;
+}
+
+int um_failures_start(struct umbra_fs *fs)
+{
+	struct um_failures *f = calloc(1, sizeof(*f));
+	pthread_condattr_t attr;
+	int ret;
+
+	if (!f)
+		return -ENOMEM;
+	pthread_mutex_init(&f->lock, NULL);
+	pthread_mutex_init(&f->work, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&f->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	f->untold = true;
+	f->manual = um_reaper_manual;
+	fs->failures = f;
+	ret = f->manual ? 0 : pthread_create(&f->thread, NULL, failures_main, fs);
+	if (ret) {
+		f->manual = true;
+		um_failures_stop(fs);
+	}
+	return -ret;
+}
+
+void um_failures_stop(struct umbra_fs *fs)
+{
+	struct um_failures *f = fs->failures;
+
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->lock);
+	f->stop = true;
+	pthread_cond_signal(&f->wake);
+	pthread_mutex_unlock(&f->lock);
+	if (!f->manual)
+		pthread_join(f->thread, NULL);
+	fs->failures = NULL;
+	pthread_mutex_destroy(&f->lock);
+	pthread_mutex_destroy(&f->work);
+	pthread_cond_destroy(&f->wake);
+	free(f);
+}
+
+void um_failures_kick(struct umbra_fs *fs)
+{
+	struct um_failures *f = fs->failures;
+
+	if (!f)
+		return;
+	pthread_mutex_lock(&f->lock);
+	pthread_cond_signal(&f->wake);
+	pthread_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The record of bad blocks and the events, as fsck sees them. */
+#include <string.h>
+
+#include "fs/failure.h"
+#include "heal/check_int.h"
+
+/* Where a block's bytes were put has one reference, the record's. */
+static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_bad *bad)
+{
+	if (!um_lba_usable(c, lba, 1))
+		return "no block that can be put elsewhere";
+	if (bad->flags & ~(UM_BAD_LOST | UM_BAD_MOVED | UM_BAD_TOLD))
+		return "unknown flags";
+	if (!(bad->flags & UM_BAD_LOST) == !(bad->flags & UM_BAD_MOVED))
+		return "neither lost nor elsewhere, or both";
+	if (!(bad->flags & UM_BAD_MOVED))
+		return NULL;
+	if (!um_lba_usable(c, bad->to, 1))
+		return "put where no block can be";
+	return um_counts_use(&c->counts, bad->to) == UM_USE_NONE ? NULL : "put where another is";
+}
+
+static enum um_verdict bad_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
+{
+	struct um_check *c = w->c;
+	const char *why = "wrong length";
+	struct um_bad bad;
+
+	if (*len == sizeof(bad)) {
+		memcpy(&bad, val, sizeof(bad));
+		why = bad_fault(c, key, &bad);
+	}
+	if (why) {
+		um_problem(c, "remap", UM_CURE_FULL, "record of bad block %llu: %s",
+			(unsigned long long)key, why);
+		return UM_DROP;
+	}
+	if (bad.flags & UM_BAD_MOVED && um_counts_add(&c->counts, bad.to, UM_USE_DATA))
+		c->err = -12; /* -ENOMEM */
+	return UM_KEEP;
+}
+
+static enum um_verdict event_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
+{
+	if (!um_events_type.check(w->c->pool, key, val, *len))
+		return UM_KEEP;
+	um_problem(w->c, "event", UM_CURE_FULL, "event %llu is unsound", (unsigned long long)key);
+	return UM_DROP;
+}
+
+static void walk(struct um_check *c, enum um_kind kind, struct um_root *root,
+	enum um_verdict (*record)(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len))
+{
+	struct um_walk w = {.c = c, .kind = kind, .count = true, .record = record};
+
+	if (um_walk_tree(&w, root, NULL) != UM_KEEP)
+		c->root_dirty = true;
+}
+
+void um_check_bads(struct um_check *c)
+{
+	walk(c, UM_KIND_REMAP, &c->root.remap, bad_record);
+	walk(c, UM_KIND_EVENTS, &c->root.events, event_record);
+}
+
+/* What cannot be read of it is dropped by the passes. */
+static int (*load)(struct um_pool *pool, bool *changed);
+
+static int load_anyway(struct um_pool *pool, bool *changed)
+{
+	(void)load(pool, changed);
+	return 0;
+}
+
+void um_check_attach(struct um_pool *pool)
+{
+	um_bad_attach(pool);
+	load = pool->load_bad;
+	pool->load_bad = load_anyway;
+}
