@@ -400,6 +400,36 @@ int umbra_health(struct umbra_fs *fs, struct umbra_health *out, umbra_event_fn *
 /* Of a pool that is not mounted. */
 int umbra_health_pool(const char *path, struct umbra_health *out, umbra_event_fn *fn, void *arg);
 const char *umbra_kind_name(unsigned kind); /* "superblock", "directory node", ... */
+/*
+ * The scrub: a thread of the lowest priority that reads all that is in use, both copies of metadata, and file data
+ * with its checksums if there are any. What it finds is seen to like any bad block. It goes on where the last one
+ * stopped, across mounts; cancel makes the next one begin anew.
+ */
+enum umbra_scrub_op {
+	UMBRA_SCRUB_STATUS,
+	UMBRA_SCRUB_START, /* -EALREADY: it is running */
+	UMBRA_SCRUB_PAUSE,
+	UMBRA_SCRUB_CANCEL,
+};
+enum umbra_scrub_state {
+	UMBRA_SCRUB_NONE = 0, /* not since the mount */
+	UMBRA_SCRUB_RUNNING,
+	UMBRA_SCRUB_PAUSED,
+	UMBRA_SCRUB_DONE,
+};
+struct umbra_scrub {
+	enum umbra_scrub_state state;
+	unsigned permille; /* of the whole, roughly */
+	uint64_t bytes;    /* read since it was started */
+	uint64_t bad;      /* blocks, or copies of them, found bad */
+	uint64_t rate;     /* bytes a second at most; 0: no limit */
+	double seconds;    /* since it was started */
+};
+int umbra_scrub(
+	struct umbra_fs *fs, enum umbra_scrub_op op, uint64_t rate, struct umbra_scrub *out);
+
+/* For tests, and there only when built for them: as um_pool_poison. */
+int umbra_poison(struct umbra_fs *fs, uint64_t lba, int bit);
 /* Waits until what is known of bad blocks was seen to; for tests. */
 void umbra_failures_settle(struct umbra_fs *fs);
 

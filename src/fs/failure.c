@@ -356,11 +356,33 @@ static bool known_lost(struct umbra_fs *fs, um_lba_t lba)
 	return lost;
 }
 
+/*
+ * What the other blocks of the stripe say: the truth if they are all right, which the block's checksum tells where there is one.
+ */
+static int from_parity(struct umbra_fs *fs, um_lba_t lba, void *out)
+{
+	struct um_src src = um_fs_src(fs);
+	uint32_t value;
+	int ret;
+
+	if (!um_has_parity(fs->pool))
+		return -ENOENT;
+	um_log_read_lock(fs->log);
+	ret = um_parity_rebuild(src, lba, out);
+	if (!ret && um_has_csum(fs->pool)) {
+		ret = um_csum_get(src, lba, 1, &value);
+		if (!ret && um_data_csum(out) != value)
+			ret = -EIO;
+	}
+	um_log_read_unlock(fs->log);
+	return ret;
+}
+
 /* 0: it can be read again. work is held. */
 static int cure_data(struct umbra_fs *fs, um_lba_t lba)
 {
 	struct move *m;
-	int ret = -ENOENT;
+	int ret;
 
 	if (!um_pool_lost(fs->pool, lba, 1))
 		return 0;
@@ -370,8 +392,8 @@ static int cure_data(struct umbra_fs *fs, um_lba_t lba)
 	if (!m)
 		return -ENOMEM;
 	m->lba = lba;
-	if (um_failure_source)
-		ret = um_failure_source(fs, lba, m->content);
+	ret = um_failure_source ? um_failure_source(fs, lba, m->content)
+				: from_parity(fs, lba, m->content);
 	if (!ret)
 		ret = move_block(fs, m);
 	else
@@ -391,7 +413,7 @@ int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
 	if (!f)
 		return -EIO;
 	um_failures_kick(fs);
-	if (!um_failure_source)
+	if (!um_failure_source && !um_has_parity(fs->pool))
 		return -EIO;
 	/* Who holds it may wait for space, that is for this reader's epoch. */
 	clock_gettime(CLOCK_REALTIME, &limit);
@@ -499,7 +521,8 @@ static int fixed_content(
 	case UM_KIND_CSUM_AG:
 		return node_content(fs->pool, found, lba, out);
 	default:
-		return 0;
+		/* Of no use; but parity must not become zeros, it would tell lies. */
+		return um_has_parity(fs->pool) ? -ENODATA : 0;
 	}
 }
 
@@ -721,7 +744,7 @@ static void commit_repairs(struct umbra_fs *fs)
 		um_txn_abort(txn);
 		return;
 	}
-	root->mount_sec = (um_le64_t)time(NULL);
+	root->repairs++;
 	um_txn_end(txn, 0);
 }
 
@@ -732,6 +755,13 @@ void umbra_failures_settle(struct umbra_fs *fs)
 	commit_repairs(fs);
 	um_failures_run(fs);
 }
+
+#ifdef UM_POISON
+int umbra_poison(struct umbra_fs *fs, uint64_t lba, int bit)
+{
+	return um_pool_poison(fs->pool, lba, bit);
+}
+#endif
 
 /* ---- thread ----------------------------------------------------------------------------------------------------- */
 

@@ -67,7 +67,7 @@ void um_failures_run(struct umbra_fs *fs);
 int um_failure_cure(struct umbra_fs *fs, um_lba_t lba);
 /*
  * Makes the bytes of a block of file data again from redundancy that the pool has: 0, -ENOENT (there is none), -EIO (too
- * much is gone). NULL: no pool has any. Called with no lock of fs/, by one thread at a time.
+ * much is gone). NULL: parity, if the pool has it; tests put something else here. Called with no lock of fs/, by one thread at a time.
  */
 extern int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
 

@@ -54,6 +54,7 @@ static int mark(struct umbra_fs *fs, bool opened)
 /* Everything but the pool and the struct; the log without another store to the pool. */
 static void tear_down(struct umbra_fs *fs)
 {
+	um_scrub_close(fs);
 	um_failures_stop(fs);
 	um_reaper_stop(fs);
 	um_pool_async_end(fs->pool);
@@ -113,7 +114,9 @@ static int bring_up(struct umbra_fs *fs)
 		ret = um_log_serve(fs->log);
 	if (!ret)
 		ret = um_reaper_start(fs);
-	return ret ? ret : um_failures_start(fs);
+	if (!ret)
+		ret = um_failures_start(fs);
+	return ret ? ret : um_scrub_open(fs);
 }
 
 static int open_pool(struct um_pool *pool, const struct umbra_options *opt, struct umbra_fs **out)
@@ -180,6 +183,7 @@ int umbra_close(struct umbra_fs *fs)
 {
 	int ret = 0;
 
+	um_scrub_close(fs);
 	if (!fs->opt.readonly && !atomic_load(&fs->stopped)) {
 		um_reaper_wait(fs, CLOSE_WAIT_MSEC);
 		um_reaper_stop(fs);

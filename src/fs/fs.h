@@ -27,6 +27,7 @@ struct um_mem_table;
 struct um_reaper;
 struct um_page;
 struct um_failures;
+struct um_scrub;
 
 struct umbra_fs {
 	struct um_pool *pool;
@@ -34,12 +35,14 @@ struct umbra_fs {
 	struct um_space *space;
 	struct umbra_options opt;
 	struct um_mem_table *mems;
-	struct um_page *page;       /* masters and shadows */
-	struct um_reaper *reaper;   /* background thread: orphans, quarantine, commit timer */
+	struct um_page *page;         /* masters and shadows */
+	struct um_reaper *reaper;     /* background thread: orphans, quarantine, commit timer */
 	struct um_failures *failures; /* another: bad blocks */
-	bool loose_tails;           /* bytes behind the end of a file are not known to be zeros */
-	atomic_int stopped;         /* 0, or the errno that changes fail with */
-	_Atomic(uint64_t) fetching; /* bytes, see fetch.c */
+	struct um_scrub *scrub;       /* another, when asked for */
+	pthread_mutex_t scrub_lock;   /* of starting and ending that */
+	bool loose_tails;             /* bytes behind the end of a file are not known to be zeros */
+	atomic_int stopped;           /* 0, or the errno that changes fail with */
+	_Atomic(uint64_t) fetching;   /* bytes, see fetch.c */
 	atomic_uint_fast64_t stat_clones, stat_cow_blocks, stat_reads, stat_writes, stat_read_bytes,
 		stat_write_bytes, stat_orphans_freed;
 };
@@ -149,6 +152,11 @@ void um_reaper_help(struct umbra_fs *fs);
 uint64_t um_reaper_backlog(struct umbra_fs *fs);
 /* Waits, at most `msec`, until no idle unlinked inode is left to free. */
 void um_reaper_wait(struct umbra_fs *fs, unsigned msec);
+
+/* ---- scrub (scrub.c) ---------------------------------------------------------------------------------- */
+
+int um_scrub_open(struct umbra_fs *fs);
+void um_scrub_close(struct umbra_fs *fs);
 
 /* ---- file data (data.c, write.c, clone.c ...) ---------------------------------------------------------- */
 

@@ -139,4 +139,23 @@ struct um_ioc_paths {
 };
 #define UM_IOC_PATHS _IOWR(UM_IOC, 18, struct um_ioc_paths)
 
+/* The scrub, as umbra_scrub(). Root only, but for the status. */
+struct um_ioc_scrub {
+	__u32 op;    /* in: enum umbra_scrub_op */
+	__u32 state; /* out: enum umbra_scrub_state */
+	__u64 rate;  /* in, to start; out: bytes a second, 0: no limit */
+	__u64 bytes, bad;
+	__u32 permille;
+	__u32 msec; /* since it was started */
+};
+#define UM_IOC_SCRUB _IOWR(UM_IOC, 19, struct um_ioc_scrub)
+
+/* Tests, with a daemon built for them (-Dpoison=true); root only. */
+struct um_ioc_poison {
+	__u64 lba;
+	__s32 bit;    /* in: that bit changes; -1: the block fails */
+	__u32 settle; /* in: wait until what is known of bad blocks was seen to, and do nothing else */
+};
+#define UM_IOC_POISON _IOW(UM_IOC, 32, struct um_ioc_poison)
+
 #endif

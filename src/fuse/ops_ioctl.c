@@ -533,6 +533,50 @@ static int do_clone(const struct ioctl_in *io)
 	return err;
 }
 
+static int do_scrub(const struct ioctl_in *io)
+{
+	struct um_ioc_scrub want;
+	struct umbra_scrub now;
+	int err;
+
+	if (io->in_size < sizeof(want))
+		return -EINVAL;
+	memcpy(&want, io->in, sizeof(want));
+	if (want.op > UMBRA_SCRUB_CANCEL)
+		return -EINVAL;
+	if (want.op != UMBRA_SCRUB_STATUS && fuse_req_ctx(io->req)->uid)
+		return -EPERM;
+	err = umbra_scrub(io->m->fs, (enum umbra_scrub_op)want.op, want.rate, &now);
+	if (err)
+		return err;
+	want.state = now.state;
+	want.rate = now.rate;
+	want.bytes = now.bytes;
+	want.bad = now.bad;
+	want.permille = now.permille;
+	want.msec = now.seconds < 4e6 ? (uint32_t)(now.seconds * 1000) : UINT32_MAX;
+	return answer(io, &want, sizeof(want));
+}
+
+#ifdef UM_POISON
+static int do_poison(const struct ioctl_in *io)
+{
+	struct um_ioc_poison want;
+	int err = 0;
+
+	if (fuse_req_ctx(io->req)->uid)
+		return -EPERM;
+	if (io->in_size < sizeof(want))
+		return -EINVAL;
+	memcpy(&want, io->in, sizeof(want));
+	if (want.settle)
+		umbra_failures_settle(io->m->fs);
+	else
+		err = umbra_poison(io->m->fs, want.lba, want.bit);
+	return err ? err : answer(io, NULL, 0);
+}
+#endif
+
 /* ---- all of them -------------------------------------------------------------------------------------------- */
 
 /* Each answers and returns 0, or leaves the answer to the caller with a negative errno. */
@@ -556,6 +600,10 @@ static const struct {
 	{UM_IOC_PATHS, do_ask},
 	{UM_IOC_TOKEN, do_token},
 	{UM_IOC_CLONE, do_clone},
+	{UM_IOC_SCRUB, do_scrub},
+#ifdef UM_POISON
+	{UM_IOC_POISON, do_poison},
+#endif
 };
 
 void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

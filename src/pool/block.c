@@ -189,6 +189,27 @@ int um_block_get(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, con
 	return get_slow(pool, ptr, kind, out);
 }
 
+unsigned um_block_scrub(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind)
+{
+	const char *why;
+	bool first, second = false;
+
+	if (!um_lba_ok(pool, ptr.lba, 1) || (ptr.mirror && !um_lba_ok(pool, ptr.mirror, 1)))
+		return 0;
+	first = check_copy(pool, ptr, ptr.lba, kind, &why);
+	if (ptr.mirror)
+		second = check_copy(pool, ptr, ptr.mirror, kind, &why);
+	if (!first && !second)
+		return 0;
+	um_pool_mark(pool, ptr.lba, 1, false);
+	atomic_fetch_add_explicit(&pool->csum_errors, 1, memory_order_relaxed);
+	if (ptr.mirror && first != second)
+		note_repair(pool, ptr, kind);
+	else
+		um_trouble_add(pool, &(struct um_trouble){ptr.lba, ptr, kind, UM_TROUBLE_BOTH});
+	return (unsigned)first + (unsigned)second;
+}
+
 int um_block_repair(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, um_lba_t *out_fixed)
 {
 	_Alignas(64) uint8_t copy[UM_BLOCK_SIZE];

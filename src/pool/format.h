@@ -247,8 +247,13 @@ struct um_pool_root {
 	struct um_root events;
 	um_le32_t loose_tails; /* 1: bytes behind the ends of files may be other than 0 */
 	um_le32_t pad;
-	um_le64_t retired; /* blocks whose count is UM_REF_RETIRED */
-	um_le64_t reserved[14];
+	um_le64_t retired;   /* blocks whose count is UM_REF_RETIRED */
+	um_le64_t scrub_pos; /* where the last scrub has come to, see fs/scrub.c */
+	um_le64_t scrub_sec; /* when one came to its end last */
+	um_le32_t scrub_phase;
+	um_le32_t pad2;
+	um_le64_t repairs; /* transactions made only to rewrite bad copies; informative */
+	um_le64_t reserved[10];
 };
 
 /* ---- inodes ---------------------------------------------------------------------------------- */

@@ -280,6 +280,11 @@ void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified)
  */
 int um_pool_scan_bad(struct um_pool *pool);
 
+#ifdef UM_POISON
+/* Tests: a block fails from now on, or, with bit from 0 on, one of its bits changes. (poison.c) */
+int um_pool_poison(struct um_pool *pool, um_lba_t lba, int bit);
+#endif
+
 /* ---- geometry ------------------------------------------------------------------------------- */
 
 static inline uint64_t um_chunk_of(um_lba_t lba)
@@ -345,6 +350,8 @@ int um_block_verify(const struct um_pool *pool, const void *block, um_lba_t lba,
  */
 int um_block_get(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, const void **out);
 
+/* Verifies both copies, however often they were verified before; notes what is bad for repair. How many are. */
+unsigned um_block_scrub(struct um_pool *pool, struct um_ptr ptr, enum um_kind kind);
 /*
  * Copies the good copy of a metadata block over its bad one; *out_fixed is the block rewritten, or 0
  * when both were good. -EUCLEAN: neither is. The caller keeps readers away (the log's apply lock).

@@ -451,6 +451,8 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 		err = next_piece(pool, lba, n, &p);
 		if (!err && um_pool_any_bad(pool) && cut_at_bad(pool, lba, &p))
 			err = retire_last(txn, &p, &retired);
+		if (!err && retired)
+			err = um_txn_cover(txn, lba, 1, false);
 		if (!err && retired) {
 			total++;
 			lba++;

@@ -3,7 +3,7 @@
 
 _umbractl_complete() {
 	local cur cmd i
-	local commands="info stat clone dedupe map owners du health exec"
+	local commands="info stat clone dedupe map owners du health scrub exec"
 	cur=${COMP_WORDS[COMP_CWORD]}
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
@@ -36,6 +36,7 @@ _umbractl_complete() {
 		case $cmd in
 		info | stat | dedupe) options="-b --bytes --json --help" ;;
 		map) options="-b --bytes --shadows --json --help" ;;
+		scrub) options="-w --wait -r --rate --json --help" ;;
 		health) options="-b --bytes --json --help" ;;
 		owners) options="--json --help" ;;
 		du) options="-b --bytes -c --total -r --recursive --json --help" ;;

@@ -113,13 +113,13 @@ um_kind_wanted() {
 # um_suite_build KIND: default, asan or tsan. Built before whatever of it is wanted; once.
 declare -A UM_BUILT=()
 um_suite_build() {
-	local kind=$1 opts=(-Dwerror=true -Dseeded_bugs=true) PATTERNS_KEPT=("${PATTERNS[@]}") rc
+	local kind=$1 opts=(-Dwerror=true -Dseeded_bugs=true -Dpoison=true) PATTERNS_KEPT=("${PATTERNS[@]}") rc
 	[ -z "${UM_BUILT[$kind]:-}" ] || return 0
 	um_kind_wanted "$kind" || return 0
 	case $kind in
 	# Without -Werror: instrumented code makes the compiler warn of what is not there.
-	asan) opts=(-Db_sanitize=address,undefined -Db_lundef=false) ;;
-	tsan) opts=(-Db_sanitize=thread -Db_lundef=false) ;;
+	asan) opts=(-Dpoison=true -Db_sanitize=address,undefined -Db_lundef=false) ;;
+	tsan) opts=(-Dpoison=true -Db_sanitize=thread -Db_lundef=false) ;;
 	esac
 	PATTERNS=()
 	um_run "build/$kind" 900 "$UM_SRC/tools/lib/call" um_build "$CHECK_DIR/$kind" \

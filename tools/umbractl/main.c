@@ -17,6 +17,8 @@ static const struct um_cmd commands[] = {
 	{"owners", um_cmd_owners, "[--json] MOUNT LBA", "all files that refer to a block"},
 	{"du", um_cmd_du, "[-b] [-c] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
 	{"health", um_cmd_health, "[--json] MOUNT|POOL", "bad memory, and what it cost"},
+	{"scrub", um_cmd_scrub, "start|status|pause|cancel [-w] [-r RATE] [--json] MOUNT",
+		"read all that is in use, to find what went bad"},
 	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };

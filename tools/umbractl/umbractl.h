@@ -33,6 +33,7 @@ int um_cmd_map(int argc, char **argv);
 int um_cmd_owners(int argc, char **argv);
 int um_cmd_du(int argc, char **argv);
 int um_cmd_health(int argc, char **argv);
+int um_cmd_scrub(int argc, char **argv);
 int um_cmd_exec(int argc, char **argv);
 
 /* The command being run, for messages; set by main. */
