@@ -149,14 +149,3 @@ void um_rests_done(struct um_pool *pool, enum um_rests_end end)
 	count(r);
 	pthread_mutex_unlock(&r->lock);
 }
-
-void um_rests_sealed_beside(struct um_pool *pool)
-{
-	struct um_rests *r = pool->rests;
-
-	pthread_mutex_lock(&r->lock);
-	clear(&r->last);
-	make_void(&r->taken);
-	count(r);
-	pthread_mutex_unlock(&r->lock);
-}

@@ -49,7 +49,5 @@ enum um_rests_end {
 	UM_RESTS_FAILED,
 };
 void um_rests_done(struct um_pool *pool, enum um_rests_end end);
-/* A COMMIT without a list is durable, written beside whatever group commit is under way. */
-void um_rests_sealed_beside(struct um_pool *pool);
 
 #endif

@@ -28,7 +28,6 @@ static int append_commit(
 		struct um_record head;
 		struct um_entry entry[UM_RESTS_MAX];
 	} __attribute__((aligned(64))) record;
-	bool mine = um_log_is_writer(log);
 	uint32_t n = list ? list->n : 0;
 	size_t len = (sizeof(record.head) + n * sizeof(record.entry[0]) + 63) & ~(size_t)63;
 	uint64_t covered;
@@ -46,34 +45,32 @@ static int append_commit(
 			.type = UM_ENTRY_SUM,
 			.len = list->at[i].len,
 		};
-	if (!mine)
-		um_log_lock_writer(log);
+	/* Not the writer lock: a transaction may wait for us. */
+	pthread_mutex_lock(&log->ring_lock);
 	covered = atomic_load(&log->covered);
 	if (covered < covers || (again && covered == covers)) {
 		ret = um_ring_append(&log->ring, &record.head, len, log->ring.seq);
 		if (!ret)
 			atomic_store(&log->covered, covers);
 	}
-	if (!mine)
-		um_log_unlock_writer(log);
+	pthread_mutex_unlock(&log->ring_lock);
 	return ret;
 }
 
 /*
  * One group commit. The order is the point: what the group's records refer to and the records themselves, then the
  * COMMIT that makes them count after a power cut, then that. When COMMIT can list the data, which then
- * vouches for itself as records do, all goes together. beside: within a transaction, while a round may be under way.
+ * vouches for itself as records do, all goes together.
  */
-static int write_group(struct um_log *log, bool full, bool beside, enum um_rests_end *out_end)
+static int write_group(struct um_log *log, bool full, enum um_rests_end *out_end)
 {
 	uint64_t seq = atomic_load(&log->committed);
 	bool news = seq > atomic_load(&log->durable);
-	struct um_rest_list list = {.open_end = true};
+	struct um_rest_list list;
 	bool one;
 	int ret = 0;
 
-	if (!beside)
-		um_rests_take(log->pool, &list);
+	um_rests_take(log->pool, &list);
 	one = !full && news && !list.open_end;
 	*out_end = UM_RESTS_FAILED;
 	if (!one && !um_seeded_bug(18))
@@ -83,7 +80,7 @@ static int write_group(struct um_log *log, bool full, bool beside, enum um_rests
 		return 0;
 	}
 	if (!ret)
-		ret = append_commit(log, seq, one ? &list : NULL, full || beside);
+		ret = append_commit(log, seq, one ? &list : NULL, full);
 	if (ret == -ENOSPC)
 		return ret; /* the file below cannot grow: the next sync may find room */
 	if (!ret && !um_seeded_bug(19))
@@ -95,16 +92,13 @@ static int write_group(struct um_log *log, bool full, bool beside, enum um_rests
 	return 0;
 }
 
-static int commit_group(struct um_log *log, bool full, bool beside)
+static int commit_group(struct um_log *log, bool full)
 {
 	enum um_rests_end end;
-	int ret = write_group(log, full, beside, &end);
+	int ret = write_group(log, full, &end);
 
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
-	if (!beside)
-		um_rests_done(log->pool, end);
-	else if (end == UM_RESTS_SEALED)
-		um_rests_sealed_beside(log->pool);
+	um_rests_done(log->pool, end);
 	if (ret && ret != -ENOSPC) {
 		um_log_fail(log, ret, "writing to the medium");
 		ret = -EIO;
@@ -119,9 +113,6 @@ static int sync_round(struct um_log *log, bool full)
 
 	if (ret || log->direct || log->pool->readonly)
 		return ret;
-	/* Within a transaction: waiting for a round whose leader waits for the writer would be for ever. */
-	if (um_log_is_writer(log))
-		return commit_group(log, full, true);
 	pthread_mutex_lock(&log->sync_lock);
 	log->seal_wanted |= full;
 	/* A round under way may have begun before our last write: the one after it counts. */
@@ -136,7 +127,7 @@ static int sync_round(struct um_log *log, bool full)
 		full = log->seal_wanted;
 		log->seal_wanted = false;
 		pthread_mutex_unlock(&log->sync_lock);
-		ret = commit_group(log, full, false);
+		ret = commit_group(log, full);
 		pthread_mutex_lock(&log->sync_lock);
 		log->sync_result = ret;
 		log->rounds_done = round;
