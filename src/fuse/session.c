@@ -24,8 +24,8 @@
 #include "fuse/seam.h"
 #include "fuse/view.h"
 
-#define DRAIN_SEC 10 /* after a signal: how long users of the mount may take to leave it */
-#define READ_AHEAD_KB 1024
+#define DRAIN_SEC 10       /* after a signal: how long users of the mount may take to leave it */
+#define READ_AHEAD_KB 2048 /* two requests under way */
 
 const struct fuse_lowlevel_ops um_ops;
 
