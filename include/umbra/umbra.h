@@ -230,6 +230,17 @@ int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off,
 	uint64_t dst, uint64_t dst_off, bool (*stop)(void *arg), void *arg);
 /* The whole file, as FICLONE. Constant time. */
 int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst);
+/*
+ * A new inode of src's kind (anything but a directory) under a name, with src's content, owner, mode, times and extended
+ * attributes, in one transaction; the change time is now, flags are inherited from the directory. Makes no reference. The
+ * caller has seen to the rights. -EOPNOTSUPP: too many attributes for one transaction; -EMLINK: no more owners
+ * possible. Either is left to a copy in steps.
+ */
+int umbra_clone_at(struct umbra_fs *fs, uint64_t src, uint64_t parent, const char *name);
+/* Gives the directory dst, which has no extended attributes (-EEXIST), what of that is of the directory src. */
+int umbra_clone_dir_meta(struct umbra_fs *fs, uint64_t src, uint64_t dst);
+/* Has anybody the file open for writing? Otherwise there are no stores of a mapping to come. */
+bool umbra_file_writers(struct umbra_fs *fs, uint64_t ino);
 /* copy_file_range(2): shares what aligns, copies the rest. Bytes or -errno. */
 ssize_t umbra_copy_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t dst,
 	uint64_t dst_off, size_t len);

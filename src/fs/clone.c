@@ -17,11 +17,10 @@ static int ref_extent(void *arg, uint64_t key, const void *val, uint16_t len)
 }
 
 /*
- * dst has no data; it gets src's, which does not change. An embedded leaf is copied, its few extents (16 at
- * most) gaining a reference each: moving it to a node to share would leave src with two blocks more than
- * it had when the clone is gone again.
+ * An embedded leaf is copied, its few extents (16 at most) gaining a reference each: moving it to a node to
+ * share would leave src with two blocks more than it had when the clone is gone again.
  */
-static int share_fork(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
+int um_data_share_fork(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
 {
 	struct um_tree tree;
 	int err = 0;
@@ -53,7 +52,7 @@ static int share_root_txn(
 	if (!err) {
 		struct um_inode old = dst;
 
-		err = share_fork(txn, &src, &dst);
+		err = um_data_share_fork(txn, &src, &dst);
 		if (!err)
 			err = um_data_shed(txn, &old, heir);
 	}

@@ -199,6 +199,8 @@ struct um_remap {
 int um_data_remap(const struct um_remap *remap);
 /* range.c: the same by whole nodes, if the ranges lie so that it can be done; else *out_done is false. */
 int um_data_graft(const struct um_remap *remap, bool *out_done);
+/* In the transaction: dst, which has no data, gets src's, which does not change. -EMLINK. */
+int um_data_share_fork(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst);
 /* dst's whole content becomes src's root; constant time. -EMLINK: no more owners possible. */
 int um_data_share_root(struct umbra_fs *fs, um_ino_t src, um_ino_t dst, bool same_content);
 /*

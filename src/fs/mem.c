@@ -311,6 +311,19 @@ void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
 		left(fs, ino, kick);
 }
 
+bool umbra_file_writers(struct umbra_fs *fs, uint64_t ino)
+{
+	struct shard *shard = shard_of(fs, ino);
+	const struct um_mem *mem;
+	bool some;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	some = mem && mem->nopen_write;
+	pthread_mutex_unlock(&shard->lock);
+	return some;
+}
+
 /* ---- unlinked inodes ------------------------------------------------------------------------------- */
 
 static uint64_t now_nsec(void)

@@ -10,9 +10,6 @@
 #include "fs/name.h"
 #include "pool/seeded.h"
 
-/* Flags that a new inode takes over from its directory. */
-#define FLAGS_INHERITED (FS_SYNC_FL | FS_NODUMP_FL | FS_NOATIME_FL)
-
 /* ---- checks that operations share ----------------------------------------------------------------------- */
 
 int um_name_check(const char *name, size_t *out_len)
@@ -136,7 +133,7 @@ static int make_inode(struct um_txn *txn, struct make *make)
 	core->gid = dir->mode & S_ISGID ? dir->gid : cred->gid;
 	core->rdev = S_ISCHR(mode) || S_ISBLK(mode) ? make->rdev : 0;
 	if (is_dir || S_ISREG(mode))
-		core->flags = dir->flags & (FLAGS_INHERITED | (is_dir ? FS_DIRSYNC_FL : 0));
+		core->flags = dir->flags & (UM_FLAGS_INHERITED | (is_dir ? FS_DIRSYNC_FL : 0));
 	if (is_dir)
 		core->parent = make->dir.ino;
 	if (S_ISLNK(mode))
@@ -144,20 +141,20 @@ static int make_inode(struct um_txn *txn, struct make *make)
 	return um_acl_inherit(txn, &make->dir, &make->inode, cred->umask);
 }
 
-/* Gives the new inode its name; stores both. */
-static int make_entry(struct um_txn *txn, struct make *make, const char *name, size_t len)
+int um_name_give(struct um_txn *txn, struct um_inode *dir, const char *name, size_t len,
+	struct um_inode *inode)
 {
-	bool is_dir = S_ISDIR(make->inode.core.mode);
+	bool is_dir = S_ISDIR(inode->core.mode);
 	int ret;
 
-	make->inode.core.nlink = is_dir ? 2 : 1;
-	ret = um_dir_add(txn, &make->dir, name, len, &make->inode);
+	inode->core.nlink = is_dir ? 2 : 1;
+	ret = um_dir_add(txn, dir, name, len, inode);
 	if (ret)
 		return ret;
-	make->dir.core.nlink += is_dir;
-	um_inode_touch(&make->dir, UM_TOUCH_M | UM_TOUCH_C);
-	ret = um_inode_store(txn, &make->dir);
-	return ret ? ret : um_inode_store(txn, &make->inode);
+	dir->core.nlink += is_dir;
+	um_inode_touch(dir, UM_TOUCH_M | UM_TOUCH_C);
+	ret = um_inode_store(txn, dir);
+	return ret ? ret : um_inode_store(txn, inode);
 }
 
 int um_name_make_whiteout(struct um_txn *txn, const struct umbra_cred *cred, struct um_inode *out)
@@ -173,18 +170,25 @@ int um_name_make_whiteout(struct um_txn *txn, const struct umbra_cred *cred, str
 	return um_inode_store(txn, out);
 }
 
-static int make_checks(
-	struct um_src src, struct make *make, uint64_t parent, const char *name, size_t len)
+int um_name_load_free(
+	struct um_src src, um_ino_t parent, const char *name, size_t len, struct um_inode *out_dir)
 {
 	struct um_dent dent;
-	int ret = um_name_load_dir(src, parent, &make->dir);
+	int ret = um_name_load_dir(src, parent, out_dir);
 
 	if (ret)
 		return ret;
-	ret = um_dir_find(src, &make->dir, name, len, &dent);
+	ret = um_dir_find(src, out_dir, name, len, &dent);
 	if (ret != -ENOENT)
 		return ret ? ret : -EEXIST;
-	ret = um_name_may_create(&make->dir);
+	return um_name_may_create(out_dir);
+}
+
+static int make_checks(
+	struct um_src src, struct make *make, uint64_t parent, const char *name, size_t len)
+{
+	int ret = um_name_load_free(src, parent, name, len, &make->dir);
+
 	if (!ret && S_ISDIR(make->mode) && make->dir.core.nlink >= UMBRA_LINK_MAX)
 		ret = -EMLINK;
 	return ret;
@@ -223,7 +227,7 @@ static int make_named(struct make *make, uint64_t parent, const char *name, stru
 	if (!ret)
 		ret = make_inode(txn, make);
 	if (!ret)
-		ret = make_entry(txn, make, name, len);
+		ret = um_name_give(txn, &make->dir, name, len, &make->inode);
 	ret = end_referenced(make->fs, txn, ret, &make->inode);
 	if (!ret && out)
 		um_inode_attr(&make->inode, out);

@@ -38,6 +38,14 @@ int um_name_load_child(struct um_src src, const struct um_inode *dir, const stru
 /* By the flags of the directory, and of what is removed from it: -EPERM. */
 int um_name_may_create(const struct um_inode *dir);
 int um_name_may_delete(const struct um_inode *dir, const struct um_inode *child);
+/* Flags that a new inode takes over from its directory. */
+#define UM_FLAGS_INHERITED (FS_SYNC_FL | FS_NODUMP_FL | FS_NOATIME_FL)
+/* A directory in which a name can be made now; -EEXIST, -EPERM by its flags. */
+int um_name_load_free(
+	struct um_src src, um_ino_t parent, const char *name, size_t len, struct um_inode *out_dir);
+/* Gives a new inode its first name; stores both. */
+int um_name_give(struct um_txn *txn, struct um_inode *dir, const char *name, size_t len,
+	struct um_inode *inode);
 /* One link less, in the transaction; a directory goes with its last name. */
 struct um_unlinked {
 	struct umbra_fs *fs;

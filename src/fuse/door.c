@@ -16,9 +16,9 @@
 #include <sys/random.h>
 #include <time.h>
 
-#include "fuse/view.h"
-
 #include "fuse/seam.h"
+#include "fuse/tree.h"
+#include "fuse/view.h"
 
 #define TOKENS 512 /* at once; the oldest goes when there are more */
 #define TOKEN_SEC 60
@@ -38,6 +38,7 @@ struct job {
 	atomic_bool stop;
 	uint64_t src, dst;
 	struct um_ioc_clone want;
+	struct um_ioc_tree *tree; /* or this */
 };
 
 struct um_door {
@@ -195,6 +196,15 @@ static void job_end(struct um_mount *m, struct job *job, int err)
 	struct um_ioc_clone out = job->want;
 	struct umbra_attr attr;
 
+	if (job->tree) {
+		if (err)
+			fuse_reply_err(job->req, -err);
+		else
+			fuse_reply_ioctl(job->req, 0, job->tree, sizeof(*job->tree));
+		free(job->tree);
+		free(job);
+		return;
+	}
 	out.done = out.len;
 	if (!out.len && umbra_getattr(m->fs, job->src, &attr) == 0 &&
 		(uint64_t)attr.st.st_size > out.src_off)
@@ -245,7 +255,7 @@ static void *door_thread(void *arg)
 	int err;
 
 	while ((job = job_next(door))) {
-		err = run(door->m, job);
+		err = job->tree ? um_tree_run(door->m, job->dst, job->tree) : run(door->m, job);
 		job_remove(door, job);
 		job_end(door->m, job, err);
 	}
@@ -273,19 +283,10 @@ void um_door_interrupt(struct um_door *door, uint64_t unique)
 	pthread_mutex_unlock(&door->lock);
 }
 
-void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
-	const struct um_ioc_clone *want)
+static void job_submit(struct um_door *door, struct job *job)
 {
-	struct job *job = malloc(sizeof(*job));
 	bool closed;
 
-	if (!job) {
-		umbra_forget(door->m->fs, src, 1);
-		fuse_reply_err(req, ENOMEM);
-		return;
-	}
-	*job = (struct job){
-		.req = req, .unique = um_facts.unique, .src = src, .dst = dst, .want = *want};
 	pthread_mutex_lock(&door->lock);
 	for (unsigned i = 0; i < EARLY; i++)
 		if (door->early[i] == job->unique)
@@ -299,6 +300,34 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 	pthread_mutex_unlock(&door->lock);
 	if (closed)
 		job_end(door->m, job, -EIO);
+}
+
+void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
+	const struct um_ioc_clone *want)
+{
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job) {
+		umbra_forget(door->m->fs, src, 1);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*job = (struct job){
+		.req = req, .unique = um_facts.unique, .src = src, .dst = dst, .want = *want};
+	job_submit(door, job);
+}
+
+void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want)
+{
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job) {
+		free(want);
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*job = (struct job){.req = req, .unique = um_facts.unique, .dst = dst, .tree = want};
+	job_submit(door, job);
 }
 
 int um_door_open(struct um_mount *m, struct um_door **out)

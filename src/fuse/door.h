@@ -30,6 +30,8 @@ int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_
  */
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
 	const struct um_ioc_clone *want);
+/* Clones what is in a directory, tree.c, in the same way; takes over `want`, which is malloc'ed. */
+void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want);
 /* The kernel tells that nobody waits for request `unique` any more: a clone that it asked for ends early. */
 void um_door_interrupt(struct um_door *door, uint64_t unique);
 

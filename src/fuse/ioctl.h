@@ -158,4 +158,30 @@ struct um_ioc_poison {
 };
 #define UM_IOC_POISON _IOW(UM_IOC, 32, struct um_ioc_poison)
 
+/*
+ * Clones what a directory contains, many entries a request. The descriptor is the destination's, an open
+ * directory; the source is a directory of this mount by its inode number, as open_by_handle_at(2) would open
+ * it. So this is for callers with all of root's rights (user 0, and in the daemon's user namespace the
+ * capabilities that ops_ioctl.c lists); others get -EPERM and do it step by step. The caller made the destination
+ * through this mount: whether that is read-only is not asked again.
+ *
+ * ENTRIES: everything but directories, with its metadata. Begin with cookie 0, go on until `end`. Names that
+ * are not done come back in `names` and are the caller's: directories, files of several links, files that are
+ * open for writing (sync_file_range(2) first, as above), those that could not be done at once. META: the
+ * directory's own owner, mode, times, extended attributes; -EOPNOTSUPP, -EEXIST: not at once.
+ */
+struct um_ioc_tree {
+	__u64 src;            /* in */
+	__u64 cookie;         /* in and out */
+	__u64 bytes;          /* out: sizes of the files made */
+	__u32 op;             /* in: UM_TREE_* */
+	__u32 end;            /* out: all entries were seen */
+	__u32 entries, files; /* out: made */
+	__u32 count, len;     /* out: names, and their bytes with a NUL each */
+	char names[8192];     /* out */
+};
+#define UM_TREE_ENTRIES 0u
+#define UM_TREE_META 1u
+#define UM_IOC_TREE _IOWR(UM_IOC, 20, struct um_ioc_tree)
+
 #endif

@@ -156,8 +156,8 @@ static int do_getfslabel(const struct ioctl_in *io)
 
 /* ---- shutdown ---------------------------------------------------------------------------------------- */
 
-/* Has the task CAP_SYS_ADMIN over this machine, not only in a user namespace of its own? */
-static bool may_administer(pid_t tid)
+/* Has the task these capabilities over this machine, not only in a user namespace of its own? */
+static bool has_caps(pid_t tid, unsigned long long wanted)
 {
 	unsigned long long caps = 0;
 	char path[48], line[128];
@@ -174,7 +174,7 @@ static bool may_administer(pid_t tid)
 		;
 	if (f)
 		fclose(f);
-	return caps >> CAP_SYS_ADMIN & 1;
+	return (caps & wanted) == wanted;
 }
 
 static int do_goingdown(const struct ioctl_in *io)
@@ -184,7 +184,7 @@ static int do_goingdown(const struct ioctl_in *io)
 	struct iovec here = {&mode, sizeof(mode)}, there = {(void *)io->arg, sizeof(mode)};
 	int err;
 
-	if (!may_administer(ctx->pid))
+	if (!has_caps(ctx->pid, 1ull << CAP_SYS_ADMIN))
 		return -EPERM;
 	/* The kernel copies nothing in for a command that says "read": fetch it from the caller. */
 	if (process_vm_readv(ctx->pid, &here, 1, &there, 1, 0) != sizeof(mode))
@@ -577,6 +577,38 @@ static int do_poison(const struct ioctl_in *io)
 }
 #endif
 
+/* ---- trees ----------------------------------------------------------------------------------------------- */
+
+/* Nothing that is checked on the way from name to name could be refused to the caller. */
+static bool may_everything(const struct fuse_ctx *ctx)
+{
+	static const unsigned caps[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
+		CAP_FOWNER, CAP_FSETID, CAP_SETFCAP, CAP_MKNOD, CAP_SYS_ADMIN};
+	unsigned long long all = 0;
+
+	for (size_t i = 0; i < sizeof(caps) / sizeof(caps[0]); i++)
+		all |= 1ull << caps[i];
+	return ctx->uid == 0 && has_caps(ctx->pid, all);
+}
+
+static int do_tree(const struct ioctl_in *io)
+{
+	struct um_ioc_tree *want;
+
+	if (io->in_size < sizeof(*want) || io->out_size < sizeof(*want))
+		return -EINVAL;
+	if (io->m->opt->fs.readonly)
+		return -EROFS;
+	if (!may_everything(fuse_req_ctx(io->req)))
+		return -EPERM;
+	want = malloc(sizeof(*want));
+	if (!want)
+		return -ENOMEM;
+	memcpy(want, io->in, sizeof(*want));
+	um_door_tree(io->m->door, io->req, io->ino, want);
+	return 0;
+}
+
 /* ---- all of them -------------------------------------------------------------------------------------------- */
 
 /* Each answers and returns 0, or leaves the answer to the caller with a negative errno. */
@@ -604,6 +636,7 @@ static const struct {
 #ifdef UM_POISON
 	{UM_IOC_POISON, do_poison},
 #endif
+	{UM_IOC_TREE, do_tree},
 };
 
 void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

@@ -97,6 +97,17 @@ static int call_link(struct world *w, const struct call *c)
 	return ret;
 }
 
+static int call_clone_at(struct world *w, const struct call *c)
+{
+	const char *name;
+	uint64_t dir, src;
+	int ret = split(w, c->b, &dir, &name);
+
+	if (!ret)
+		ret = find(w, c->a, &src);
+	return ret ? ret : umbra_clone_at(w->fs, src, dir, name);
+}
+
 static int call_remove(struct world *w, const struct call *c)
 {
 	const char *name;
@@ -288,6 +299,8 @@ int call_run(struct world *w, const struct call *c)
 		return call_make(w, c);
 	case CALL_LINK:
 		return call_link(w, c);
+	case CALL_CLONE_AT:
+		return call_clone_at(w, c);
 	case CALL_UNLINK:
 	case CALL_RMDIR:
 		return call_remove(w, c);

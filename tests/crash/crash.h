@@ -255,6 +255,7 @@ enum call_kind {
 	CALL_UTIMENS,
 	CALL_FLAGS,
 	CALL_CLONE,
+	CALL_CLONE_AT, /* the second path is new */
 	CALL_CLONE_RANGE,
 	CALL_COPY_RANGE,
 	CALL_DEDUPE,

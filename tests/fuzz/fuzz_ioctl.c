@@ -13,7 +13,7 @@
 static const uint32_t commands[] = {FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR,
 	FS_IOC_FSSETXATTR, FS_IOC_GETVERSION, FS_IOC_GETFSLABEL, GOINGDOWN, UM_IOC_INFO,
 	UM_IOC_TEXT, UM_IOC_MAP, UM_IOC_OWNERS, UM_IOC_SHADOWS, UM_IOC_LBA_OWNERS, UM_IOC_PATHS,
-	UM_IOC_TOKEN, UM_IOC_CLONE, UM_IOC_CLONE, UM_IOC_TOKEN};
+	UM_IOC_TOKEN, UM_IOC_CLONE, UM_IOC_CLONE, UM_IOC_TREE};
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
 /* Most numbers of a payload are small, or multiples of blocks. */
@@ -57,6 +57,22 @@ static void clone_payload(struct input *in, uint8_t *payload)
 	memcpy(payload, &clone, sizeof(clone));
 }
 
+static void tree_payload(struct input *in, uint8_t *payload)
+{
+	uint8_t how = take_8(in);
+	struct um_ioc_tree tree = {
+		.src = how & 31, .op = how & 32 ? UM_TREE_META : UM_TREE_ENTRIES};
+
+	if (how & 64)
+		tree.src = take_number(in);
+	if (how & 128) {
+		tree.cookie = take_number(in);
+		tree.op = take_8(in) & 3;
+		tree.len = take_32(in);
+	}
+	memcpy(payload, &tree, sizeof(tree));
+}
+
 static void any_payload(struct input *in, uint8_t *payload, size_t size)
 {
 	uint8_t n = take_8(in) & 7;
@@ -93,6 +109,8 @@ static void send_ioctl(struct input *in, uint64_t node, uint64_t fh, uint32_t cm
 	memset(payload, 0, size);
 	if (cmd == UM_IOC_CLONE)
 		clone_payload(in, payload);
+	else if (cmd == UM_IOC_TREE)
+		tree_payload(in, payload);
 	else
 		any_payload(in, payload, size);
 	/* The kernel goes by the command's direction and size; a liar may not. */

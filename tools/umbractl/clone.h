@@ -4,6 +4,7 @@
 #define UMBRACTL_CLONE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/stat.h>
 #include <sys/types.h>
 
@@ -34,6 +35,14 @@ void um_undo_end(struct um_undo *undo);
 int um_partial_make(int parent, const char *tmp);
 /* Removes what interrupted clones to this name have left in parent. */
 void um_partial_sweep(int parent, const char *name);
+
+/* ---- clone_fast.c ---------------------------------------------------------------------------------- */
+
+struct um_ioc_tree;
+/* Can the daemon be asked to clone what is in the open directory, and below? */
+bool um_clone_fast_begin(int src);
+/* UM_IOC_TREE. -EOPNOTSUPP: it cannot. */
+int um_clone_fast(int dst, ino_t src, uint32_t op, struct um_ioc_tree *io);
 
 /* ---- clone_meta.c ---------------------------------------------------------------------------------- */
 

@@ -32,6 +32,7 @@ struct tree {
 	struct um_dirstack dst; /* the new directory that corresponds to the walk's */
 	void *links;            /* tsearch tree of struct linked */
 	uint64_t entries, files, bytes;
+	struct um_ioc_tree *fast; /* the daemon clones what it can; NULL: it does not */
 	bool progress;
 	struct timespec shown;
 };
@@ -207,6 +208,41 @@ static int clone_symlink(struct tree *t, int dirfd, const char *name)
 	return symlinkat(target, um_dirstack_top(&t->dst), name) < 0 ? -errno : 0;
 }
 
+/* All that the daemon does by itself; the other names remain for clone_entry. */
+static int clone_list(void *arg, int dirfd, um_walk_add_fn *add, void *to)
+{
+	struct tree *t = arg;
+	struct um_ioc_tree *io = t->fast;
+	struct stat st;
+	int err = 0;
+
+	if (!io)
+		return -EOPNOTSUPP;
+	if (fstat(dirfd, &st) < 0)
+		return -errno;
+	memset(io, 0, sizeof(*io));
+	while (!err && !io->end) {
+		const char *name = io->names;
+
+		err = um_clone_signal ? -EINTR
+				      : um_clone_fast(um_dirstack_top(&t->dst), st.st_ino,
+						UM_TREE_ENTRIES, io);
+		if (err)
+			break;
+		t->entries += io->entries;
+		t->files += io->files;
+		t->bytes += io->bytes;
+		show_progress(t, false);
+		for (uint32_t i = 0; !err && i < io->count; i++, name += strlen(name) + 1)
+			err = add(to, name);
+	}
+	if (err == -EOPNOTSUPP) {
+		free(io);
+		t->fast = NULL;
+	}
+	return err;
+}
+
 static int clone_entry(void *arg, int dirfd, const char *name, const struct stat *st, bool *skip)
 {
 	struct tree *t = arg;
@@ -250,7 +286,10 @@ static int clone_leave(void *arg, int fd, int parentfd, const char *name)
 	(void)parentfd;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	err = copy_meta_fds(fd, um_dirstack_top(&t->dst), &st);
+	err = t->fast ? um_clone_fast(um_dirstack_top(&t->dst), st.st_ino, UM_TREE_META, t->fast)
+		      : -EOPNOTSUPP;
+	if (err == -EOPNOTSUPP)
+		err = copy_meta_fds(fd, um_dirstack_top(&t->dst), &st);
 	if (err || !name)
 		return err;
 	return um_dirstack_pop(&t->dst);
@@ -360,7 +399,8 @@ static int make_root(struct tree *t, int parent, const char *tmp)
 
 static int fill_root(struct tree *t, int src, int parent, const char *name, const char *tmp)
 {
-	static const struct um_walk_ops ops = {clone_entry, NULL, clone_leave};
+	static const struct um_walk_ops ops = {
+		.entry = clone_entry, .list = clone_list, .leave = clone_leave};
 	int err;
 
 	err = make_root(t, parent, tmp);
@@ -421,6 +461,7 @@ int um_clone_tree(const char *src_path, const char *dst_path, bool progress)
 	if (src < 0)
 		return UM_EXIT_FAIL;
 	t.dev = st.st_dev;
+	t.fast = um_clone_fast_begin(src) ? calloc(1, sizeof(*t.fast)) : NULL;
 	parent = um_open_parent(dst_path, &name);
 	if (parent < 0) {
 		um_err(parent == -EINVAL ? 0 : parent, "%s%s", dst_path,
@@ -436,6 +477,7 @@ int um_clone_tree(const char *src_path, const char *dst_path, bool progress)
 		close(t.root);
 	um_dirstack_free(&t.dst);
 	tdestroy(t.links, free_linked);
+	free(t.fast);
 	close(src);
 	return err ? UM_EXIT_FAIL : UM_EXIT_OK;
 }

@@ -106,7 +106,7 @@ static int du_entry(void *arg, int dirfd, const char *name, const struct stat *s
 
 static int add_path(struct set *s, const char *path, bool recursive)
 {
-	static const struct um_walk_ops ops = {du_entry, NULL, NULL};
+	static const struct um_walk_ops ops = {.entry = du_entry};
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK), err;
 	struct stat st;
 

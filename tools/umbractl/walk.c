@@ -124,8 +124,9 @@ const char *um_walk_path(void)
 	return walk_path ? walk_path : "";
 }
 
-static int add_name(struct listing *l, const char *name)
+static int add_name(void *to, const char *name)
 {
+	struct listing *l = to;
 	size_t n = strlen(name) + 1;
 
 	if (l->len + n > l->room) {
@@ -216,6 +217,13 @@ static int begin_dir(struct walk *w)
 		int err = w->ops->enter(w->arg, um_dirstack_top(&w->dirs), &st);
 
 		if (err)
+			return err;
+	}
+	if (w->ops->list) {
+		int err =
+			w->ops->list(w->arg, um_dirstack_top(&w->dirs), add_name, &w->list[depth]);
+
+		if (err != -EOPNOTSUPP)
 			return err;
 	}
 	return read_names(um_dirstack_top(&w->dirs), &w->list[depth]);
@@ -342,7 +350,7 @@ static int remove_leave(void *arg, int fd, int parentfd, const char *name)
 
 int um_remove_tree(int dirfd, const char *name)
 {
-	static const struct um_walk_ops ops = {remove_entry, NULL, remove_leave};
+	static const struct um_walk_ops ops = {.entry = remove_entry, .leave = remove_leave};
 	struct removal r = {0};
 	int fd, err;
 

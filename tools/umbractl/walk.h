@@ -29,12 +29,19 @@ int um_dirstack_pop(struct um_dirstack *s);
 int um_dirstack_top(const struct um_dirstack *s);
 void um_dirstack_free(struct um_dirstack *s);
 
+typedef int um_walk_add_fn(void *to, const char *name); /* 0 or -errno */
+
 /* Callbacks return 0 or -errno, which ends the walk. */
 struct um_walk_ops {
 	/* Every entry but "." and "..". *skip set to true for a directory: do not enter it. */
 	int (*entry)(void *arg, int dirfd, const char *name, const struct stat *st, bool *skip);
 	/* A directory has been opened: fd is it. May be NULL. Called for the root as well. */
 	int (*enter)(void *arg, int fd, const struct stat *st);
+	/*
+	 * In the place of reading the directory's names, after enter: hands those that shall be seen to add(to, ...).
+	 * -EOPNOTSUPP, with none handed over: read them. May be NULL.
+	 */
+	int (*list)(void *arg, int fd, um_walk_add_fn *add, void *to);
 	/* All entries of a directory were seen; parentfd and name lead to it (-1 and NULL: the root). */
 	int (*leave)(void *arg, int fd, int parentfd, const char *name);
 };
