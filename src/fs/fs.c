@@ -57,6 +57,9 @@ static void tear_down(struct umbra_fs *fs)
 	um_scrub_close(fs);
 	um_failures_stop(fs);
 	um_reaper_stop(fs);
+	/* A barrier of the committer's is what the pool's part is told of. */
+	if (fs->log)
+		um_log_serve_end(fs->log);
 	um_pool_async_end(fs->pool);
 	if (fs->log)
 		um_log_abandon(fs->log);

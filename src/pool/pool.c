@@ -285,10 +285,19 @@ void um_pool_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
 	}
 }
 
+/*
+ * The kernel tells of a failure once, to whoever asks first, and takes the pages for clean: so one at a time, and
+ * after a failure all fail.
+ */
 int um_pool_barrier(struct um_pool *pool)
 {
-	int ret = pool->ops->barrier(pool);
+	int ret;
 
+	pthread_mutex_lock(&pool->barrier_lock);
+	if (!pool->barrier_failed)
+		pool->barrier_failed = pool->ops->barrier(pool);
+	ret = pool->barrier_failed;
+	pthread_mutex_unlock(&pool->barrier_lock);
 	if (!ret && pool->behind)
 		um_behind_clean(pool);
 	return ret;
@@ -318,6 +327,7 @@ int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool 
 	pool->read_fd = -1;
 	pool->guard_unit = UM_BLOCK_SIZE;
 	pthread_mutex_init(&pool->repair_lock, NULL);
+	pthread_mutex_init(&pool->barrier_lock, NULL);
 	*out = pool;
 	return 0;
 }
@@ -345,6 +355,7 @@ void um_pool_free(struct um_pool *pool)
 	if (pool->fd >= 0)
 		close(pool->fd);
 	um_badlist_close(pool->badlist);
+	pthread_mutex_destroy(&pool->barrier_lock);
 	pthread_mutex_destroy(&pool->repair_lock);
 	free(pool->path);
 	free(pool);

@@ -141,7 +141,9 @@ struct um_pool {
 	struct um_badlist *badlist; /* of the kernel, see um_pool_scan_bad(); so are the next */
 	uint64_t nlisted;           /* blocks that it said are bad, and the first of them */
 	um_lba_t listed[UM_LISTED_LOG];
-	bool scan_failed, unlisted;   /* the latter: there is no list */
+	bool scan_failed, unlisted; /* the latter: there is no list */
+	pthread_mutex_t barrier_lock;
+	int barrier_failed;           /* under it: what the first that failed returned */
 	struct um_unshared *unshared; /* of the log, see txn/unshared.c */
 	struct um_rests *rests;       /* of the log: rests.h; NULL: nothing is listed */
 	/* Indirect pools that are served: see um_pool_async(). */

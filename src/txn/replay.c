@@ -351,7 +351,8 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	log->ring.head = end.offset;
 	log->ring.used = end.walked;
 	log->ring.seq = next - 1;
-	um_log_set_seq(log, log->ring.seq);
+	/* What was dropped is in the ring still: the COMMIT to come must not make it count. */
+	um_log_set_seq(log, limit);
 	/*
 	 * After the death of a daemon the kernel has these records, the medium perhaps not; and what counts
 	 * since data was found would not if that were changed: before anything goes home, a group commit must

@@ -57,6 +57,12 @@ static int append_commit(
 	return ret;
 }
 
+/* ENOSPC from here is as bad as any: of what was to be written then nobody knows what was lost. */
+static int barrier(struct um_log *log)
+{
+	return um_pool_barrier(log->pool) ? -EIO : 0;
+}
+
 /*
  * One group commit. The order is the point: what the group's records refer to and the records themselves, then the
  * COMMIT that makes them count after a power cut, then that. When COMMIT can list the data, which then
@@ -74,17 +80,15 @@ static int write_group(struct um_log *log, bool full, enum um_rests_end *out_end
 	one = !full && news && !list.open_end;
 	*out_end = UM_RESTS_FAILED;
 	if (!one && !um_seeded_bug(18))
-		ret = um_pool_barrier(log->pool);
+		ret = barrier(log);
 	if (!ret && !news && !full) {
 		*out_end = UM_RESTS_BARRIER;
 		return 0;
 	}
 	if (!ret)
 		ret = append_commit(log, seq, one ? &list : NULL, full);
-	if (ret == -ENOSPC)
-		return ret; /* the file below cannot grow: the next sync may find room */
 	if (!ret && !um_seeded_bug(19))
-		ret = um_pool_barrier(log->pool);
+		ret = barrier(log);
 	if (ret)
 		return ret;
 	raise_to(&log->durable, seq);
@@ -99,6 +103,7 @@ static int commit_group(struct um_log *log, bool full)
 
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	um_rests_done(log->pool, end);
+	/* No room in the file below for the COMMIT: nothing has happened, the next sync may find some. */
 	if (ret && ret != -ENOSPC) {
 		um_log_fail(log, ret, "writing to the medium");
 		ret = -EIO;
