@@ -275,24 +275,32 @@ static void read_state(struct um_check *c)
 	c->fn = fn;
 }
 
-/* All is well now: the next mount, and fsck -p, may believe so. */
-static void mark_clean(struct um_check *c)
+/*
+ * All is well now: the next mount, and fsck -p, may believe so. When that cannot be written to both copies they
+ * are left as they were.
+ */
+static int mark_clean(struct um_check *c)
 {
 	struct um_pool_root *root;
+	um_block_t block, was;
 	const char *why;
-	um_block_t block;
 
-	c->fix = false;
+	c->fix = false; /* what this finds the last pass has reported */
 	c->mute = true;
 	if (um_load_fixed(c, c->pool->super.root, UM_KIND_ROOT, block, &why))
-		return;
+		return 0;
 	root = (struct um_pool_root *)block;
 	if (root->clean == 1 && !root->errors)
-		return;
+		return 0;
+	memcpy(was, block, sizeof(was));
 	root->clean = 1;
 	root->errors = 0;
+	c->fix = true;
 	um_write_block(c, c->pool->super.root, block);
-	um_pool_barrier(c->pool);
+	if (c->fix)
+		return um_pool_barrier(c->pool);
+	um_write_block(c, c->pool->super.root, was);
+	return -EIO;
 }
 
 static void free_check(struct um_check *c)
@@ -331,7 +339,7 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 		ret = run_pass(&c);
 	}
 	if (!ret && mode != UMBRA_CHECK_ONLY && !c.report->unrepaired)
-		mark_clean(&c);
+		ret = mark_clean(&c);
 	free_check(&c);
 	return ret;
 }
