@@ -373,7 +373,7 @@ int umbra_dir_path(struct umbra_fs *fs, uint64_t dir, char *buf, size_t size);
  */
 enum umbra_event_cause {
 	UMBRA_CAUSE_MEMORY = 1,   /* a load or a store failed */
-	UMBRA_CAUSE_CHECKSUM = 2, /* metadata with wrong bytes */
+	UMBRA_CAUSE_CHECKSUM = 2, /* the bytes were wrong */
 };
 enum umbra_event_done {
 	UMBRA_DONE_LOST = 1,      /* file data is gone: restore these pages */

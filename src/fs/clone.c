@@ -269,7 +269,7 @@ static int copy_step(const struct remap_step *s)
 			err = um_data_punch(r->fs, r->dst, off, len);
 			continue;
 		}
-		err = um_data_verify(r->fs, p.src, p.len);
+		err = um_data_verify(r->fs, p.src, p.len, NULL);
 		if (!err)
 			err = copy_blocks(r, p.src, len, off);
 	}

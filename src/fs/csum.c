@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "fs/data.h"
+#include "fs/failure.h"
 
 void um_data_sums(const struct um_pool *pool, const void *src, uint64_t nblocks, uint32_t *out)
 {
@@ -24,11 +25,19 @@ int um_data_counts(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t 
 	return um_csum_set(txn, lba, n, value);
 }
 
-int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n)
+int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n, um_lba_t *out_bad)
 {
-	um_lba_t bad;
+	struct um_trouble wrong = {.what = UM_TROUBLE_WRONG};
 
-	return um_has_csum(fs->pool) ? um_csum_verify(fs->log, lba, n, &bad) : 0;
+	if (!um_has_csum(fs->pool) || !um_csum_verify(fs->log, lba, n, &wrong.lba))
+		return 0;
+	if (out_bad)
+		*out_bad = wrong.lba;
+	if (!um_pool_lost(fs->pool, wrong.lba, 1)) {
+		um_trouble_add(fs->pool, &wrong);
+		um_failures_kick(fs);
+	}
+	return -EIO;
 }
 
 /*

@@ -113,7 +113,7 @@ void um_data_sums(const struct um_pool *pool, const void *src, uint64_t nblocks,
 /* In the transaction from which on n new or unwritten blocks are data: their checksums; parity covers them. */
 int um_data_counts(struct um_txn *txn, um_lba_t lba, uint32_t n, const uint32_t *value);
 /* Before old content goes into new blocks; not in a transaction. -EIO. */
-int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n);
+int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n, um_lba_t *out_bad);
 /*
  * um_txn_data, with the checksums. A block that is bad already and changes in part: -EIO; with keep_bad it
  * stays bad.

@@ -18,7 +18,6 @@
 #define SWEEP_TICKS 5u
 #define CURE_WAIT_SECONDS 5
 #define PLACES_TRIED 8u
-#define SYNCS_TRIED 8u
 
 int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
 
@@ -41,12 +40,12 @@ struct um_failures {
 
 const char *umbra_kind_name(unsigned kind)
 {
-	static const char *const names[UM_KIND_MAX] = {"file data", "superblock", "chunk words",
+	static const char *const names[] = {"file data", "superblock", "chunk words",
 		"reference counts", "pool root", "journal", "inode node", "extent node",
 		"directory node", "xattr node", "orphan node", "remap node", "event node",
-		"data checksums", "table of data checksums"};
+		"data checksums", "table of data checksums", "cover of parity", "parity"};
 
-	return kind < UM_KIND_MAX ? names[kind] : "unknown";
+	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : "unknown";
 }
 
 static const char *done_text(unsigned done)
@@ -124,7 +123,8 @@ static int tell_one(struct umbra_fs *fs, um_lba_t lba, const struct um_bad *bad)
 
 	if (bad->kind && um_failure_find(fs, lba, &found))
 		memset(&found, 0, sizeof(found));
-	begin_event(event, lba, bad->kind, UM_CAUSE_MEMORY,
+	begin_event(event, lba, bad->kind,
+		bad->flags & UM_BAD_WRONG ? UM_CAUSE_CHECKSUM : UM_CAUSE_MEMORY,
 		bad->flags & UM_BAD_MOVED ? UM_DONE_MOVED : UM_DONE_LOST, bad->to);
 	event->sec = bad->sec;
 	len = um_failure_owners(fs, &found, lba, event);
@@ -223,22 +223,6 @@ static bool in_use(struct um_src src, um_lba_t lba)
 	return !um_ref_count(src, lba, 1, &count, &same) && count && count != UM_REF_RETIRED;
 }
 
-/* The good copy of a node. -ENODATA: there is none. */
-static int node_content(struct um_pool *pool, const struct um_found *found, um_lba_t bad, void *out)
-{
-	um_lba_t good = bad == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	const struct um_block_hdr *hdr = out;
-
-	if (!good || um_pool_lost(pool, good, 1))
-		return -ENODATA;
-	um_guard_check();
-	memcpy(out, um_pool_ptr(pool, good), UM_BLOCK_SIZE);
-	if (um_guard_check() || um_block_verify(pool, out, good, found->kind, NULL) ||
-		hdr->lba != found->ptr.lba || hdr->mirror != found->ptr.mirror)
-		return -ENODATA;
-	return 0;
-}
-
 /* A block that takes the content; the transaction answers for it. */
 static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move *m, um_lba_t *out)
 {
@@ -285,7 +269,7 @@ static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
 	else
 		ret = 0;
 	if (!ret && m->found)
-		ret = node_content(fs->pool, m->found, m->lba, m->content);
+		ret = um_failure_copy(fs->pool, m->found, m->lba, m->content);
 	if (!ret)
 		ret = new_place(fs, txn, m, &to);
 	if (ret)
@@ -320,9 +304,9 @@ static int move_block(struct umbra_fs *fs, struct move *m)
 
 /* ---- file data ------------------------------------------------------------------------------------------- */
 
-static int lose(struct umbra_fs *fs, um_lba_t lba)
+static int lose(struct umbra_fs *fs, um_lba_t lba, unsigned wrong)
 {
-	struct um_bad bad = {.flags = UM_BAD_LOST, .sec = (um_le64_t)time(NULL)}, old;
+	struct um_bad bad = {.flags = UM_BAD_LOST | wrong, .sec = (um_le64_t)time(NULL)}, old;
 	struct um_txn *txn;
 	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 
@@ -356,28 +340,6 @@ static bool known_lost(struct umbra_fs *fs, um_lba_t lba)
 	return lost;
 }
 
-/*
- * What the other blocks of the stripe say: the truth if they are all right, which the block's checksum tells where there is one.
- */
-static int from_parity(struct umbra_fs *fs, um_lba_t lba, void *out)
-{
-	struct um_src src = um_fs_src(fs);
-	uint32_t value;
-	int ret;
-
-	if (!um_has_parity(fs->pool))
-		return -ENOENT;
-	um_log_read_lock(fs->log);
-	ret = um_parity_rebuild(src, lba, out);
-	if (!ret && um_has_csum(fs->pool)) {
-		ret = um_csum_get(src, lba, 1, &value);
-		if (!ret && um_data_csum(out) != value)
-			ret = -EIO;
-	}
-	um_log_read_unlock(fs->log);
-	return ret;
-}
-
 /* 0: it can be read again. work is held. */
 static int cure_data(struct umbra_fs *fs, um_lba_t lba)
 {
@@ -393,22 +355,45 @@ static int cure_data(struct umbra_fs *fs, um_lba_t lba)
 		return -ENOMEM;
 	m->lba = lba;
 	ret = um_failure_source ? um_failure_source(fs, lba, m->content)
-				: from_parity(fs, lba, m->content);
+				: um_failure_parity(fs, lba, m->content);
 	if (!ret)
 		ret = move_block(fs, m);
 	else
-		ret = lose(fs, lba) ? -EAGAIN : -EIO;
+		ret = lose(fs, lba, 0) ? -EAGAIN : -EIO;
 	free(m);
 	return ret;
+}
+
+/*
+ * Bytes that are not what their checksum says: made again in place, or as lost as if their memory had failed. 0: they are right.
+ * work is held.
+ */
+static int cure_wrong(struct umbra_fs *fs, um_lba_t lba)
+{
+	const struct um_trouble mended = {.lba = lba, .what = UM_TROUBLE_DATA};
+	int ret = um_failure_rewrite_data(fs, lba);
+
+	if (ret > 0)
+		um_trouble_add(fs->pool, &mended);
+	if (ret != -ENODATA)
+		return ret < 0 ? ret : 0;
+	ret = lose(fs, lba, UM_BAD_WRONG);
+	if (!ret)
+		um_pool_set_lost(fs->pool, um_pool_home(fs->pool, lba), 1);
+	return ret ? -EAGAIN : -EIO;
 }
 
 int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
 {
 	struct um_failures *f = fs->failures;
 	struct timespec limit;
+	bool lost;
 	int ret;
 
-	if (lba == UM_LBA_MASK || !um_pool_lost(fs->pool, lba, 1))
+	if (lba == UM_LBA_MASK)
+		return 0;
+	lost = um_pool_lost(fs->pool, lba, 1);
+	if (!lost && !um_has_csum(fs->pool))
 		return 0;
 	if (!f)
 		return -EIO;
@@ -420,7 +405,7 @@ int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
 	limit.tv_sec += CURE_WAIT_SECONDS;
 	if (pthread_mutex_timedlock(&f->work, &limit))
 		return -EIO;
-	ret = cure_data(fs, lba);
+	ret = lost ? cure_data(fs, lba) : cure_wrong(fs, lba);
 	pthread_mutex_unlock(&f->work);
 	return ret ? -EIO : 0;
 }
@@ -439,6 +424,19 @@ static int rebuild_records(struct umbra_fs *fs)
 	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 
 	return ret ? ret : um_txn_end(txn, um_bad_rebuild(txn));
+}
+
+/* What was stored while the node could not be is in its other copy, and so in its new place; its stripe's sum has it not. */
+static void sum_again(struct umbra_fs *fs, um_lba_t lba)
+{
+	const struct um_found found = {.what = UM_FOUND_FIXED, .kind = UM_KIND_PARITY};
+	um_lba_t at;
+
+	if (!um_has_parity(fs->pool))
+		return;
+	at = um_parity_lba(fs->pool, lba);
+	if (um_failure_rewrite_fixed(fs, &found, at, true) == -EAGAIN)
+		um_trouble_add(fs->pool, &(struct um_trouble){.lba = at, .what = UM_TROUBLE_WRONG});
 }
 
 static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
@@ -462,6 +460,8 @@ static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t
 	m->found = found;
 	ret = move_block(fs, m);
 	free(m);
+	if (!ret)
+		sum_again(fs, lba);
 	if (ret == -ENODATA) {
 		no_copy(fs, found, lba, UM_CAUSE_MEMORY);
 		ret = 0;
@@ -471,106 +471,27 @@ static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t
 
 /* ---- fixed places -------------------------------------------------------------------------------------------- */
 
-/* Pages of counts, or checksums, are only written when their chunk needs one. */
-static bool page_in_use(struct umbra_fs *fs, enum um_kind kind, um_lba_t lba)
-{
-	uint32_t ag = (uint32_t)(um_chunk_of(lba) / UM_AG_CHUNKS);
-	unsigned i = lba % UM_CHUNK_BLOCKS - UM_TABLE_REF;
-	const void *block;
-
-	if (kind == UM_KIND_CSUMS)
-		return um_block_get(
-			       fs->pool, um_csum_ag_ptr(fs->pool, ag), UM_KIND_CSUM_AG, &block) ||
-		       ((const struct um_csum_ag *)block)->valid[i / 64] >> (i % 64) & 1;
-	return um_block_get(fs->pool, um_ag_ptr(fs->pool, ag), UM_KIND_AG, &block) ||
-	       UM_WORD_STATE(((const struct um_ag *)block)->word[i]) == UM_CHUNK_MIXED;
-}
-
-/* What belongs there. -ENODATA: nobody knows. The writer lock is held. */
-static int fixed_content(
-	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, uint8_t *out)
+static int cure_fixed(
+	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
 {
 	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	const struct um_super *super = &fs->pool->super;
-
-	memset(out, 0, UM_BLOCK_SIZE);
-	switch (found->kind) {
-	case UM_KIND_SUPER:
-		memcpy(out, super, sizeof(*super));
-		um_block_seal(out);
-		return 0;
-	case UM_KIND_JOURNAL:
-		if (other && !um_pool_lost(fs->pool, other, 1)) {
-			um_guard_check();
-			memcpy(out, um_pool_ptr(fs->pool, other), UM_BLOCK_SIZE);
-			return um_guard_check() ? -ENODATA : 0;
-		}
-		/* On a direct pool all records are at home. */
-		return lba == super->journal_lba || lba == super->journal_mirror ||
-				       !fs->pool->direct
-			       ? -ENODATA
-			       : 0;
-	case UM_KIND_REF:
-	case UM_KIND_CSUMS:
-		if (!node_content(fs->pool, found, lba, out))
-			return 0;
-		memset(out, 0, UM_BLOCK_SIZE);
-		return page_in_use(fs, found->kind, lba) ? -ENODATA : 0;
-	case UM_KIND_AG:
-	case UM_KIND_ROOT:
-	case UM_KIND_CSUM_AG:
-		return node_content(fs->pool, found, lba, out);
-	default:
-		/* Of no use; but parity must not become zeros, it would tell lies. */
-		return um_has_parity(fs->pool) ? -ENODATA : 0;
-	}
-}
-
-/* A transaction begun when all that is committed is durable: only that may be stored home. */
-static int begin_durable(struct umbra_fs *fs, struct um_txn **out)
-{
-	int ret = -EAGAIN;
-
-	for (unsigned i = 0; i < SYNCS_TRIED && ret == -EAGAIN; i++) {
-		ret = um_log_sync(fs->log);
-		if (!ret)
-			ret = um_txn_begin(fs->log, UM_TXN_RESERVE, out);
-		if (ret)
-			return ret;
-		if (um_log_durable(fs->log) >= um_log_committed(fs->log))
-			return 0;
-		um_txn_abort(*out);
-		ret = -EAGAIN;
-	}
-	return ret;
-}
-
-static int cure_fixed(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
-{
-	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
 	unsigned done = UM_DONE_ONE_COPY;
-	struct um_txn *txn;
 	int ret;
 
 	if (is_given_up(fs->failures, lba))
 		return 0;
-	ret = begin_durable(fs, &txn);
-	if (ret)
-		return ret;
-	ret = fixed_content(fs, found, lba, content);
-	if (!ret)
-		ret = um_pool_heal(fs->pool, lba, content);
-	else
-		ret = -ENODATA;
-	um_txn_abort(txn);
+	ret = um_failure_rewrite_fixed(fs, found, lba, cause == UM_CAUSE_CHECKSUM);
+	if (ret == -EAGAIN || ret == -EALREADY)
+		return ret == -EAGAIN ? ret : 0;
 	if (ret)
 		give_up(fs->failures, lba);
 	if (!ret)
 		done = UM_DONE_REWRITTEN;
+	else if (found->kind == UM_KIND_PARITY && ret != -ENODATA)
+		done = UM_DONE_ONE_COPY;                /* what it is the sum of */
 	else if (ret == -ENODATA || !found->ptr.mirror) /* the superblock's first copy is block 0 */
 		done = UM_DONE_NO_COPY;
-	add_event(fs, found, lba, UM_CAUSE_MEMORY, done, done == UM_DONE_NO_COPY ? 0 : other);
+	add_event(fs, found, lba, cause, done, done == UM_DONE_NO_COPY ? 0 : other);
 	return 0;
 }
 
@@ -629,7 +550,7 @@ static int see_to_place(struct umbra_fs *fs, um_lba_t place)
 	case UM_FOUND_FREE:
 		return retire_free(fs, lba);
 	case UM_FOUND_FIXED:
-		return cure_fixed(fs, &found, lba);
+		return cure_fixed(fs, &found, lba, UM_CAUSE_MEMORY);
 	case UM_FOUND_NODE:
 		return is_given_up(fs->failures, found.ptr.lba) ? 0 : cure_node(fs, &found, lba);
 	case UM_FOUND_DATA:
@@ -641,6 +562,21 @@ static int see_to_place(struct umbra_fs *fs, um_lba_t place)
 			add_event(fs, &found, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
 		break;
 	}
+	return 0;
+}
+
+/* -EAGAIN: to be looked at again; whoever reads it, or a scrub, will. */
+static int see_to_wrong(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct um_found found;
+	int ret = um_failure_find(fs, lba, &found);
+
+	if (ret)
+		return ret;
+	if (found.what == UM_FOUND_FIXED)
+		cure_fixed(fs, &found, lba, UM_CAUSE_CHECKSUM);
+	else if (found.what == UM_FOUND_DATA && !um_pool_lost(fs->pool, lba, 1))
+		cure_wrong(fs, lba);
 	return 0;
 }
 
@@ -661,6 +597,13 @@ static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 		no_copy(fs, &found, t->ptr.lba,
 			um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
 							      : UM_CAUSE_CHECKSUM);
+		break;
+	case UM_TROUBLE_DATA:
+		found.what = UM_FOUND_DATA;
+		add_event(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, 0);
+		break;
+	case UM_TROUBLE_WRONG:
+		ret = see_to_wrong(fs, t->lba);
 		break;
 	case UM_TROUBLE_COPY:
 	case UM_TROUBLE_FAILED:

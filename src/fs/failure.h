@@ -50,6 +50,20 @@ int um_failure_find(struct umbra_fs *fs, um_lba_t lba, struct um_found *out);
 uint16_t um_failure_owners(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, void *event);
 
+/* ---- what belongs in it (failure_rewrite.c) --------------------------------------------------------------- */
+
+/* The good copy of metadata. -ENODATA: there is none. */
+int um_failure_copy(struct um_pool *pool, const struct um_found *found, um_lba_t bad, void *out);
+int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out);
+/*
+ * In place. wrong: memory is well and the bytes are not; -EALREADY when they are. -EAGAIN: not now; -ENODATA: nobody knows what
+ * belongs there; else it cannot be stored.
+ */
+int um_failure_rewrite_fixed(
+	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, bool wrong);
+/* File data that does not match its checksum: 1 done, 0 it matches; -ENODATA, -EAGAIN, -ESTALE: nobody's data any more. */
+int um_failure_rewrite_data(struct umbra_fs *fs, um_lba_t lba);
+
 /* ---- seeing to it (failure.c) ------------------------------------------------------------------------------ */
 
 #define UM_FAILURES_AT_ONCE 16u /* bad blocks that one operation gets over */
@@ -61,7 +75,7 @@ void um_failures_kick(struct umbra_fs *fs);
 /* Does it now; for tests without a thread, and at the end of a mount. */
 void um_failures_run(struct umbra_fs *fs);
 /*
- * File data at lba cannot be read: 0 when it can be again (or lba is UM_LBA_MASK: which block it was is not known, look
+ * File data at lba cannot be read, or does not match its checksum: 0 when it can be again (or lba is UM_LBA_MASK: which block it was is not known, look
  * again), -EIO. Outside of transactions and without the read lock; an epoch may be held.
  */
 int um_failure_cure(struct umbra_fs *fs, um_lba_t lba);

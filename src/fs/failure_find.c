@@ -37,6 +37,23 @@ static bool find_journal(const struct um_super *super, um_lba_t lba, struct um_f
 	return true;
 }
 
+/* Which blocks parity covers: in places of counts that parity's chunks do not have. */
+static bool find_cover(const struct um_pool *pool, uint32_t ag, unsigned at, struct um_found *out)
+{
+	uint64_t chunk = (uint64_t)ag * UM_AG_CHUNKS;
+
+	for (; chunk < ((uint64_t)ag + 1) * UM_AG_CHUNKS; chunk += UM_COVER_CHUNKS) {
+		struct um_ptr ptr = um_cover_ptr(pool, chunk);
+
+		if (!ptr.lba || ptr.lba % UM_CHUNK_BLOCKS != at)
+			continue;
+		out->kind = UM_KIND_COVER;
+		out->ptr = ptr;
+		return true;
+	}
+	return false;
+}
+
 /* A block of a table chunk, or its mirror. */
 static void find_table(
 	const struct um_pool *pool, uint32_t ag, unsigned at, um_lba_t lba, struct um_found *out)
@@ -52,6 +69,8 @@ static void find_table(
 	} else if (at == UM_TABLE_ROOT && !ag) {
 		out->kind = UM_KIND_ROOT;
 		out->ptr = pool->super.root;
+	} else if (find_cover(pool, ag, at, out)) {
+		return;
 	} else if (at >= UM_TABLE_REF && at - UM_TABLE_REF < um_ag_chunks(pool, ag)) {
 		out->kind = UM_KIND_REF;
 		out->ptr = um_refs_ptr(pool, (uint64_t)ag * UM_AG_CHUNKS + at - UM_TABLE_REF);
@@ -87,6 +106,8 @@ static bool find_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found
 		find_table(pool, ag, at, lba, out);
 	else if (i == group.csum || i == group.csum_mirror)
 		find_sums(pool, ag, at, out);
+	else if (group.nparity && i >= group.parity && i - group.parity < group.nparity)
+		out->kind = UM_KIND_PARITY;
 	return true;
 }
 

@@ -191,13 +191,13 @@ static int read_locked(
 	return fill_blocks(fs, f, note, &inode, off, off + len);
 }
 
-/* Holds what was filled in against its checksums. */
-static int check_sums(struct umbra_fs *fs, const struct filler *f)
+/* Holds what was filled in against its checksums. *out_bad: what does not match. */
+static int check_sums(struct umbra_fs *fs, const struct filler *f, um_lba_t *out_bad)
 {
 	int err = f->failed ? -ENOMEM : 0;
 
 	for (unsigned i = 0; !err && i < f->nsums; i++)
-		err = um_data_verify(fs, f->sums[i].lba, f->sums[i].n);
+		err = um_data_verify(fs, f->sums[i].lba, f->sums[i].n, out_bad);
 	return err;
 }
 
@@ -243,7 +243,7 @@ static int read_once(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len
 		return err;
 	*out_bad = f->bad;
 	err = f->bad ? -EIO : touch(fs->pool, f, out_bad);
-	return err ? err : check_sums(fs, f);
+	return err ? err : check_sums(fs, f, out_bad);
 }
 
 int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,

@@ -251,7 +251,7 @@ static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 	}
 	if (err)
 		return err;
-	bad = um_data_verify(fs, s->last.lba, 1);
+	bad = um_data_verify(fs, s->last.lba, 1, NULL);
 	memcpy(block, um_pool_ptr(fs->pool, s->last.lba), s->tail);
 	err = um_guard_check();
 	um_data_sums(fs->pool, block, 1, &s->csum);

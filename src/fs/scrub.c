@@ -18,7 +18,7 @@
 #define SAVE_SECONDS 10
 #define SLICE_NSEC 5000000 /* of sleep, at most, at once */
 
-enum phase { TABLES, INODES, BLOCKS, DATA, PHASES };
+enum phase { TABLES, INODES, BLOCKS, DATA, PARITY, PHASES };
 
 struct um_scrub {
 	struct umbra_fs *fs;
@@ -76,6 +76,44 @@ static void check_tree(
 	um_tree_nodes(um_fs_src(s->fs), &tree, check_node, &t);
 }
 
+/* What the failure code knows by itself how to write again. */
+static void found_wrong(struct um_scrub *s, um_lba_t lba)
+{
+	um_trouble_add(s->fs->pool, &(struct um_trouble){.lba = lba, .what = UM_TROUBLE_WRONG});
+	add_bad(s, 1);
+}
+
+/* A superblock, or a backup: they are all the same. */
+static void check_super(struct um_scrub *s, um_lba_t lba)
+{
+	struct um_pool *pool = s->fs->pool;
+	bool right;
+
+	if (um_pool_lost(pool, lba, 1))
+		return;
+	s->bytes += UM_BLOCK_SIZE;
+	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	right = !um_block_verify(pool, um_pool_ptr(pool, lba), 0, UM_KIND_SUPER, NULL);
+	if (!um_guard_check() && !right)
+		found_wrong(s, lba);
+}
+
+static void check_cover(struct um_scrub *s, uint32_t ag)
+{
+	struct um_pool *pool = s->fs->pool;
+	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS;
+
+	for (uint64_t i = 0; um_has_parity(pool) && i < um_ag_chunks(pool, ag);
+		i += UM_COVER_CHUNKS) {
+		struct um_ptr ptr = um_cover_ptr(pool, first + i);
+		struct um_group group;
+
+		um_group_layout(&pool->super, ag, &group);
+		if (ptr.lba && i < group.first + group.data)
+			check_block(s, ptr, UM_KIND_COVER);
+	}
+}
+
 /* Words, counts, checksums of one group; with the first, the pool root and the pool's own trees. */
 static void check_group(struct um_scrub *s, uint32_t ag)
 {
@@ -83,6 +121,10 @@ static void check_group(struct um_scrub *s, uint32_t ag)
 	const void *words, *sums = NULL;
 	struct um_tree tree;
 
+	check_super(s, (um_lba_t)ag * UM_AG_BLOCKS);
+	if (!ag)
+		check_super(s, um_super_mirror(pool->nchunks));
+	check_cover(s, ag);
 	check_block(s, um_ag_ptr(pool, ag), UM_KIND_AG);
 	if (um_has_csum(pool)) {
 		check_block(s, um_csum_ag_ptr(pool, ag), UM_KIND_CSUM_AG);
@@ -169,6 +211,56 @@ static void touch_blocks(struct um_scrub *s)
 	}
 }
 
+/* ---- parity ----------------------------------------------------------------------------------------- */
+
+/*
+ * Is a block that parity covers known to be right, or not known to be wrong? Without checksums of data nobody can tell:
+ * then parity is made to fit what there is, as fsck does.
+ */
+static bool may_trust(struct um_scrub *s, um_lba_t lba)
+{
+	struct um_pool *pool = s->fs->pool;
+	const struct um_block_hdr *hdr = um_pool_ptr(pool, lba);
+	uint32_t value;
+
+	if (!um_has_csum(pool))
+		return true;
+	um_guard_check();
+	if (!um_csum_get(um_fs_src(s->fs), lba, 1, &value) && um_data_csum(hdr) == value)
+		return !um_guard_check();
+	return hdr->kind < UM_KIND_MAX && !um_block_verify(pool, hdr, lba, hdr->kind, NULL) &&
+	       !um_guard_check();
+}
+
+/* The parity of the stripes of STEP_BLOCKS blocks. */
+static void check_parity(struct um_scrub *s)
+{
+	struct um_pool *pool = s->fs->pool;
+	um_lba_t end = s->pos + STEP_BLOCKS < pool->nblocks ? s->pos + STEP_BLOCKS : pool->nblocks;
+	uint8_t any[UM_BLOCK_SIZE];
+
+	um_log_read_lock(s->fs->log);
+	for (; s->pos < end; s->pos += UM_PARITY_WIDTH) {
+		um_lba_t at;
+		unsigned i;
+
+		if (!um_chunk_usable(&pool->super, um_chunk_of(s->pos)))
+			continue;
+		at = um_parity_lba(pool, s->pos);
+		s->bytes += UM_BLOCK_SIZE;
+		if (um_parity_right(um_fs_src(s->fs), at))
+			continue;
+		/* If it is the fault of a block of the stripe, parity is what makes that one good again. */
+		for (i = 0; i < UM_PARITY_WIDTH; i++)
+			if (!um_parity_rebuild(um_fs_src(s->fs), s->pos + i, any) &&
+				!may_trust(s, s->pos + i))
+				break;
+		if (i == UM_PARITY_WIDTH)
+			found_wrong(s, at);
+	}
+	um_log_read_unlock(s->fs->log);
+}
+
 /* ---- checksums of file data ------------------------------------------------------------------------- */
 
 static int find_file(void *arg, uint64_t key, const void *val, uint16_t len)
@@ -203,7 +295,7 @@ static void check_run(struct um_scrub *s, const struct um_run *run)
 		if (seen(s, run->lba + i) || um_pool_lost(s->fs->pool, run->lba + i, 1))
 			continue;
 		s->bytes += UM_BLOCK_SIZE;
-		if (um_data_verify(s->fs, run->lba + i, 1))
+		if (um_data_verify(s->fs, run->lba + i, 1, NULL))
 			add_bad(s, 1);
 	}
 }
@@ -273,6 +365,11 @@ static bool phase_step(struct um_scrub *s)
 		if (i.ino)
 			check_file(s, i.ino);
 		return more;
+	case PARITY:
+		if (!um_has_parity(fs->pool))
+			return false;
+		check_parity(s);
+		return s->pos < fs->pool->nblocks;
 	case PHASES:
 		break;
 	}
@@ -283,7 +380,8 @@ static bool phase_step(struct um_scrub *s)
 static unsigned progress(struct um_scrub *s, uint64_t ninodes)
 {
 	const uint64_t all[PHASES] = {s->fs->pool->nags, ninodes + 1, s->fs->pool->nblocks / 16,
-		um_has_csum(s->fs->pool) ? ninodes + s->fs->pool->nblocks / 8 : 0};
+		um_has_csum(s->fs->pool) ? ninodes + s->fs->pool->nblocks / 8 : 0,
+		um_has_parity(s->fs->pool) ? s->fs->pool->nblocks / 16 : 0};
 	uint64_t done = 0, total = 0, part = 0;
 
 	for (unsigned i = 0; i < PHASES; i++) {
@@ -292,7 +390,7 @@ static unsigned progress(struct um_scrub *s, uint64_t ninodes)
 	}
 	if (s->phase == TABLES)
 		part = s->pos;
-	else if (s->phase == BLOCKS)
+	else if (s->phase == BLOCKS || s->phase == PARITY)
 		part = s->pos / 16;
 	else if (s->phase < PHASES)
 		part = s->inodes < ninodes ? s->inodes * all[s->phase] / (ninodes + 1)

@@ -267,7 +267,7 @@ static int load_old(struct umbra_fs *fs, const struct segment *s, const struct u
 		memset(out, 0, UM_BLOCK_SIZE);
 		return 0;
 	}
-	if (um_pool_lost(fs->pool, lba, 1) || um_data_verify(fs, lba, 1))
+	if (um_pool_lost(fs->pool, lba, 1) || um_data_verify(fs, lba, 1, NULL))
 		return -EIO;
 	memcpy(out, um_pool_ptr(fs->pool, lba), UM_BLOCK_SIZE);
 	if (end < start + UM_BLOCK_SIZE)

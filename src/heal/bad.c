@@ -10,7 +10,7 @@ static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_b
 {
 	if (!um_lba_usable(c, lba, 1))
 		return "no block that can be put elsewhere";
-	if (bad->flags & ~(UM_BAD_LOST | UM_BAD_MOVED | UM_BAD_TOLD))
+	if (bad->flags & ~(UM_BAD_LOST | UM_BAD_MOVED | UM_BAD_TOLD | UM_BAD_WRONG))
 		return "unknown flags";
 	if (!(bad->flags & UM_BAD_LOST) == !(bad->flags & UM_BAD_MOVED))
 		return "neither lost nor elsewhere, or both";

@@ -60,7 +60,8 @@ enum um_kind {
 	UM_KIND_CSUMS = 13,   /* checksums of one chunk's file data */
 	UM_KIND_CSUM_AG = 14, /* which chunks of a group have such a block */
 	UM_KIND_COVER = 15,   /* which blocks are in the parity of their stripe */
-	UM_KIND_MAX
+	UM_KIND_MAX,
+	UM_KIND_PARITY = 16, /* has no header: in events only */
 };
 #define UM_BLOCK_MAGIC 0x424d55u /* "UMB" in the low three bytes, the kind in the fourth */
 #define UM_MAGIC(kind) (UM_BLOCK_MAGIC | ((uint32_t)(kind) << 24))
@@ -349,6 +350,7 @@ static_assert(sizeof(struct um_bad) == 24, "um_bad");
 #define UM_BAD_LOST 1u  /* there are no bytes: reads fail */
 #define UM_BAD_MOVED 2u /* they are at `to` */
 #define UM_BAD_TOLD 4u  /* there is an event about it */
+#define UM_BAD_WRONG 8u /* with LOST: memory is well, the bytes did not match their checksum */
 
 /* Value in the event tree; keys ascend from 1. Owners follow. */
 struct um_event {
@@ -367,7 +369,7 @@ static_assert(sizeof(struct um_event) == 40, "um_event");
 #define UM_CAUSE_CHECKSUM 2u /* the bytes were wrong */
 #define UM_DONE_LOST 1u  /* nothing could be: reads of these pages fail until they are written */
 #define UM_DONE_MOVED 2u /* good bytes, from `other` or made again, are elsewhere now */
-#define UM_DONE_REWRITTEN 3u /* in place, from the other copy */
+#define UM_DONE_REWRITTEN 3u /* in place, from the other copy or parity */
 #define UM_DONE_RETIRED 4u   /* it was free, and is not used any more */
 #define UM_DONE_ONE_COPY 5u  /* it stays bad; the other copy serves */
 #define UM_DONE_NO_COPY 6u   /* both copies of metadata are bad: for fsck */

@@ -238,6 +238,17 @@ int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len)
 	return um_pool_write(pool, lba, off, NULL, len);
 }
 
+int um_pool_mend(struct um_pool *pool, um_lba_t lba, const void *content)
+{
+	int ret = um_pool_write(pool, lba, 0, content, UM_BLOCK_SIZE);
+
+	/* The mapping of an indirect pool shows the file where it has no private page. */
+	if (!ret && !pool->direct && pool->ops->giveback)
+		um_pool_giveback(pool, lba, 1);
+	um_pool_drain(pool);
+	return ret;
+}
+
 int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
 {
 	uint64_t at;

@@ -77,6 +77,8 @@ enum um_trouble_what {
 	UM_TROUBLE_COPY, /* metadata: one copy cannot be loaded, and is to be put elsewhere */
 	UM_TROUBLE_BOTH, /* metadata: no copy is good */
 	UM_TROUBLE_MANY, /* more blocks than are listed one by one: the marks have to be gone through */
+	UM_TROUBLE_WRONG,  /* file data, parity, superblock: not what its checksum, or sum, says */
+	UM_TROUBLE_DATA,   /* file data: was so, and has been rewritten from parity */
 	UM_TROUBLE_MENDED, /* metadata: a copy was wrong and has been rewritten from the other */
 };
 struct um_trouble {
@@ -269,6 +271,8 @@ void um_pool_set_bad(struct um_pool *pool, um_lba_t lba);
  * mapping. -EOPNOTSUPP, -EIO: it cannot be done.
  */
 int um_pool_heal(struct um_pool *pool, um_lba_t lba, const void *content);
+/* Memory is well, the bytes are not: other ones, at once. What is committed must be durable. */
+int um_pool_mend(struct um_pool *pool, um_lba_t lba, const void *content);
 /* For who keeps the record: the next thing that became known, -ENOENT. (trouble.c) */
 int um_trouble_take(struct um_pool *pool, struct um_trouble *out);
 void um_trouble_add(struct um_pool *pool, const struct um_trouble *trouble);

@@ -117,6 +117,48 @@ int um_parity_rebuild(struct um_src src, um_lba_t lba, void *out)
 	return err ? err : add_blocks(src.pool, stripe, mask & ~bit, out);
 }
 
+/* The stripe whose parity lies there; 0: none. */
+static um_lba_t stripe_at(const struct um_pool *pool, um_lba_t at)
+{
+	um_lba_t first = at / UM_AG_BLOCKS * UM_AG_BLOCKS, begin, stripe;
+	struct um_group group;
+
+	um_group_layout(&pool->super, (uint32_t)(at / UM_AG_BLOCKS), &group);
+	begin = first + (um_lba_t)group.parity * UM_CHUNK_BLOCKS;
+	if (!group.nparity || at < begin || at - begin >= (um_lba_t)group.nparity * UM_CHUNK_BLOCKS)
+		return 0;
+	stripe = first + (um_lba_t)group.first * UM_CHUNK_BLOCKS + (at - begin) * STRIPE;
+	return um_lba_ok(pool, stripe, STRIPE) && in_stripes(pool, stripe) ? stripe : 0;
+}
+
+int um_parity_content(struct um_src src, um_lba_t at, void *out)
+{
+	um_lba_t stripe = stripe_at(src.pool, at);
+	unsigned mask;
+	int err;
+
+	memset(out, 0, UM_BLOCK_SIZE);
+	if (!stripe)
+		return 0; /* behind the last one: means nothing */
+	err = stripe_mask(src, stripe, &mask);
+	return err ? err : um_parity_sum(src.pool, stripe, mask, out);
+}
+
+bool um_parity_right(struct um_src src, um_lba_t at)
+{
+	_Alignas(64) uint8_t sum[UM_BLOCK_SIZE];
+	um_lba_t stripe = stripe_at(src.pool, at);
+	unsigned mask;
+	bool right;
+
+	if (!stripe || stripe_mask(src, stripe, &mask) || !mask || um_pool_lost(src.pool, at, 1) ||
+		um_parity_sum(src.pool, stripe, mask, sum))
+		return true;
+	um_guard_check();
+	right = !memcmp(sum, um_pool_ptr(src.pool, at), UM_BLOCK_SIZE);
+	return um_guard_check() || right;
+}
+
 /* ---- in a transaction: what is covered ----------------------------------------------------------- */
 
 /* Of up to 64 blocks of one word the bits that change; a run of them each. */

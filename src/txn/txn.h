@@ -153,6 +153,10 @@ int um_txn_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on);
 int um_parity_rebuild(struct um_src src, um_lba_t lba, void *out);
 /* XOR of those blocks of lba's stripe whose bit is in mask. -EIO. */
 int um_parity_sum(const struct um_pool *pool, um_lba_t lba, unsigned mask, void *out);
+/* What the parity block at `at` should have. -EIO, -ENODATA: not one of those. As um_parity_rebuild. */
+int um_parity_content(struct um_src src, um_lba_t at, void *out);
+/* Is it that, with every block that it is the sum of? One that cannot be read, or is known to be wrong, cannot tell: true. */
+bool um_parity_right(struct um_src src, um_lba_t at);
 /* Called after commit took effect, in the committing thread, before the writer lock is released. */
 typedef void um_txn_hook_fn(void *arg);
 int um_txn_on_commit(struct um_txn *txn, um_txn_hook_fn *fn, void *arg);

@@ -133,37 +133,46 @@ static void every_way_of_writing_leaves_the_right_checksums(void **state)
 
 /* ---- what is wrong ----------------------------------------------------------------------------------- */
 
+static int keep_event(void *arg, const struct umbra_event *event)
+{
+	*(struct umbra_event *)arg = *event;
+	return 0;
+}
+
 static void wrong_block(struct kit *k)
 {
+	struct umbra_health health;
+	struct umbra_event event = {0};
 	struct file f, copy;
 	uint8_t block[B];
+	um_lba_t lba;
 
 	file_make(k, &f, "f", 64 * B);
 	file_make(k, &copy, "copy", 64 * B);
 	file_write(k, &f, 0, 10 * B, 1);
 	ok(umbra_clone(k->fs, f.ino, copy.ino));
-	flip(k, lba_of(k, &f, 4), 4095);
+	lba = lba_of(k, &f, 4);
+	flip(k, lba, 4095);
 	assert_int_equal(read_block(k, &f, 4, block), -EIO);
 	assert_int_equal(read_block(k, &copy, 4, block), -EIO);
 	assert_int_equal(read_block(k, &f, 3, block), B);
 	assert_int_equal(read_block(k, &f, 5, block), B);
-	assert_int_equal(k->fs->pool->data_errors, 2);
+	assert_true(k->fs->pool->data_errors >= 1);
 	/* A part of it cannot be written; the whole can, and heals it, where it is written. */
 	assert_int_equal(umbra_write(k->fs, f.ino, "x", 1, 4 * B + 9, 0, NULL), -EIO);
 	file_write(k, &f, 4 * B, B, 2);
 	assert_int_equal(read_block(k, &f, 4, block), B);
 	assert_int_equal(read_block(k, &copy, 4, block), -EIO);
+	/* It is on record as lost, so for whoever does not hold it against its checksum, too; and said once. */
+	umbra_failures_settle(k->fs);
+	ok(umbra_health(k->fs, &health, keep_event, &event));
+	assert_true(health.lost == 1 && event.done == UMBRA_DONE_LOST);
+	assert_true(event.cause == UMBRA_CAUSE_CHECKSUM && event.lba == lba);
 	ok(umbra_close(k->fs));
-	assert_int_equal(check(k, UMBRA_CHECK_ONLY).data, 1);
-	assert_int_equal(check(k, UMBRA_CHECK_PREEN).data, 0);
-	assert_int_equal(check(k, UMBRA_CHECK_REPAIR).data, 1);
-	kit_mount(k);
-	assert_int_equal(read_block(k, &copy, 4, block), -EIO);
-	/* The check is a matter of the mount. */
-	ok(umbra_close(k->fs));
+	assert_int_equal(check(k, UMBRA_CHECK_ONLY).data, 0);
 	k->opt.data_csum = UMBRA_CSUM_SCRUB;
 	kit_mount(k);
-	assert_int_equal(read_block(k, &copy, 4, block), B);
+	assert_int_equal(read_block(k, &copy, 4, block), -EIO);
 	ok(umbra_close(k->fs));
 	k->opt.data_csum = UMBRA_CSUM_READ;
 	kit_mount(k);

@@ -278,6 +278,98 @@ static void fsck_mends_parity_and_mends_data_by_it(void **state)
 	kit_close(&k);
 }
 
+/* ---- bits that change under a mount -------------------------------------------------------------------- */
+
+static void flip(struct kit *k, um_lba_t lba, unsigned at)
+{
+	uint8_t byte = (uint8_t)(((const uint8_t *)um_pool_ptr(k->fs->pool, lba))[at] ^ 4);
+
+	ok(um_pool_write(k->fs->pool, lba, at, &byte, 1));
+	um_pool_drain(k->fs->pool);
+}
+
+static uint64_t scrub(struct kit *k)
+{
+	struct umbra_scrub s;
+
+	ok(umbra_scrub(k->fs, UMBRA_SCRUB_START, 0, &s));
+	for (unsigned i = 0; s.state == UMBRA_SCRUB_RUNNING && i < 3000; i++) {
+		usleep(10000);
+		ok(umbra_scrub(k->fs, UMBRA_SCRUB_STATUS, 0, &s));
+	}
+	assert_int_equal(s.state, UMBRA_SCRUB_DONE);
+	umbra_failures_settle(k->fs);
+	return s.bad;
+}
+
+#define FLIPS_MAX 8
+struct flips {
+	um_lba_t lba[FLIPS_MAX];
+	unsigned n, told;
+};
+
+static int count_event(void *arg, const struct umbra_event *event)
+{
+	struct flips *flips = arg;
+
+	for (unsigned i = 0; i < flips->n; i++)
+		if (event->lba == flips->lba[i] && event->done == UMBRA_DONE_REWRITTEN &&
+			event->cause == UMBRA_CAUSE_CHECKSUM)
+			flips->told++;
+	return 0;
+}
+
+static void bits(struct kit *k)
+{
+	struct flips flips = {.n = 7};
+	struct umbra_health health;
+	const struct um_pool *pool;
+	struct file f;
+	um_lba_t lba;
+
+	file_make(k, &f, "f", 64 * B);
+	file_write(k, &f, 0, 64 * B, 1);
+	ok(umbra_sync(k->fs));
+	kit_remount(k);
+	pool = k->fs->pool;
+	/* Of different stripes: data, parity, and tables. */
+	lba = flips.lba[0] = lba_of(k, &f, 20);
+	flips.lba[1] = lba_of(k, &f, 40);
+	flips.lba[2] = um_parity_lba(pool, lba_of(k, &f, 0));
+	flips.lba[3] = um_cover_ptr(pool, um_chunk_of(lba)).mirror;
+	flips.lba[4] = um_csums_ptr(pool, um_chunk_of(lba)).mirror;
+	flips.lba[5] = 0;
+	flips.lba[6] = um_super_mirror(pool->nchunks);
+	for (unsigned i = 1; i < flips.n; i++)
+		flip(k, flips.lba[i], 777);
+	assert_int_equal(scrub(k), flips.n - 1);
+	assert_int_equal(scrub(k), 0);
+	/* A reader gets what parity has, and it is put back. */
+	flip(k, lba, 99);
+	file_verify(k, &f);
+	assert_int_equal(scrub(k), 0);
+	ok(umbra_health(k->fs, &health, count_event, &flips));
+	assert_int_equal(flips.told, flips.n);
+	assert_true(!health.lost && !health.retired);
+	file_verify(k, &f);
+	kit_remount(k);
+	file_verify(k, &f);
+	file_free(&f);
+}
+
+static void flipped_bits_are_made_good_by_readers_and_the_scrub(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, both);
+	bits(&k);
+	kit_close(&k);
+	kit_open_file_as(&k, "test_parity.pool", 64, both);
+	bits(&k);
+	kit_close(&k);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -286,6 +378,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(one_lost_block_can_be_told_two_cannot),
 		cmocka_unit_test(a_stripe_with_a_lost_block_is_kept_up),
 		cmocka_unit_test(fsck_mends_parity_and_mends_data_by_it),
+		cmocka_unit_test(flipped_bits_are_made_good_by_readers_and_the_scrub),
 	};
 
 	(void)argc;
