@@ -728,6 +728,16 @@ static void *failures_main(void *arg)
 	return NULL;
 }
 
+/* What the kernel lists at each mount was told of when it was retired. */
+static void know_retired(struct umbra_fs *fs)
+{
+	if (!um_pool_any_bad(fs->pool))
+		return;
+	for (um_lba_t lba = 0; lba < fs->pool->nblocks; lba++)
+		if (um_pool_place_bad(fs->pool, lba) && is_retired(fs, lba))
+			give_up(fs->failures, lba);
+}
+
 int um_failures_start(struct umbra_fs *fs)
 {
 	struct um_failures *f = calloc(1, sizeof(*f));
@@ -745,6 +755,7 @@ int um_failures_start(struct umbra_fs *fs)
 	f->untold = true;
 	f->manual = um_reaper_manual;
 	fs->failures = f;
+	know_retired(fs);
 	ret = f->manual ? 0 : pthread_create(&f->thread, NULL, failures_main, fs);
 	if (ret) {
 		f->manual = true;

@@ -8,7 +8,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
-pool_make 1G
+pool_make "$(long 1G 1G 256M)"
 pool_mount
 "$HELPERS/posix" "$MNT" "${1:-*}" >"$T/posix.out" 2>&1
 rc=$?

@@ -5,7 +5,7 @@
 # shared views.
 # backends: dax file
 # long-backends: dax file loop
-# vm: devdax fsdax
+# vm: devdax
 # seconds: 300 7200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,7 +3,6 @@
 # umbractl info, stat, clone, clone -r, dedupe, map, du through a mount.
 # backends: dax
 # long-backends: dax file loop
-# vm: fsdax
 # seconds: 240 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,7 +4,7 @@
 # installed, in the mount namespace of the test.
 # backends: file
 # long-backends: file loop
-# vm: devdax
+# vm: long
 # seconds: 180 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

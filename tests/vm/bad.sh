@@ -72,6 +72,54 @@ sys.exit(bad)
 END
 }
 
+# health_is NAME VALUE: at most 20 s.
+health_is() {
+	local i
+	for ((i = 0; i < 100; i++)); do
+		"$UMBRACTL" health --json "$MNT" >"$T/health" || die "umbractl health"
+		grep -q "^ *\"$1\": *$2,\$" "$T/health" && return 0
+		sleep 0.2
+	done
+	die "health does not come to $1 $2: $(cat "$T/health")"
+}
+
+# event_is LBA DONE KIND [PATH]: health has exactly one event of that block.
+event_is() {
+	"$UMBRACTL" health --json "$MNT" >"$T/health" || die "umbractl health"
+	"$PYTHON" - "$T/health" "$@" <<'END' || die "not the event of block $1 that there should be: $(cat "$T/health")"
+import json, sys
+events = [e for e in json.load(open(sys.argv[1]))["events"] if e["lba"] == int(sys.argv[2])]
+got = [[e["done"], e["kind"]] + [f["path"] for f in e["files"]][:len(sys.argv) - 5] for e in events]
+print(got)
+sys.exit(got != [sys.argv[3:]])
+END
+}
+
+# node_of KIND: the primary copy of some tree node of that kind (src/pool/format.h), in use or not.
+node_of() {
+	"$PYTHON" - "$POOL" "$1" <<'END'
+import os, struct, sys
+kind, fd = int(sys.argv[2]), os.open(sys.argv[1], os.O_RDONLY)
+for lba in range(os.fstat(fd).st_size // 4096):
+    try:
+        head = os.pread(fd, 64, lba * 4096)
+    except OSError: # a bad one
+        continue
+    if struct.unpack("<IB11xQ", head[:24]) == (0x424d55 | kind << 24, kind, lba):
+        print(lba)
+        sys.exit(0)
+sys.exit(1)
+END
+}
+
+# list_bad LBA: from now on the kernel's list has that block of the pool.
+list_bad() {
+	local offset
+	offset=$(device_offset $(($1 * 4096))) || die "where is block $1?"
+	echo "$((offset / 512)) 8" >/sys/block/pmem0/badblocks || die "cannot list a bad block"
+	wait_log "block $1 is on the kernel's list of bad blocks"
+}
+
 # physical BYTE: the address of that byte of the pool.
 physical() {
 	local base offset=$1

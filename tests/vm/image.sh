@@ -39,6 +39,11 @@ open(sys.argv[2], "wb").write(out)
 END
 }
 
+vm_kernel_package() {
+	apt-cache depends linux-image-amd64 2>/dev/null |
+		awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ { print $2; exit }'
+}
+
 # vm_kernel DIR: unpacks the newest Debian kernel below DIR: vmlinux, version, lib/modules/VERSION. The cloud
 # kernel will not do: it has neither memory failure handling nor machine checks nor 9p.
 vm_kernel() {
@@ -46,16 +51,14 @@ vm_kernel() {
 	[ -f "$dir/version" ] && return 0
 	rm -rf "$new" && mkdir -p "$new/deb" "$new/x" || return 1
 	command -v apt-get >/dev/null || vm_skip "no apt-get to fetch a kernel with"
-	name=$(apt-cache depends linux-image-amd64 2>/dev/null |
-		awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ { print $2; exit }')
+	name=$(vm_kernel_package)
 	if [ -z "$name" ]; then
-		apt-get update -q >/dev/null 2>&1
-		name=$(apt-cache depends linux-image-amd64 2>/dev/null |
-			awk '$1 == "Depends:" && $2 ~ /^linux-image-[0-9]/ { print $2; exit }')
+		timeout 60 apt-get update -q >/dev/null 2>&1
+		name=$(vm_kernel_package)
 	fi
 	[ -n "$name" ] || vm_skip "no package linux-image-amd64 to be had"
-	(cd "$new/deb" && apt-get -q download "$name" >download.log 2>&1 ||
-		{ apt-get update -q >/dev/null 2>&1 && apt-get -q download "$name" >download.log 2>&1; }) ||
+	(cd "$new/deb" && { timeout 120 apt-get -q download "$name" >download.log 2>&1 ||
+		{ timeout 60 apt-get update -q >/dev/null 2>&1 && timeout 60 apt-get -q download "$name" >download.log 2>&1; }; }) ||
 		vm_skip "cannot download $name: $(tail -n1 "$new/deb/download.log")"
 	dpkg -x "$new"/deb/*.deb "$new/x" || return 1
 	version=$(ls "$new/x/lib/modules")

@@ -249,13 +249,23 @@ um_suite_mounted() {
 
 # ---- virtual machines with real persistent memory (tests/vm) ---------------------------------------------
 
-# Lines of "name script back end limit machine": mounted tests that say "vm: BACKENDS", with --long all that have
-# the back end dax, on both, but those that say "vm: no"; and those of tests/vm, which say what machine they need.
+# Lines of "name script back end limit machine": those of tests/vm, which say what machine they need; then mounted tests
+# that say "vm: BACKENDS", with --long those that say "vm: long", and all that have the back end dax, on both; none that
+# says "vm: no".
 um_vm_tests() {
 	local f b mark limits factor=1
+	for f in "$UM_SRC"/tests/vm/[0-9][0-9]-*.sh; do
+		[ -f "$f" ] || continue
+		read -r -a limits <<<"$(um_mounted_note "$f" seconds)"
+		mark=
+		[ "$LONG" = 1 ] && mark=$(um_mounted_note "$f" long-backends)
+		for b in ${mark:-$(um_mounted_note "$f" backends)}; do
+			echo "vm/$(basename "$f" .sh)[$b] vm/${f##*/} $b $((limits[0])) $(um_mounted_note "$f" machine)"
+		done
+	done
 	for f in "$UM_SRC"/tests/mounted/[0-9][0-9]-*.sh; do
 		mark=$(um_mounted_note "$f" vm)
-		[ "$mark" != no ] || continue
+		[ "$mark" != no ] && [ "$mark$LONG" != long0 ] || continue
 		if [ "$LONG" = 1 ]; then
 			[ -n "$mark" ] || [[ " $(um_mounted_note "$f" backends) " == *" dax "* ]] || continue
 			mark='devdax fsdax'
@@ -266,16 +276,9 @@ um_vm_tests() {
 			echo "vm/$(basename "$f" .sh)[$b] mounted/${f##*/} $b $((limits[0] * factor)) nvdimm"
 		done
 	done
-	for f in "$UM_SRC"/tests/vm/[0-9][0-9]-*.sh; do
-		[ -f "$f" ] || continue
-		read -r -a limits <<<"$(um_mounted_note "$f" seconds)"
-		for b in $(um_mounted_note "$f" backends); do
-			echo "vm/$(basename "$f" .sh)[$b] vm/${f##*/} $b $((limits[0])) $(um_mounted_note "$f" machine)"
-		done
-	done
 }
 
-# um_vm_verdict DIR FILE NAME: what the guest left about one test.
+# um_vm_verdict DIR FILE NAME WHY-SKIPPED: what the guest left about one test.
 um_vm_verdict() {
 	local dir=$1 file=$2 name=$3 log=$UM_LOGS/${3//\//-}.log rc ns
 	cat "$dir/$file.log" "$dir/$file.dmesg" >"$log" 2>/dev/null
@@ -285,47 +288,61 @@ um_vm_verdict() {
 	case $rc in
 	0) um_verdict PASS "$name" "$ns" ;;
 	77) um_verdict SKIP "$name" "$ns" "$(um_reason "$dir/$file.log" SKIP)" ;;
-	'') um_verdict FAIL "$name" "$ns" "the machine did not come to its end; log $log" ;;
+	'') [ -z "$4" ] || um_verdict SKIP "$name" "$ns" "$4"
+		[ -n "$4" ] || um_verdict FAIL "$name" "$ns" "the machine did not come to its end; log $log" ;;
 	124 | 137) um_verdict FAIL "$name" "$ns" "not done in time; log $log" ;;
 	*) um_verdict FAIL "$name" "$ns" "$(um_reason "$dir/$file.log" FAIL); log $log" ;;
 	esac
 }
 
-# um_vm_machine MACHINE: one start for all wanted tests that need it.
+UM_VM_DOWN= # why there are none
+
+# um_vm_machine MACHINE SECONDS: one start for all wanted tests that need it, and what it may take.
 um_vm_machine() {
-	local machine=$1 dir=$TMP/vm-$1 name script backend limit need total=120 n=0 kept=("${PATTERNS[@]}") rc why opts
-	local files=() names=()
+	local machine=$1 total=$2 dir=$TMP/vm-$1 name script backend limit need n=0 kept=("${PATTERNS[@]}") rc opts
+	local files=() names=() why=$UM_VM_DOWN log
 	mkdir -p "$dir"
 	while read -r name script backend limit need; do
 		[ "$need" = "$machine" ] && um_wanted "$name" || continue
 		n=$((n + 1))
-		total=$((total + limit))
+		[ "$LONG" = 1 ] && total=$((total + limit)) || limit=$((limit < 150 ? limit : 150))
 		files+=("$n") names+=("$name")
 		echo "$n $limit env UMBRA_BUILD=$CHECK_DIR/default UMBRA_BACKEND=$backend UMBRA_SMOKE=$((1 - LONG))" \
-			"UMBRA_SEED=$SEED UMBRA_PATIENCE=240 bash $UM_SRC/tests/$script" >>"$dir/tests"
+			"UMBRA_SEED=$SEED UMBRA_PATIENCE=90 bash $UM_SRC/tests/$script" >>"$dir/tests"
 	done < <(um_vm_tests)
 	[ $n -gt 0 ] || return 0
 	case $machine in
 	mce) opts=(-M) ;;
 	*) opts=(-m "$machine") ;;
 	esac
+	if [ -n "$why" ]; then
+		for name in "${names[@]}"; do
+			um_verdict SKIP "$name" 0.0 "no virtual machine: $why"
+		done
+		return 0
+	fi
 	PATTERNS=()
-	um_run "vm/machine[$machine]" $((total + 700)) "$UM_SRC/tests/vm/run" -k "$CHECK_DIR/vm" -t "$total" \
+	um_run "vm/machine[$machine]" $((total + 60 + 420)) "$UM_SRC/tests/vm/run" -k "$CHECK_DIR/vm" -t "$total" \
 		"${opts[@]}" "$dir"
 	rc=$?
 	PATTERNS=("${kept[@]}")
+	log=$UM_LOGS/vm-machine[$machine].log
+	if [ $rc != 0 ]; then
+		why=$(sed -n 's/^SKIP: //p' "$log")
+		[ -s "$dir/up" ] || UM_VM_DOWN=${why:-$(um_reason "$log" FAIL)} # the next would not come up either
+	fi
 	for ((n = 0; n < ${#files[@]}; n++)); do
-		if [ $rc != 0 ] && [ ! -s "$dir/up" ]; then
-			um_verdict SKIP "${names[n]}" 0.0 "no virtual machine"
+		if [ -n "$UM_VM_DOWN" ]; then
+			um_verdict SKIP "${names[n]}" 0.0 "no virtual machine: $UM_VM_DOWN"
 		else
-			um_vm_verdict "$dir" "${files[n]}" "${names[n]}"
+			um_vm_verdict "$dir" "${files[n]}" "${names[n]}" "$why"
 		fi
 	done
 	rm -rf --one-file-system "$dir"
 }
 
 um_suite_vm() {
-	local name machine wanted=0
+	local name wanted=0
 	while read -r name _; do
 		um_wanted "$name" || continue
 		wanted=1
@@ -340,9 +357,11 @@ um_suite_vm() {
 	# What cannot be installed makes these tests skipped ones, no more.
 	if [ "$INSTALL" = 1 ]; then
 		command -v busybox >/dev/null && mapfile -t UM_VM_PACKAGES < <(printf "%s\n" "${UM_VM_PACKAGES[@]}" | grep -v busybox)
-		(um_install "${UM_VM_PACKAGES[@]}") >"$UM_LOGS/vm-install.log" 2>&1
+		timeout -k 10 240 "$UM_SRC/tools/lib/call" um_install "${UM_VM_PACKAGES[@]}" >"$UM_LOGS/vm-install.log" 2>&1 ||
+			um_say "no virtual machines, maybe: $(um_reason "$UM_LOGS/vm-install.log" E)"
 	fi
-	for machine in nvdimm mce e820; do
-		um_vm_machine $machine
-	done
+	# Bounded, however slow the machine; with --long the tests' own limits are added.
+	um_vm_machine nvdimm 180
+	um_vm_machine mce 90
+	um_vm_machine e820 60
 }
