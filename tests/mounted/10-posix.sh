@@ -3,7 +3,7 @@
 # Every operation through the kernel, with its exact results and errors.
 # backends: dax file
 # long-backends: dax file loop
-# vm: devdax
+# vm: long
 # seconds: 300 600
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
