@@ -406,10 +406,13 @@ static int run(
 			fail("fork: %s", strerror(errno));
 		if (!pid && p < procs)
 			writer(root, logs, p, seed, round);
+		/* By paths from within: those from outside lead elsewhere once the dead mount is away. */
+		if (!pid && chdir(dir))
+			_exit(!daemon_gone(errno));
 		if (!pid && p == procs)
-			churn(dir, seed + round);
+			churn(".", seed + round);
 		if (!pid)
-			reader(dir, procs, round);
+			reader(".", procs, round);
 		if (root >= 0)
 			close(root);
 	}
