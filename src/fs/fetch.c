@@ -192,7 +192,7 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	f->hold = um_epoch_hold(fs->space);
 	if (len > LARGE - 2 * UM_BLOCK_SIZE)
 		len = LARGE - 2 * UM_BLOCK_SIZE;
-	err = umbra_read_iov(fs, ino, off, len, f->iov, PIECES, &f->n, &got);
+	err = um_read_iov(fs, ino, off, len, false, f->iov, PIECES, &f->n, &got);
 	if (!err)
 		err = start(f);
 	if (err) {

@@ -208,4 +208,8 @@ static inline struct um_src um_fs_src(struct umbra_fs *fs)
 	return (struct um_src){fs->pool, NULL};
 }
 
+/* umbra_read_iov(); load: what is handed out is loaded first. Not for who reads past the mapping. */
+int um_read_iov(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, bool load,
+	struct iovec *iov, unsigned max, unsigned *out_n, size_t *out_len);
+
 #endif

@@ -223,8 +223,8 @@ static int touch(const struct um_pool *pool, const struct filler *f, um_lba_t *o
 	return 0;
 }
 
-static int read_once(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, struct filler *f,
-	um_lba_t *out_bad)
+static int read_once(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, bool load,
+	struct filler *f, um_lba_t *out_bad)
 {
 	struct um_note note;
 	int err;
@@ -242,12 +242,12 @@ static int read_once(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len
 	if (err)
 		return err;
 	*out_bad = f->bad;
-	err = f->bad ? -EIO : touch(fs->pool, f, out_bad);
+	err = f->bad ? -EIO : load ? touch(fs->pool, f, out_bad) : 0;
 	return err ? err : check_sums(fs, f, out_bad);
 }
 
-int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
-	unsigned max, unsigned *out_n, size_t *out_len)
+int um_read_iov(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, bool load,
+	struct iovec *iov, unsigned max, unsigned *out_n, size_t *out_len)
 {
 	struct filler f = {
 		.iov = iov,
@@ -261,7 +261,7 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
 	if (len && max) {
 		/* Each turn has one block less that is bad, or ends. */
 		do
-			err = read_once(fs, ino, off, len, &f, &bad);
+			err = read_once(fs, ino, off, len, load, &f, &bad);
 		while (err && bad && tries-- && !um_failure_cure(fs, bad));
 		free(f.sums);
 	}
@@ -272,6 +272,12 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
 	atomic_fetch_add_explicit(&fs->stat_reads, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&fs->stat_read_bytes, f.len, memory_order_relaxed);
 	return 0;
+}
+
+int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, struct iovec *iov,
+	unsigned max, unsigned *out_n, size_t *out_len)
+{
+	return um_read_iov(fs, ino, off, len, true, iov, max, out_n, out_len);
 }
 
 ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off)
