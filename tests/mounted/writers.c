@@ -391,10 +391,10 @@ static int run(
 	const char *dir, const char *logs, int procs, unsigned long seed, unsigned long round)
 {
 	char path[4096];
-	int status, rc = 0;
+	int status, rc = 0, top = open(dir, O_RDONLY | O_DIRECTORY);
 
 	snprintf(path, sizeof(path), "%s/round%lu", dir, round);
-	if (mkdir(path, 0755))
+	if (top < 0 || mkdir(path, 0755))
 		fail("%s: %s", path, strerror(errno));
 	for (int p = 0; p < procs; p++)
 		munmap(open_log(logs, p, true), sizeof(struct log));
@@ -406,8 +406,11 @@ static int run(
 			fail("fork: %s", strerror(errno));
 		if (!pid && p < procs)
 			writer(root, logs, p, seed, round);
-		/* By paths from within: those from outside lead elsewhere once the dead mount is away. */
-		if (!pid && chdir(dir))
+		/*
+		 * By paths from within: those from outside lead elsewhere once the dead mount is away, which may be
+		 * before this process comes to run.
+		 */
+		if (!pid && fchdir(top))
 			_exit(!daemon_gone(errno));
 		if (!pid && p == procs)
 			churn(".", seed + round);
@@ -419,6 +422,7 @@ static int run(
 	while (wait(&status) > 0 || errno == EINTR)
 		if (WIFEXITED(status) && WEXITSTATUS(status))
 			rc = 1;
+	close(top);
 	return rc;
 }
 
