@@ -367,9 +367,10 @@ struct options {
 	bool seq_given, verbose, mutants, costs;
 	unsigned mutant; /* 0: all */
 };
+#define PLAN_CONFIGS 32
 struct plan {
 	const struct options *opt;
-	const struct config *config[8];
+	const struct config *config[PLAN_CONFIGS];
 	unsigned nconfig;
 	uint64_t ones, twos; /* how many there are */
 	uint64_t stride;

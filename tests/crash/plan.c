@@ -12,6 +12,8 @@ void plan_make(struct plan *p, const struct options *opt)
 
 	memset(p, 0, sizeof(*p));
 	p->opt = opt;
+	if (crash_nconfigs > PLAN_CONFIGS)
+		die("more than %d pools", PLAN_CONFIGS);
 	for (i = 0; i < crash_nconfigs; i++)
 		if (!opt->config || !strcmp(opt->config, crash_configs[i].name))
 			p->config[p->nconfig++] = &crash_configs[i];

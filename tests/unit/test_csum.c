@@ -304,6 +304,11 @@ static void reader_and_writer(struct kit *k)
 static void a_reader_beside_a_writer_sees_no_error(void **state)
 {
 	(void)state;
+#ifdef __SANITIZE_THREAD__
+	/* Bytes of a file that are read while they are written: races by contract, which is what is tried here. */
+	print_message("SKIP: file data is read and written at once, on purpose\n");
+	skip();
+#endif
 	on_both(reader_and_writer);
 }
 

@@ -202,7 +202,7 @@ um_suite_faults() {
 }
 
 # Each fuzzer for a while, beginning with its corpus.
-UM_FUZZERS=(pool pool-csum ioctl seam)
+UM_FUZZERS=(pool pool-parity ioctl seam)
 um_suite_fuzz() {
 	local name target seconds=6 dir=$CHECK_DIR/asan/tests/fuzz pool=()
 	[ "$LONG" = 1 ] && seconds=600
