@@ -351,8 +351,11 @@ __attribute__((noreturn)) static void churn(const char *dir, unsigned long seed)
 	}
 }
 
-/* Reads through a mapping and keeps it for a moment. A page is never touched: the daemon may be dead. */
-static int look_at(const char *path)
+/*
+ * Reads through a mapping and keeps it for a moment. A page is never touched, the daemon may be dead: the kernel is given it to
+ * read, who says EFAULT. (MADV_POPULATE_READ tries for ever then, before Linux 6.9.)
+ */
+static int look_at(const char *path, int sink)
 {
 	static const struct timespec moment = {.tv_nsec = 1000000};
 	int fd = open(path, O_RDONLY), err = fd < 0 ? errno : 0;
@@ -362,7 +365,7 @@ static int look_at(const char *path)
 		return err;
 	map = mmap(NULL, FBLOCKS * BLOCK, PROT_READ, MAP_SHARED, fd, 0);
 	if (map != MAP_FAILED) {
-		if (madvise(map, 8 * BLOCK, MADV_POPULATE_READ))
+		if (pwrite(sink, map, 8 * BLOCK, 0) < 0)
 			err = errno;
 		nanosleep(&moment, NULL);
 		munmap(map, FBLOCKS * BLOCK);
@@ -375,14 +378,17 @@ static int look_at(const char *path)
 __attribute__((noreturn)) static void reader(const char *dir, int procs, unsigned long round)
 {
 	char path[4200], name[32];
+	int sink = memfd_create("sink", MFD_CLOEXEC);
 	uint64_t r = round;
 
+	if (sink < 0)
+		fail("memfd_create: %s", strerror(errno));
 	for (;;) {
 		r = r * 6364136223846793005ull + 1442695040888963407ull;
 		name_path((int)((r >> 33) % NAMES), name);
 		snprintf(path, sizeof(path), "%s/round%lu/p%d/%s", dir, round,
 			(int)((r >> 50) % (unsigned)procs), name);
-		if (daemon_gone(look_at(path)))
+		if (daemon_gone(look_at(path, sink)))
 			_exit(0);
 	}
 }
