@@ -27,18 +27,24 @@ uint32_t um_ag_chunks(const struct um_pool *pool, uint32_t ag)
 }
 
 /* Block `index` of the group's table chunk, and the same block of the mirror chunk. */
+/* The same block of two of a group's chunks; mirror 0: of one. */
+static struct um_ptr chunk_ptr(uint32_t ag, uint32_t chunk, uint32_t mirror, uint32_t index)
+{
+	um_lba_t first = (um_lba_t)ag * UM_AG_BLOCKS + index;
+	struct um_ptr ptr = {first + (um_lba_t)chunk * UM_CHUNK_BLOCKS, 0};
+
+	if (mirror)
+		ptr.mirror = first + (um_lba_t)mirror * UM_CHUNK_BLOCKS;
+	return ptr;
+}
+
 static struct um_ptr table_ptr(const struct um_pool *pool, uint32_t ag, uint32_t index)
 {
-	um_lba_t first = (um_lba_t)ag * UM_AG_BLOCKS;
 	uint32_t chunks = um_ag_chunks(pool, ag);
-	struct um_ptr ptr = {0, 0};
 
 	if (!chunks)
-		return ptr;
-	ptr.lba = first + index;
-	if (pool->super.copies == 2)
-		ptr.mirror = first + (um_lba_t)(chunks - 1) * UM_CHUNK_BLOCKS + index;
-	return ptr;
+		return (struct um_ptr){0, 0};
+	return chunk_ptr(ag, 0, pool->super.copies == 2 ? chunks - 1 : 0, index);
 }
 
 struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag)
@@ -112,17 +118,12 @@ struct um_ptr um_cover_ptr(const struct um_pool *pool, uint64_t chunk)
 
 static struct um_ptr csum_ptr(const struct um_pool *pool, uint32_t ag, uint32_t index)
 {
-	um_lba_t first = (um_lba_t)ag * UM_AG_BLOCKS;
-	struct um_ptr ptr = {0, 0};
 	struct um_group group;
 
 	um_group_layout(&pool->super, ag, &group);
 	if (!group.csum)
-		return ptr;
-	ptr.lba = first + (um_lba_t)group.csum * UM_CHUNK_BLOCKS + index;
-	if (group.csum_mirror)
-		ptr.mirror = first + (um_lba_t)group.csum_mirror * UM_CHUNK_BLOCKS + index;
-	return ptr;
+		return (struct um_ptr){0, 0};
+	return chunk_ptr(ag, group.csum, group.csum_mirror, index);
 }
 
 struct um_ptr um_csum_ag_ptr(const struct um_pool *pool, uint32_t ag)
