@@ -8,6 +8,7 @@ UM_SKIPPED=0
 UM_RUNNING=
 UM_LOGS=
 UM_FAILURES=()
+UM_FAILED_LOGS=()
 
 um_report_begin() {
 	UM_LOGS=$1
@@ -23,6 +24,9 @@ um_report_end() {
 		echo "Failed:"
 		for f in "${UM_FAILURES[@]}"; do
 			echo "  $f"
+		done
+		for f in "${UM_FAILED_LOGS[@]}"; do
+			um_excerpt "$f"
 		done
 	fi
 	echo "$UM_PASSED passed, $UM_FAILED failed, $UM_SKIPPED skipped"
@@ -61,6 +65,21 @@ um_reason() {
 	printf '%s' "${line#"$word": }" | tr -d '\000-\010\013-\037' | cut -c1-200
 }
 
+# What a log says of the failure, for those who see no more than what the run printed: forty lines from
+# the first that looks like it, else the last forty.
+um_excerpt() {
+	local log=$1 at
+	at=$(grep -anE -m1 'WARNING: ThreadSanitizer|ERROR: (Address|Leak)Sanitizer|runtime error:|\[  (ERROR|FAILED)|^FAIL' \
+		"$log" | cut -d: -f1)
+	echo
+	echo "From ${log##*/}:"
+	if [ -n "$at" ]; then
+		tail -n "+$at" "$log" | head -n 40
+	else
+		tail -n 40 "$log"
+	fi | tr -d '\000-\010\013-\037' | cut -c1-200 | sed 's/^/  | /'
+}
+
 # um_run NAME SECONDS COMMAND...: runs it if wanted; 0 when it passed or was not wanted.
 um_run() {
 	local name=$1 limit=$2 log start rc secs why
@@ -92,5 +111,6 @@ um_run() {
 		um_verdict FAIL "$name" "$secs" "${why:-exit code $rc}; log $log"
 		;;
 	esac
+	[ $rc = 0 ] || [ $rc = 77 ] || UM_FAILED_LOGS+=("$log")
 	[ $rc = 0 ]
 }
