@@ -310,12 +310,20 @@ int config_mount(const struct config *config, struct image *img, struct umbra_fs
 
 /* ---- judging a state (judge.c) ------------------------------------------------------------------------------- */
 
+/* A call of a workload that was made. */
+struct called {
+	struct call call;
+	struct mix mix; /* what a cut within it may leave between before and after */
+	int ret;
+	bool explore; /* look at states within */
+};
+
 /* One of these trees: those after some calls in a row, the last one perhaps not yet done. */
 struct expect {
 	const struct snapshot *tree;
 	size_t n;
-	struct mix mix; /* of the last call */
-	bool torn;      /* data in place may be that of any of them */
+	const struct called *call; /* call[i] leads from tree[i] to the next */
+	bool torn;                 /* data in place may be that of any of them */
 };
 struct judge {
 	const struct config *config;
@@ -402,12 +410,7 @@ struct worker {
 	struct judge judge;
 	struct snapshot *snap; /* after each call; snap[0]: at the start */
 	size_t nsnap, cap_snap;
-	struct called {
-		struct call call;
-		struct mix mix;
-		int ret;
-		bool explore; /* look at states within */
-	} * called;
+	struct called *called;
 	size_t ncalled, cap_called;
 	char *now; /* name of the state at work, for whoever finds us dead */
 	uint64_t only_point, only_state;

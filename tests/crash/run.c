@@ -302,7 +302,7 @@ static void judge_point(struct play *p, const struct expect *e, uint64_t from, u
 static void direct_point(struct play *p)
 {
 	struct worker *w = p->w;
-	struct expect e = {.tree = &w->snap[p->call], .n = 2, .mix = w->called[p->call].mix};
+	struct expect e = {.tree = &w->snap[p->call], .n = 2, .call = &w->called[p->call]};
 
 	if (!p->within) {
 		e.tree++;
@@ -319,7 +319,7 @@ static void file_point(struct play *p)
 {
 	struct worker *w = p->w;
 	struct expect e = {
-		.tree = &w->snap[p->synced], .torn = true, .mix = w->called[p->call].mix};
+		.tree = &w->snap[p->synced], .torn = true, .call = &w->called[p->synced]};
 	uint64_t n = flight_states(&w->flight);
 
 	e.n = p->call + 2 - p->synced;
@@ -328,6 +328,7 @@ static void file_point(struct play *p)
 	judge_point(p, &e, 0, n);
 	w->judge.boot = BOOT_LIVE;
 	e.tree = &w->snap[p->within ? p->call : p->call + 1];
+	e.call = &w->called[p->call];
 	e.n = p->within ? 2 : 1;
 	e.torn = p->within;
 	judge_point(p, &e, n, n + 1);
