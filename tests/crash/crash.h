@@ -37,6 +37,8 @@
 /* Ends the program: something is wrong with the machine itself. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void *xalloc(size_t size);
+/* What an option's value says; dies when that is no number. */
+uint64_t number_of(const char *text);
 /* Where memory of our own comes from. */
 extern struct crash_memory {
 	void *(*calloc)(size_t n, size_t size);

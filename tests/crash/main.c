@@ -45,16 +45,6 @@ static double seconds(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-static uint64_t number(const char *text)
-{
-	char *end;
-	uint64_t n = strtoull(text, &end, 0);
-
-	if (!*text || *end)
-		die("not a number: %s", text);
-	return n;
-}
-
 static void list(void)
 {
 	unsigned i;
@@ -78,7 +68,7 @@ static bool set_number(struct options *opt, int letter)
 	for (i = 0; i < sizeof(set) / sizeof(set[0]); i++) {
 		if (set[i].letter != letter)
 			continue;
-		*set[i].to = (unsigned)number(optarg);
+		*set[i].to = (unsigned)number_of(optarg);
 		opt->seq_given |= letter == 's';
 		opt->mutants |= letter == 'm';
 		return true;
@@ -107,10 +97,10 @@ static void set_other(struct options *opt, int letter)
 {
 	switch (letter) {
 	case 'b':
-		opt->budget = (double)number(optarg);
+		opt->budget = (double)number_of(optarg);
 		break;
 	case 'S':
-		opt->seed = number(optarg);
+		opt->seed = number_of(optarg);
 		break;
 	case 'M':
 		opt->mutants = true;

@@ -42,6 +42,16 @@ void grow(void *array, size_t n, size_t *cap, size_t size)
 		die("no memory for %zu elements", *cap);
 }
 
+uint64_t number_of(const char *text)
+{
+	char *end;
+	uint64_t n = strtoull(text, &end, 0);
+
+	if (!*text || *end)
+		die("not a number: %s", text);
+	return n;
+}
+
 const char *intern(const char *text)
 {
 	static const char **known;

@@ -459,16 +459,6 @@ static void merge(const char *path)
 		die("cannot write %s", path);
 }
 
-static uint64_t number(const char *text)
-{
-	char *end;
-	uint64_t n = strtoull(text, &end, 0);
-
-	if (!*text || *end)
-		die("not a number: %s", text);
-	return n;
-}
-
 static void parse(int argc, char **argv, struct limits *limits)
 {
 	static const struct option options[] = {{"corpus", 1, NULL, 'c'}, {"save", 1, NULL, 's'},
@@ -488,13 +478,13 @@ static void parse(int argc, char **argv, struct limits *limits)
 			fuzz.merge = optarg;
 			break;
 		case 't':
-			limits->seconds = (double)number(optarg);
+			limits->seconds = (double)number_of(optarg);
 			break;
 		case 'n':
-			limits->runs = number(optarg);
+			limits->runs = number_of(optarg);
 			break;
 		case 'S':
-			fuzz.rng = mix64(number(optarg));
+			fuzz.rng = mix64(number_of(optarg));
 			break;
 		default:
 			fputs(usage_text, c == 'h' ? stdout : stderr);

@@ -16,21 +16,17 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "fuse/ioctl.h"
+#include "views.h"
 
 enum {
 	UNIT = 1024,
@@ -75,10 +71,6 @@ struct shared {
 };
 
 static struct shared *sh;
-static char dir[256];
-static unsigned me;
-static uint64_t rnd_state;
-static const char *op = "start";
 static struct slot {
 	struct inode *f;
 	int fd;
@@ -90,34 +82,6 @@ static struct map {
 	bool writes;
 } map[MAPS];
 static uint64_t buf[UNITS * WORDS];
-
-static uint32_t rnd(uint32_t n)
-{
-	rnd_state ^= rnd_state << 13;
-	rnd_state ^= rnd_state >> 7;
-	rnd_state ^= rnd_state << 17;
-	return (uint32_t)((rnd_state >> 11) % n);
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	if (!atomic_exchange(&sh->failed, true)) {
-		printf("FAIL: process %u (%s): ", me, op);
-		vprintf(fmt, args);
-		printf("\n");
-		fflush(stdout);
-	}
-	_exit(1);
-}
-
-#define CHECK(call)                                                                                \
-	do {                                                                                       \
-		if (!(call))                                                                       \
-			fail("%s: %s", #call, strerror(errno));                                    \
-	} while (0)
 
 /* ---- the model ------------------------------------------------------------------------------------ */
 
@@ -270,20 +234,6 @@ static int open_name(unsigned i, int flags)
 	}
 	CHECK(fd >= 0);
 	return fd;
-}
-
-static void clone_into(int from, int to, uint64_t off, uint64_t len)
-{
-	struct um_ioc_token token;
-	struct um_ioc_clone clone = {
-		.op = UM_CLONE_RANGE, .src_off = off, .dst_off = off, .len = len};
-	struct stat st;
-
-	CHECK(!fdatasync(from));
-	CHECK(!ioctl(from, UM_IOC_TOKEN, &token));
-	memcpy(clone.token, token.token, sizeof(clone.token));
-	CHECK(!ioctl(to, UM_IOC_CLONE, &clone));
-	CHECK(!fstat(to, &st));
 }
 
 static void fill_units(uint64_t *data, struct inode *f, unsigned first, unsigned n)
@@ -770,15 +720,13 @@ static int work(double until)
 		op_close, op_close, op_map, op_map, op_unmap, op_read, op_read, op_read, op_read,
 		op_load, op_load, op_load, op_load, op_store, op_write, op_truncate,
 		op_truncate_path, op_punch, op_copy, op_clone, op_stat, op_sync};
-	unsigned long n = 0;
 
 	signal(SIGBUS, on_bus);
-	while ((n % 64 || now() < until) && !atomic_load(&sh->failed)) {
+	failed = &sh->failed;
+	for (; (nops % 64 || now() < until) && !atomic_load(failed); nops++)
 		ops[rnd(sizeof(ops) / sizeof(ops[0]))]();
-		n++;
-	}
-	atomic_fetch_add(&sh->ops, n);
-	return atomic_load(&sh->failed);
+	atomic_fetch_add(&sh->ops, nops);
+	return atomic_load(failed);
 }
 
 static void make_shared(void)

@@ -9,19 +9,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "fuse/ioctl.h"
+#include "views.h"
 
 enum { FILES = 5, SLOTS = 10, MAPS = 10, PAGE = 4096, MAX = 512 << 10, BASE = 192 << 10 };
 
@@ -44,41 +41,11 @@ struct map {
 	bool writes;
 };
 
-static char dir[256];
-static unsigned me;
-static uint64_t rnd_state;
-static unsigned long nops, nbusy;
-static const char *op = "start";
+static unsigned long nbusy;
 static struct content *name[FILES];
 static struct slot slot[SLOTS];
 static struct map map[MAPS];
 static unsigned char base[BASE];
-
-static uint32_t rnd(uint32_t n)
-{
-	rnd_state ^= rnd_state << 13;
-	rnd_state ^= rnd_state >> 7;
-	rnd_state ^= rnd_state << 17;
-	return (uint32_t)((rnd_state >> 11) % n);
-}
-
-__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *fmt, ...)
-{
-	va_list args;
-
-	va_start(args, fmt);
-	printf("FAIL: process %u, operation %lu (%s): ", me, nops, op);
-	vprintf(fmt, args);
-	printf("\n");
-	fflush(stdout);
-	_exit(1);
-}
-
-#define CHECK(call)                                                                                \
-	do {                                                                                       \
-		if (!(call))                                                                       \
-			fail("%s: %s", #call, strerror(errno));                                    \
-	} while (0)
 
 static const char *path_of(unsigned i)
 {
@@ -123,20 +90,6 @@ static bool range(const struct content *c, size_t *off, size_t *len)
 	return true;
 }
 
-static void clone_into(int from, int to)
-{
-	struct um_ioc_token token;
-	struct um_ioc_clone clone = {.op = UM_CLONE_RANGE};
-	struct stat st;
-
-	/* What FICLONE does for its callers: the source's mappings count, the size is known. */
-	CHECK(!fdatasync(from));
-	CHECK(!ioctl(from, UM_IOC_TOKEN, &token));
-	memcpy(clone.token, token.token, sizeof(clone.token));
-	CHECK(!ioctl(to, UM_IOC_CLONE, &clone));
-	CHECK(!fstat(to, &st));
-}
-
 /* ---- operations ------------------------------------------------------------------------------------ */
 
 /* A new file over the name, or none before: a clone of the base or of another. */
@@ -162,7 +115,7 @@ static void op_new(void)
 		memcpy(c->data, base, BASE);
 	}
 	CHECK(src >= 0);
-	clone_into(src, dst);
+	clone_into(src, dst, 0, 0);
 	close(src);
 	close(dst);
 	if (name[i] && !rnd(4)) {
@@ -417,7 +370,7 @@ static void op_clone(void)
 	op = "clone";
 	if (!from->c || !to || from->c == to->c || !from->c->size || to->c->size > from->c->size)
 		return;
-	clone_into(from->fd, to->fd);
+	clone_into(from->fd, to->fd, 0, 0);
 	memcpy(to->c->data, from->c->data, from->c->size);
 	to->c->size = from->c->size;
 }

@@ -138,6 +138,15 @@ static inline void kit_close(struct kit *k)
 		unlink(k->path);
 }
 
+/* A bit of the block is another one. */
+static inline void kit_flip(struct kit *k, um_lba_t lba, unsigned at)
+{
+	uint8_t byte = (uint8_t)(((const uint8_t *)um_pool_ptr(k->fs->pool, lba))[at] ^ 4);
+
+	ok(um_pool_write(k->fs->pool, lba, at, &byte, 1));
+	um_pool_drain(k->fs->pool);
+}
+
 static inline uint64_t kit_free(struct kit *k)
 {
 	struct statvfs st;
@@ -189,6 +198,21 @@ static inline uint64_t file_size(struct kit *k, const struct file *f)
 
 	ok(umbra_getattr(k->fs, f->ino, &attr));
 	return (uint64_t)attr.st.st_size;
+}
+
+static inline int file_lba_visit(void *arg, const struct umbra_extent *e)
+{
+	*(um_lba_t *)arg = e->lba;
+	return 1;
+}
+
+/* Where a block of the file is. */
+static inline um_lba_t file_lba(struct kit *k, const struct file *f, uint64_t block)
+{
+	um_lba_t lba = 0;
+
+	umbra_map(k->fs, f->ino, block * B, B, file_lba_visit, &lba);
+	return lba;
 }
 
 static inline void want_size(struct file *f, uint64_t size)

@@ -19,31 +19,6 @@ static void on_both(void (*body)(struct kit *k))
 	kit_close(&k);
 }
 
-static um_lba_t lba_of(struct kit *k, const struct file *f, uint64_t block)
-{
-	struct um_inode inode;
-	struct um_tree tree;
-	struct um_run run;
-	unsigned n;
-
-	ok(um_inode_read(k->fs, f->ino, &inode));
-	um_inode_tree(&inode, UM_FORK_DATA, &tree);
-	um_log_read_lock(k->fs->log);
-	ok(um_runs_get(um_fs_src(k->fs), &tree, block, 1, 0, &run, 1, &n));
-	um_log_read_unlock(k->fs->log);
-	assert_true(n == 1 && run.lba);
-	return run.lba;
-}
-
-/* A bit of the block is another. */
-static void flip(struct kit *k, um_lba_t lba, unsigned at)
-{
-	uint8_t byte = (uint8_t)(((const uint8_t *)um_pool_ptr(k->fs->pool, lba))[at] ^ 4);
-
-	ok(um_pool_write(k->fs->pool, lba, at, &byte, 1));
-	um_pool_drain(k->fs->pool);
-}
-
 static ssize_t read_block(struct kit *k, const struct file *f, uint64_t block, uint8_t out[B])
 {
 	return umbra_read(k->fs, f->ino, out, B, block * B);
@@ -151,8 +126,8 @@ static void wrong_block(struct kit *k)
 	file_make(k, &copy, "copy", 64 * B);
 	file_write(k, &f, 0, 10 * B, 1);
 	ok(umbra_clone(k->fs, f.ino, copy.ino));
-	lba = lba_of(k, &f, 4);
-	flip(k, lba, 4095);
+	lba = file_lba(k, &f, 4);
+	kit_flip(k, lba, 4095);
 	assert_int_equal(read_block(k, &f, 4, block), -EIO);
 	assert_int_equal(read_block(k, &copy, 4, block), -EIO);
 	assert_int_equal(read_block(k, &f, 3, block), B);
@@ -202,7 +177,7 @@ static void a_tail_that_is_wrong_stays_so_when_it_is_zeroed(void **state)
 	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
 	file_make(&k, &f, "f", 64 * B);
 	file_write(&k, &f, 0, 3 * B, 1);
-	flip(&k, lba_of(&k, &f, 1), 5);
+	kit_flip(&k, file_lba(&k, &f, 1), 5);
 	file_truncate(&k, &f, B + 50);
 	assert_int_equal(read_block(&k, &f, 1, block), -EIO);
 	file_truncate(&k, &f, B);
@@ -230,7 +205,7 @@ static void lost_tables_are_made_again(void **state)
 	file_make(&k, &f, "f", 64 * B);
 	file_write(&k, &f, 0, 64 * B, 1);
 	ag = um_csum_ag_ptr(k.fs->pool, 0);
-	page = um_csums_ptr(k.fs->pool, um_chunk_of(lba_of(&k, &f, 0)));
+	page = um_csums_ptr(k.fs->pool, um_chunk_of(file_lba(&k, &f, 0)));
 	ok(umbra_close(k.fs));
 	/* One copy: mended. */
 	spoil(&k, page.lba);

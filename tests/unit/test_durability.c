@@ -92,20 +92,6 @@ static void data_is_durable_before_the_record_that_refers_to_it(void **state)
 
 /* ---- indirect pools: what a power cut may bring back --------------------------------------------------------- */
 
-static int note_lba(void *arg, const struct umbra_extent *e)
-{
-	*(uint64_t *)arg = e->lba;
-	return 1;
-}
-
-static uint64_t lba_of(struct kit *k, const struct file *f, uint64_t off)
-{
-	uint64_t lba = 0;
-
-	ok(umbra_map(k->fs, f->ino, off, B, note_lba, &lba) < 0);
-	return lba;
-}
-
 static void pool_file(struct kit *k)
 {
 	kit_open_file(k, "test_durability.pool", 32);
@@ -130,19 +116,19 @@ static void a_block_whose_other_owner_may_come_back_is_not_overwritten(void **st
 	ok(umbra_clone(k.fs, f.ino, clone.ino));
 	want_bytes(&clone, 0, f.want, f.size);
 	ok(umbra_sync(k.fs));
-	lba = lba_of(&k, &f, B);
+	lba = file_lba(&k, &f, 1);
 	file_truncate(&k, &clone, 0);
 	file_write(&k, &f, B, 100, 2);
-	assert_int_not_equal(lba_of(&k, &f, B), lba);
+	assert_int_not_equal(file_lba(&k, &f, 1), lba);
 	/* The copy never had another owner. */
-	lba = lba_of(&k, &f, B);
+	lba = file_lba(&k, &f, 1);
 	file_write(&k, &f, B, 100, 3);
-	assert_int_equal(lba_of(&k, &f, B), lba);
+	assert_int_equal(file_lba(&k, &f, 1), lba);
 	/* And what is durable does not come back. */
-	lba = lba_of(&k, &f, 0);
+	lba = file_lba(&k, &f, 0);
 	ok(umbra_sync(k.fs));
 	file_write(&k, &f, 0, 100, 4);
-	assert_int_equal(lba_of(&k, &f, 0), lba);
+	assert_int_equal(file_lba(&k, &f, 0), lba);
 	file_verify(&k, &f);
 	file_free(&f);
 	file_free(&clone);
@@ -163,14 +149,14 @@ static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
 		file_write(&k, &f, 2 * i * B, B, i);
 	ok(umbra_clone(k.fs, f.ino, clone.ino));
 	ok(umbra_sync(k.fs));
-	lba = lba_of(&k, &f, 40 * B);
+	lba = file_lba(&k, &f, 40);
 	file_truncate(&k, &clone, 0);
 	file_write(&k, &f, 40 * B, 100, 2);
-	assert_int_not_equal(lba_of(&k, &f, 40 * B), lba);
-	lba = lba_of(&k, &f, 20 * B);
+	assert_int_not_equal(file_lba(&k, &f, 40), lba);
+	lba = file_lba(&k, &f, 20);
 	ok(umbra_sync(k.fs));
 	file_write(&k, &f, 20 * B, 100, 3);
-	assert_int_equal(lba_of(&k, &f, 20 * B), lba);
+	assert_int_equal(file_lba(&k, &f, 20), lba);
 	file_verify(&k, &f);
 	file_free(&f);
 	file_free(&clone);

@@ -340,20 +340,6 @@ static uint64_t counter(struct kit *k, const char *name)
 	return counter_value;
 }
 
-static um_lba_t lba_visit_result;
-static int lba_visit(void *arg, const struct umbra_extent *e)
-{
-	(void)arg;
-	lba_visit_result = e->lba;
-	return 1;
-}
-static um_lba_t lba_of(struct kit *k, const struct file *f, uint64_t block)
-{
-	lba_visit_result = 0;
-	umbra_map(k->fs, f->ino, block * B, B, lba_visit, NULL);
-	return lba_visit_result;
-}
-
 static void clones(struct kit *k, struct file *f, unsigned n, uint64_t blocks)
 {
 	static const char *const names[] = {"f0", "f1", "f2", "f3"};
@@ -386,7 +372,7 @@ static void reading_clones_makes_shadows_and_a_write_tosses_its_own(void **state
 	(void)state;
 	clones(&k, f, 3, 64);
 	assert_int_equal(counter(&k, "shadows"), 0);
-	lba = lba_of(&k, &f[0], 20);
+	lba = file_lba(&k, &f[0], 20);
 	for (unsigned i = 0; i < 3; i++) {
 		file_verify(&k, &f[i]);
 		assert_int_equal(um_master_count(k.fs->page, lba), i + 1);
@@ -497,7 +483,7 @@ static void dedupe_shares_and_reads_then_shadow(void **state)
 	assert_true(same);
 	file_verify(&k, &a);
 	file_verify(&k, &b);
-	assert_int_equal(um_master_count(k.fs->page, lba_of(&k, &a, 3)), 2);
+	assert_int_equal(um_master_count(k.fs->page, file_lba(&k, &a, 3)), 2);
 	file_free(&a);
 	file_free(&b);
 	kit_close(&k);
@@ -554,7 +540,7 @@ static void owners_of_a_block_are_all_found(void **state)
 		ok(umbra_clone(k.fs, f.ino, c[i].ino));
 		want_bytes(&c[i], 0, f.want, f.size);
 	}
-	lba = lba_of(&k, &f, 1000);
+	lba = file_lba(&k, &f, 1000);
 	owners(&k, lba, 0, &l);
 	assert_int_equal(l.n, 4);
 	assert_int_equal(l.cached, 0);
@@ -580,7 +566,7 @@ static void owners_of_a_block_are_all_found(void **state)
 	assert_memory_equal(paged.ino, l.ino, l.n * sizeof(l.ino[0]));
 	assert_memory_equal(paged.off, l.off, l.n * sizeof(l.off[0]));
 	/* The clone's own copy has one owner. */
-	owners(&k, lba_of(&k, &c[1], 1000), 0, &l);
+	owners(&k, file_lba(&k, &c[1], 1000), 0, &l);
 	assert_int_equal(l.n, 1);
 	assert_int_equal(l.ino[0], c[1].ino);
 	for (unsigned i = 0; i < 3; i++) {
@@ -615,7 +601,7 @@ static void owners_agree_with_the_maps_of_all_files(void **state)
 				rnd(&m, LEN / 2) * B));
 	}
 	for (unsigned t = 0; t < 60; t++) {
-		um_lba_t lba = lba_of(&k, &f[rnd(&m, N)], rnd(&m, LEN - 1));
+		um_lba_t lba = file_lba(&k, &f[rnd(&m, N)], rnd(&m, LEN - 1));
 		unsigned want = 0;
 		struct list l;
 
@@ -624,7 +610,7 @@ static void owners_agree_with_the_maps_of_all_files(void **state)
 		owners(&k, lba, 0, &l);
 		for (unsigned i = 0; i < N; i++)
 			for (unsigned b = 0; b < LEN; b++)
-				if (lba_of(&k, &f[i], b) == lba) {
+				if (file_lba(&k, &f[i], b) == lba) {
 					assert_true(want < l.n);
 					assert_int_equal(l.ino[want], f[i].ino);
 					assert_int_equal(l.off[want], (uint64_t)b * B);
@@ -720,7 +706,7 @@ static void all_copies_of_all_blocks_written_at_once(void **state)
 		for (unsigned b = 0; b < 64; b++) {
 			memset(f[i].want + b * B + 5, (int)(f[i].ino + b), 100);
 			for (unsigned j = 0; j < i; j++)
-				assert_true(lba_of(&k, &f[i], b) != lba_of(&k, &f[j], b));
+				assert_true(file_lba(&k, &f[i], b) != file_lba(&k, &f[j], b));
 		}
 	for (unsigned i = 0; i < 4; i++)
 		file_verify(&k, &f[i]);

@@ -5,22 +5,6 @@
 static const struct umbra_mkfs_options with = {.copies = 2, .parity = true};
 static const struct umbra_mkfs_options both = {.copies = 2, .parity = true, .data_csum = true};
 
-static um_lba_t lba_of(struct kit *k, const struct file *f, uint64_t block)
-{
-	struct um_inode inode;
-	struct um_tree tree;
-	struct um_run run;
-	unsigned n;
-
-	ok(um_inode_read(k->fs, f->ino, &inode));
-	um_inode_tree(&inode, UM_FORK_DATA, &tree);
-	um_log_read_lock(k->fs->log);
-	ok(um_runs_get(um_fs_src(k->fs), &tree, block, 1, 0, &run, 1, &n));
-	um_log_read_unlock(k->fs->log);
-	assert_true(n == 1 && run.lba);
-	return run.lba;
-}
-
 /* Every covered block of the pool is what the others say; their number. */
 static uint64_t rebuild_all(struct kit *k)
 {
@@ -181,7 +165,7 @@ static void one_lost_block_can_be_told_two_cannot(void **state)
 	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
 	file_make(&k, &f, "f", 64 * B);
 	file_write(&k, &f, 0, 64 * B, 1);
-	lba = lba_of(&k, &f, 16) & ~7ull;
+	lba = file_lba(&k, &f, 16) & ~7ull;
 	um_pool_set_lost(k.fs->pool, lba, 1);
 	um_log_read_lock(k.fs->log);
 	ok(um_parity_rebuild(um_fs_src(k.fs), lba, block));
@@ -217,7 +201,7 @@ static void a_stripe_with_a_lost_block_is_kept_up(void **state)
 		file_write(&k, &f, i * B, 2 * B, i);
 		file_write(&k, &g, i * B, 2 * B, i + 100);
 	}
-	lba = lba_of(&k, &f, 16);
+	lba = file_lba(&k, &f, 16);
 	memcpy(want, um_pool_ptr(k.fs->pool, lba), B);
 	um_pool_set_lost(k.fs->pool, lba, 1);
 	memset(k.base + lba * B, 0, B); /* as the guard leaves it */
@@ -247,7 +231,7 @@ static void fsck_mends_parity_and_mends_data_by_it(void **state)
 	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, both);
 	file_make(&k, &f, "f", 64 * B);
 	file_write(&k, &f, 0, 64 * B, 1);
-	lba = lba_of(&k, &f, 20);
+	lba = file_lba(&k, &f, 20);
 	parity = um_parity_lba(k.fs->pool, lba);
 	cover = um_cover_ptr(k.fs->pool, um_chunk_of(lba));
 	ok(umbra_close(k.fs));
@@ -279,14 +263,6 @@ static void fsck_mends_parity_and_mends_data_by_it(void **state)
 }
 
 /* ---- bits that change under a mount -------------------------------------------------------------------- */
-
-static void flip(struct kit *k, um_lba_t lba, unsigned at)
-{
-	uint8_t byte = (uint8_t)(((const uint8_t *)um_pool_ptr(k->fs->pool, lba))[at] ^ 4);
-
-	ok(um_pool_write(k->fs->pool, lba, at, &byte, 1));
-	um_pool_drain(k->fs->pool);
-}
 
 static uint64_t scrub(struct kit *k)
 {
@@ -333,19 +309,19 @@ static void bits(struct kit *k)
 	kit_remount(k);
 	pool = k->fs->pool;
 	/* Of different stripes: data, parity, and tables. */
-	lba = flips.lba[0] = lba_of(k, &f, 20);
-	flips.lba[1] = lba_of(k, &f, 40);
-	flips.lba[2] = um_parity_lba(pool, lba_of(k, &f, 0));
+	lba = flips.lba[0] = file_lba(k, &f, 20);
+	flips.lba[1] = file_lba(k, &f, 40);
+	flips.lba[2] = um_parity_lba(pool, file_lba(k, &f, 0));
 	flips.lba[3] = um_cover_ptr(pool, um_chunk_of(lba)).mirror;
 	flips.lba[4] = um_csums_ptr(pool, um_chunk_of(lba)).mirror;
 	flips.lba[5] = 0;
 	flips.lba[6] = um_super_mirror(pool->nchunks);
 	for (unsigned i = 1; i < flips.n; i++)
-		flip(k, flips.lba[i], 777);
+		kit_flip(k, flips.lba[i], 777);
 	assert_int_equal(scrub(k), flips.n - 1);
 	assert_int_equal(scrub(k), 0);
 	/* A reader gets what parity has, and it is put back. */
-	flip(k, lba, 99);
+	kit_flip(k, lba, 99);
 	file_verify(k, &f);
 	assert_int_equal(scrub(k), 0);
 	ok(umbra_health(k->fs, &health, count_event, &flips));
