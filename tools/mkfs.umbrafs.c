@@ -37,6 +37,8 @@ static void usage(FILE *to)
 		"  -L, --label=LABEL    at most 64 bytes\n"
 		"  -U, --uuid=UUID      instead of a random one\n"
 		"  -f, --force          overwrite what the target holds\n"
+		"      --forget-bad     with -f: use again blocks that a pool there knows to be "
+		"bad\n"
 		"  -q, --quiet          print nothing but errors\n"
 		"  -n, --dry-run        check and show only\n"
 		"      --metadata=WHAT  dup (two copies, the default) or single\n"
@@ -138,6 +140,9 @@ static int take_option(struct args *args, int c)
 	case 'p':
 		args->opt.parity = true;
 		return 0;
+	case 'B':
+		args->opt.forget_bad = true;
+		return 0;
 	case 'S':
 		args->opt.sparse = true;
 		return 0;
@@ -157,11 +162,12 @@ static int parse(int argc, char **argv, struct args *args)
 {
 	static const struct option options[] = {{"size", required_argument, NULL, 's'},
 		{"label", required_argument, NULL, 'L'}, {"uuid", required_argument, NULL, 'U'},
-		{"force", no_argument, NULL, 'f'}, {"quiet", no_argument, NULL, 'q'},
-		{"dry-run", no_argument, NULL, 'n'}, {"metadata", required_argument, NULL, 'm'},
-		{"data-csum", no_argument, NULL, 'c'}, {"parity", no_argument, NULL, 'p'},
-		{"sparse", no_argument, NULL, 'S'}, {"version", no_argument, NULL, 'V'},
-		{"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+		{"force", no_argument, NULL, 'f'}, {"forget-bad", no_argument, NULL, 'B'},
+		{"quiet", no_argument, NULL, 'q'}, {"dry-run", no_argument, NULL, 'n'},
+		{"metadata", required_argument, NULL, 'm'}, {"data-csum", no_argument, NULL, 'c'},
+		{"parity", no_argument, NULL, 'p'}, {"sparse", no_argument, NULL, 'S'},
+		{"version", no_argument, NULL, 'V'}, {"help", no_argument, NULL, 'h'},
+		{NULL, 0, NULL, 0}};
 	int c, ret;
 
 	while ((c = getopt_long(argc, argv, "s:L:U:fqnVh", options, NULL)) != -1) {
@@ -234,7 +240,10 @@ static void print_geometry(const struct umbra_info *info)
 	putchar('\n');
 	printf("metadata = %s  journal = %s  format = %u", info->copies == 2 ? "dup" : "single",
 		journal, info->version);
-	printf("%s%s\n", info->data_csum ? "  data checksums" : "", info->parity ? "  parity" : "");
+	printf("%s%s", info->data_csum ? "  data checksums" : "", info->parity ? "  parity" : "");
+	if (info->retired)
+		printf("  bad blocks = %llu", (unsigned long long)info->retired);
+	putchar('\n');
 }
 
 static void say_rounding(const struct args *args, const struct umbra_info *info)

@@ -67,6 +67,7 @@ struct umbra_info {
 	bool data_csum; /* file data has checksums */
 	bool parity;
 	uint32_t errors;
+	uint64_t retired; /* blocks whose memory is bad, not used any more */
 };
 int umbra_info(struct umbra_fs *fs, struct umbra_info *out);
 /* The same from a pool that need not be mounted (and may be): reads superblock and pool root. */
@@ -89,7 +90,8 @@ struct umbra_mkfs_options {
 	const char *label;   /* at most 64 bytes, or NULL */
 	const uint8_t *uuid; /* 16 bytes, or NULL: random */
 	unsigned copies;     /* metadata copies, 1 or 2; 0: 2 */
-	bool force;          /* overwrite a foreign signature */
+	bool force;          /* overwrite a foreign signature, or a pool */
+	bool forget_bad;     /* with force: use again what that pool knew to be bad */
 	bool dry_run;        /* check and compute only */
 	bool sparse;         /* plain file: do not allocate */
 	bool data_csum;      /* checksums of file data */
@@ -102,7 +104,9 @@ struct umbra_mkfs_options {
 	int64_t made_sec;   /* time of making; 0: now */
 };
 /* Makes a pool. -EBUSY in use; -EEXIST a foreign signature without force (*found names it, static or
- * caller-freed NULL); -ENOSPC smaller than the smallest pool. out (or NULL): what was made. */
+ * caller-freed NULL); -ENOSPC smaller than the smallest pool; -EUCLEAN with force: the list of bad blocks of the pool that
+ * is there cannot be read; -EIO one of them cannot be rewritten where the new pool needs it. out (or NULL): what was made.
+ * An image is taken as it is: what it holds is not asked for bad blocks. */
 int umbra_mkfs_image(void *base, uint64_t size, const struct umbra_mkfs_options *opt);
 int umbra_mkfs(const char *path, const struct umbra_mkfs_options *opt, struct umbra_info *out);
 

@@ -7,13 +7,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "fs/data.h"
 #include "fs/failure.h"
 
-#define GIVEN_UP_MAX 256u
-#define LATER_MAX 64u
+#define LATER_MAX 64u /* more: all bad places are gone through */
 #define TICK_SECONDS 1
 #define SWEEP_TICKS 5u
 #define CURE_WAIT_SECONDS 5
@@ -30,10 +30,11 @@ struct um_failures {
 	pthread_mutex_t work; /* one block after the other; everything below */
 	bool untold;          /* records may have no event yet */
 	unsigned ticks;
-	um_lba_t given_up[GIVEN_UP_MAX]; /* nothing can be done for them, and that was said */
-	unsigned ngiven;
+	uint64_t *given_up; /* a bit a block: nothing can be done for it, and that was said */
+	uint64_t nblocks;
 	um_lba_t later[LATER_MAX]; /* free but not to be had yet */
 	unsigned nlater;
+	bool all_later;
 };
 
 /* ---- events ------------------------------------------------------------------------------------------- */
@@ -175,20 +176,17 @@ static void tell(struct umbra_fs *fs)
 
 static bool is_given_up(const struct um_failures *f, um_lba_t lba)
 {
-	for (unsigned i = 0; i < f->ngiven; i++)
-		if (f->given_up[i] == lba)
-			return true;
-	return false;
+	return lba < f->nblocks && f->given_up[lba / 64] >> (lba % 64) & 1;
 }
 
 /* False: it was before. */
 static bool give_up(struct um_failures *f, um_lba_t lba)
 {
-	if (is_given_up(f, lba))
-		return false;
-	if (f->ngiven < GIVEN_UP_MAX)
-		f->given_up[f->ngiven++] = lba;
-	return true;
+	bool before = is_given_up(f, lba);
+
+	if (lba < f->nblocks)
+		f->given_up[lba / 64] |= 1ull << (lba % 64);
+	return !before;
 }
 
 static void see_to_later(struct um_failures *f, um_lba_t lba)
@@ -198,6 +196,27 @@ static void see_to_later(struct um_failures *f, um_lba_t lba)
 			return;
 	if (f->nlater < LATER_MAX)
 		f->later[f->nlater++] = lba;
+	else
+		f->all_later = true;
+}
+
+static size_t given_up_bytes(const struct um_failures *f)
+{
+	return f->nblocks / 8 + sizeof(*f->given_up);
+}
+
+/* Takes no memory but where bits are set. */
+static int open_given_up(struct um_failures *f, uint64_t nblocks)
+{
+	void *map;
+
+	f->nblocks = nblocks;
+	map = mmap(NULL, given_up_bytes(f), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	f->given_up = map;
+	return 0;
 }
 
 /* ---- putting bytes elsewhere ------------------------------------------------------------------------------ */
@@ -580,6 +599,13 @@ static int see_to_wrong(struct umbra_fs *fs, um_lba_t lba)
 	return 0;
 }
 
+static void see_to_all(struct umbra_fs *fs)
+{
+	for (um_lba_t lba = 0; um_pool_next_bad(fs->pool, &lba); lba++)
+		if (!is_retired(fs, lba) && see_to_place(fs, lba))
+			see_to_later(fs->failures, um_pool_name(fs->pool, lba));
+}
+
 static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 {
 	struct um_found found = {.what = UM_FOUND_NODE, .kind = t->kind, .ptr = t->ptr};
@@ -610,9 +636,7 @@ static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 		ret = see_to_place(fs, um_pool_home(fs->pool, t->lba));
 		break;
 	case UM_TROUBLE_MANY:
-		for (um_lba_t lba = 0; lba < fs->pool->nblocks; lba++)
-			if (um_pool_place_bad(fs->pool, lba) && !is_retired(fs, lba))
-				see_to_place(fs, lba);
+		see_to_all(fs);
 		break;
 	}
 	if (ret)
@@ -656,14 +680,19 @@ void um_failures_run(struct umbra_fs *fs)
 	um_lba_t later[LATER_MAX];
 	struct um_trouble trouble;
 	unsigned n;
+	bool all;
 
 	if (!f)
 		return;
 	pthread_mutex_lock(&f->work);
 	n = f->nlater;
+	all = f->all_later;
 	memcpy(later, f->later, n * sizeof(later[0]));
 	f->nlater = 0;
-	for (unsigned i = 0; i < n; i++)
+	f->all_later = false;
+	if (all)
+		see_to_all(fs);
+	for (unsigned i = 0; !all && i < n; i++)
 		if (see_to_place(fs, um_pool_home(fs->pool, later[i])))
 			see_to_later(f, later[i]);
 	while (!um_trouble_take(fs->pool, &trouble))
@@ -731,10 +760,8 @@ static void *failures_main(void *arg)
 /* What the kernel lists at each mount was told of when it was retired. */
 static void know_retired(struct umbra_fs *fs)
 {
-	if (!um_pool_any_bad(fs->pool))
-		return;
-	for (um_lba_t lba = 0; lba < fs->pool->nblocks; lba++)
-		if (um_pool_place_bad(fs->pool, lba) && is_retired(fs, lba))
+	for (um_lba_t lba = 0; um_pool_next_bad(fs->pool, &lba); lba++)
+		if (is_retired(fs, lba))
 			give_up(fs->failures, lba);
 }
 
@@ -746,6 +773,10 @@ int um_failures_start(struct umbra_fs *fs)
 
 	if (!f)
 		return -ENOMEM;
+	if (open_given_up(f, fs->pool->nblocks)) {
+		free(f);
+		return -ENOMEM;
+	}
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_mutex_init(&f->work, NULL);
 	pthread_condattr_init(&attr);
@@ -780,6 +811,7 @@ void um_failures_stop(struct umbra_fs *fs)
 	pthread_mutex_destroy(&f->lock);
 	pthread_mutex_destroy(&f->work);
 	pthread_cond_destroy(&f->wake);
+	munmap(f->given_up, given_up_bytes(f));
 	free(f);
 }
 

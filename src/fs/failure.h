@@ -45,6 +45,8 @@ struct um_found {
 	struct um_ptr ptr; /* FIXED, NODE: both copies; FIXED without another copy: mirror 0 */
 	um_ino_t ino;      /* NODE: whose; 0: the pool's */
 };
+/* Is it a place that is never allocated, or the journal? Then what it has there; kind 0: nothing. */
+bool um_failure_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found *out);
 int um_failure_find(struct umbra_fs *fs, um_lba_t lba, struct um_found *out);
 /* Fills in the event's owners, with paths; returns its length. `event` has room for UM_EVENT_MAX. */
 uint16_t um_failure_owners(

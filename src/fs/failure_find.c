@@ -88,7 +88,7 @@ static void find_sums(const struct um_pool *pool, uint32_t ag, unsigned at, stru
 	}
 }
 
-static bool find_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found *out)
+bool um_failure_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found *out)
 {
 	uint64_t chunk = um_chunk_of(lba);
 	uint32_t ag = (uint32_t)(chunk / UM_AG_CHUNKS), i = (uint32_t)(chunk % UM_AG_CHUNKS);
@@ -238,7 +238,7 @@ int um_failure_find(struct umbra_fs *fs, um_lba_t lba, struct um_found *out)
 	memset(out, 0, sizeof(*out));
 	if (lba >= fs->pool->nblocks)
 		return -EINVAL;
-	if (find_fixed(fs->pool, lba, out))
+	if (um_failure_fixed(fs->pool, lba, out))
 		return 0;
 	um_log_read_lock(fs->log);
 	ret = um_ref_count(um_fs_src(fs), lba, 1, &count, &same);

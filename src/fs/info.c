@@ -45,6 +45,7 @@ static int fill_from_root(struct um_pool *pool, struct umbra_info *out)
 	out->mount_sec = (int64_t)root->mount_sec;
 	out->clean = root->clean == 1;
 	out->errors = root->errors;
+	out->retired = root->retired;
 	return um_guard_check();
 }
 

@@ -38,11 +38,30 @@ static int random_bytes(void *buf, size_t len)
 	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
 }
 
+/* At the start of what can be allocated in group 0, its second copy at the end; as near as bad blocks let it. */
+static int place_journal(struct um_pool *pool, const struct um_badset *bad)
+{
+	struct um_super *super = &pool->super;
+	uint64_t n = um_mkfs_journal_bytes(pool->nchunks * UM_CHUNK_SIZE) >> UM_BLOCK_SHIFT;
+
+	super->journal_blocks = n;
+	super->journal_lba = um_badset_room(bad, super, n, false);
+	if (super->copies == 2)
+		super->journal_mirror = um_badset_room(bad, super, n, true);
+	if (super->journal_lba &&
+		(super->copies < 2 || super->journal_mirror >= super->journal_lba + n))
+		return 0;
+	um_err("%s: bad blocks leave no room for a journal of %llu KiB in one piece; --forget-bad "
+	       "tries that "
+	       "memory again",
+		pool->path, (unsigned long long)(n << UM_BLOCK_SHIFT >> 10));
+	return -ENOSPC;
+}
+
 /* The superblock as it will be, in pool->super only: everything below works from there. */
 static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt)
 {
 	struct um_super *super = &pool->super;
-	struct um_group group;
 	int ret = 0;
 
 	memset(super, 0, sizeof(*super));
@@ -59,14 +78,6 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	super->copies = opt->copies ? (uint8_t)opt->copies : 2;
 	super->incompat = (opt->data_csum ? UM_INCOMPAT_DATA_CSUM : 0) |
 			  (opt->parity ? UM_INCOMPAT_PARITY : 0);
-	/* At the start of what can be allocated in group 0, its second copy at the end. */
-	um_group_layout(super, 0, &group);
-	super->journal_lba = (um_lba_t)group.first * UM_CHUNK_BLOCKS;
-	super->journal_blocks =
-		um_mkfs_journal_bytes(pool->nchunks * UM_CHUNK_SIZE) >> UM_BLOCK_SHIFT;
-	if (super->copies == 2)
-		super->journal_mirror = ((um_lba_t)group.first + group.data) * UM_CHUNK_BLOCKS -
-					super->journal_blocks;
 	super->hash_seed = opt->hash_seed;
 	if (!super->hash_seed)
 		ret = random_bytes(&super->hash_seed, sizeof(super->hash_seed));
@@ -134,7 +145,8 @@ static void fill_root_inode(
 }
 
 /* The root directory, by the engine's own hands: what mkfs leaves is what a transaction leaves. */
-static int make_root_inode(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+static int make_root_inode(
+	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
 {
 	struct um_space *space = NULL;
 	struct um_log *log = NULL;
@@ -147,6 +159,8 @@ static int make_root_inode(struct um_pool *pool, const struct umbra_mkfs_options
 	ret = um_space_open(log, &space);
 	if (!ret)
 		um_log_set_space(log, space);
+	if (!ret)
+		ret = um_badset_retire(log, space, bad);
 	if (!ret)
 		ret = um_txn_begin(log, 0, &txn);
 	if (!ret) {
@@ -190,11 +204,16 @@ static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *o
 	return ret;
 }
 
-int um_mkfs_write(struct um_pool *pool, const struct umbra_mkfs_options *opt)
+int um_mkfs_write(
+	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
 {
 	uint64_t total;
 	int ret = fill_super(pool, opt);
 
+	if (!ret)
+		ret = place_journal(pool, bad);
+	if (!ret)
+		ret = um_badset_fixed(pool, bad);
 	if (ret)
 		return ret;
 	total = 2 * (uint64_t)pool->nags + 2;
@@ -212,7 +231,7 @@ int um_mkfs_write(struct um_pool *pool, const struct umbra_mkfs_options *opt)
 	um_pool_drain(pool);
 	ret = um_pool_barrier(pool);
 	if (!ret)
-		ret = make_root_inode(pool, opt);
+		ret = make_root_inode(pool, opt, bad);
 	if (!ret)
 		ret = write_supers(pool, opt);
 	if (!ret)
@@ -233,6 +252,7 @@ int um_mkfs_check_options(const struct umbra_mkfs_options *opt)
 int umbra_mkfs_image(void *base, uint64_t size, const struct umbra_mkfs_options *opt)
 {
 	static const struct umbra_mkfs_options defaults;
+	static const struct um_badset none;
 	struct um_pool *pool;
 	int ret;
 
@@ -248,7 +268,7 @@ int umbra_mkfs_image(void *base, uint64_t size, const struct umbra_mkfs_options 
 	if (ret)
 		return ret;
 	if (!opt->dry_run)
-		ret = um_mkfs_write(pool, opt);
+		ret = um_mkfs_write(pool, opt, &none);
 	um_pool_close(pool);
 	return ret;
 }

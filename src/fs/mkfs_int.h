@@ -3,11 +3,32 @@
 #ifndef UM_FS_MKFS_INT_H
 #define UM_FS_MKFS_INT_H
 
-#include "pool/pool.h"
+#include "space/space.h"
 #include "umbra/umbra.h"
 
-/* Writes an empty filesystem to a pool opened with NOSUPER; its superblocks last. */
-int um_mkfs_write(struct um_pool *pool, const struct umbra_mkfs_options *opt);
+/* ---- blocks that the pool before knew to be bad (mkfs_bad.c) ---- */
+
+struct um_badset {
+	um_lba_t *lba; /* ascending */
+	size_t n, cap;
+};
+/*
+ * Of the pool at path, which the caller has locked: what is retired there, and what failed while in use. With a
+ * line that says what to do: -EUCLEAN, it cannot be read whole.
+ */
+int um_badset_load(const char *path, struct um_badset *out);
+void um_badset_free(struct um_badset *set);
+/* The first, or last, run of n blocks that can be allocated without a bad one, seen from group 0; 0: there is none. */
+um_lba_t um_badset_room(
+	const struct um_badset *bad, const struct um_super *super, uint64_t n, bool last);
+/* Before anything else is written: rewrites those where the pool has its tables. -EIO, said: one stays bad. */
+int um_badset_fixed(struct um_pool *pool, const struct um_badset *bad);
+/* In the new pool they are retired, before anything is allocated. */
+int um_badset_retire(struct um_log *log, struct um_space *space, const struct um_badset *bad);
+
+/* Writes an empty filesystem to a pool opened with NOSUPER; its superblocks last. bad: not to be used. */
+int um_mkfs_write(
+	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad);
 /* -EINVAL, -ENAMETOOLONG */
 int um_mkfs_check_options(const struct umbra_mkfs_options *opt);
 /* Length of the journal of a pool of `size` bytes. */

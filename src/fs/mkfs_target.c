@@ -25,27 +25,32 @@ struct target {
 
 /* ---- what is there already ------------------------------------------------------------------- */
 
-/* Has the target a umbrafs superblock, in the first place or in a backup? The label comes along. */
+static bool is_super(struct um_pool *pool, um_lba_t lba, char label[65])
+{
+	struct um_super super;
+
+	um_guard_check();
+	memcpy(&super, um_pool_ptr(pool, lba), sizeof(super));
+	if (um_guard_check() || super.hdr.magic != UM_MAGIC(UM_KIND_SUPER) ||
+		memcmp(super.magic, UM_POOL_MAGIC, sizeof(super.magic)))
+		return false;
+	memcpy(label, super.label, sizeof(super.label));
+	label[64] = 0;
+	return true;
+}
+
+/*
+ * Has the target an umbrafs superblock, in the first place, in a backup, or where the second copy of a smaller pool
+ * would be (the start of some chunk)? The label comes along.
+ */
 static bool holds_pool(struct um_pool *pool, char label[65])
 {
-	const um_lba_t places[] = {0, um_super_mirror(pool->nchunks), UM_AG_BLOCKS};
-	struct um_super super;
-	unsigned i;
+	uint64_t chunks = pool->nchunks <= UM_AG_CHUNKS ? pool->nchunks : UM_AG_CHUNKS + 1;
 
 	label[0] = 0;
-	for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-		if (places[i] >= pool->nblocks)
-			continue;
-		memcpy(&super, um_pool_ptr(pool, places[i]), sizeof(super));
-		if (um_guard_check())
-			continue;
-		if (super.hdr.magic != UM_MAGIC(UM_KIND_SUPER) ||
-			memcmp(super.magic, UM_POOL_MAGIC, sizeof(super.magic)))
-			continue;
-		memcpy(label, super.label, sizeof(super.label));
-		label[64] = 0;
-		return true;
-	}
+	for (uint64_t i = 0; i < chunks; i++)
+		if (is_super(pool, i * UM_CHUNK_BLOCKS, label))
+			return true;
 	return false;
 }
 
@@ -117,14 +122,20 @@ static bool can_probe(enum umbra_pool_kind kind)
 	return kind != UMBRA_POOL_DEVDAX && kind != UMBRA_POOL_MEMORY;
 }
 
-static int check_content(
-	const struct target *target, struct um_pool *pool, const struct umbra_mkfs_options *opt)
+/* 0: it may be overwritten; *bad is what must not be used of it. */
+static int check_content(const struct target *target, struct um_pool *pool,
+	const struct umbra_mkfs_options *opt, struct um_badset *bad)
 {
 	char label[65];
+	bool held;
 
-	if (opt->force || target->created)
+	*bad = (struct um_badset){0};
+	if (target->created)
 		return 0;
-	if (holds_pool(pool, label)) {
+	held = holds_pool(pool, label);
+	if (opt->force)
+		return held && !opt->forget_bad ? um_badset_load(target->path, bad) : 0;
+	if (held) {
 		um_err("%s holds an umbrafs pool (label \"%s\"); use -f to overwrite it",
 			target->path, label);
 		return -EEXIST;
@@ -234,6 +245,7 @@ static int find_target(struct target *target, const struct umbra_mkfs_options *o
 static int check_before(const struct target *target, const struct umbra_mkfs_options *opt)
 {
 	uint64_t size = target->have - target->have % UM_CHUNK_SIZE;
+	struct um_badset bad;
 	struct um_pool *pool;
 	int fd, ret;
 
@@ -243,7 +255,8 @@ static int check_before(const struct target *target, const struct umbra_mkfs_opt
 		ret = um_pool_open(target->path, UM_POOL_EXCL | UM_POOL_NOSUPER, size, &pool);
 		if (ret)
 			return ret;
-		ret = check_content(target, pool, opt);
+		ret = check_content(target, pool, opt, &bad);
+		um_badset_free(&bad);
 		um_pool_close(pool);
 		return ret;
 	}
@@ -283,17 +296,19 @@ static void fill_info(
 
 static int make_pool(const struct target *target, const struct umbra_mkfs_options *opt)
 {
+	struct um_badset bad;
 	struct um_pool *pool;
 	int ret = um_pool_open(target->path, UM_POOL_EXCL | UM_POOL_NOSUPER, target->size, &pool);
 
 	if (ret)
 		return ret;
 	/* Again, now that the lock will be held to the end: it was free between the two looks. */
-	ret = check_content(target, pool, opt);
+	ret = check_content(target, pool, opt, &bad);
 	if (!ret && can_probe(target->kind) && !target->created)
 		ret = wipe_foreign(target->path, pool->fd);
 	if (!ret)
-		ret = um_mkfs_write(pool, opt);
+		ret = um_mkfs_write(pool, opt, &bad);
+	um_badset_free(&bad);
 	um_pool_close(pool);
 	return ret;
 }

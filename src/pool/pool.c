@@ -82,6 +82,22 @@ bool um_pool_place_bad(const struct um_pool *pool, um_lba_t lba)
 	return um_pool_any_bad(pool) && place_bad(pool, lba);
 }
 
+bool um_pool_next_bad(const struct um_pool *pool, um_lba_t *lba)
+{
+	if (!um_pool_any_bad(pool))
+		return false;
+	while (*lba < pool->nblocks) {
+		uint64_t rest = atomic_load(&pool->lost[*lba / 64]) >> (*lba % 64);
+
+		if (rest) {
+			*lba += (unsigned)__builtin_ctzll(rest);
+			return *lba < pool->nblocks;
+		}
+		*lba += 64 - *lba % 64;
+	}
+	return false;
+}
+
 void um_pool_set_bad(struct um_pool *pool, um_lba_t lba)
 {
 	uint64_t mask = 1ull << (lba % 64);

@@ -259,6 +259,8 @@ bool um_pool_lost(const struct um_pool *pool, um_lba_t lba, uint64_t n);
 void um_pool_set_lost(struct um_pool *pool, um_lba_t lba, uint64_t n);
 /* The same of the place: what becomes free there must not be used again. */
 bool um_pool_place_bad(const struct um_pool *pool, um_lba_t lba);
+/* The first bad place at or behind *lba; false: there is none. */
+bool um_pool_next_bad(const struct um_pool *pool, um_lba_t *lba);
 /* Is any place bad? One load, for who would have to ask for each block. */
 static inline bool um_pool_any_bad(const struct um_pool *pool)
 {

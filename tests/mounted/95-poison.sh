@@ -61,6 +61,23 @@ for ((i = 0; i < ${#lbas[@]}; i += 40)); do
 done
 say "${#lbas[@]} blocks"
 
+say "mkfs -f knows the bad blocks of the pool before"
+bad() {
+	"$UMBRACTL" health --json "$POOL" |
+		"$PYTHON" -c 'import json, sys; h = json.load(sys.stdin); print(h["retired"] + h["moved"] + h["lost"])'
+}
+before=$(bad)
+[ "$before" -gt 0 ] || die "no bad blocks are left"
+"$MKFS" -q -f --parity "$POOL" || die "mkfs -f"
+after=$(bad)
+[ "$after" -gt 0 ] && [ "$after" -le "$before" ] || die "$before bad blocks, then $after"
+"$MKFS" -q -f "$POOL" && [ "$(bad)" = "$after" ] || die "$(bad) of $after bad blocks"
+pool_mount share=off
+cp "$UMBRACTL" "$MNT" || die "cp"
+pool_umount
+"$FSCK" -n "$POOL" >"$T/fsck" || die "fsck: $(cat "$T/fsck")"
+"$MKFS" -q -f --forget-bad "$POOL" && [ "$(bad)" = 0 ] || die "not forgotten"
+
 say "bits flip"
 cp "$MEM/pristine" "$POOL" || die "copy"
 pool_mount share=off

@@ -326,6 +326,40 @@ static void writes_go_around_memory_that_fails_under_them(void **state)
 	fixture_free(f);
 }
 
+static void quiet(void *arg, enum umbra_log_level level, const char *line)
+{
+	(void)arg, (void)level, (void)line;
+}
+
+/* Retired and found again at each mount: by the kernel's list, say. */
+#define MANY 300u
+static void blocks_that_are_listed_at_each_mount_are_told_of_once(void **state)
+{
+	struct fixture *f = fixture_new(FIXTURE_SIZE);
+	struct umbra_health h;
+	um_lba_t listed = 20 * UM_CHUNK_BLOCKS;
+	uint64_t told;
+
+	(void)state;
+	umbra_log_to(quiet, NULL);
+	um_pool_set_lost(f->fs->pool, listed, MANY);
+	for (int i = 0; i < 4; i++)
+		h = health(f->fs);
+	told = nevents;
+	assert_int_equal(h.retired, MANY);
+	assert_int_equal(told, MANY);
+	fixture_remount(f);
+	um_failures_stop(f->fs);
+	um_pool_set_lost(f->fs->pool, listed, MANY);
+	ok(um_failures_start(f->fs));
+	for (int i = 0; i < 4; i++)
+		h = health(f->fs);
+	assert_int_equal(h.retired, MANY);
+	assert_int_equal(nevents, told);
+	umbra_log_to(NULL, NULL);
+	fixture_free(f);
+}
+
 /* ---- every block of a pool ---------------------------------------------------------------------------- */
 
 /* Something of everything. */
@@ -391,11 +425,6 @@ static unsigned look(struct umbra_fs *fs, uint64_t lba)
 		lost += a != 0;
 	}
 	return lost;
-}
-
-static void quiet(void *arg, enum umbra_log_level level, const char *line)
-{
-	(void)arg, (void)level, (void)line;
 }
 
 static void show(void *arg, const char *code, bool repaired, const char *text)
@@ -490,6 +519,7 @@ int main(void)
 		cmocka_unit_test(holes_cuts_and_removal_give_up_lost_pages),
 		cmocka_unit_test(a_block_of_many_clones_is_made_again_once),
 		cmocka_unit_test(writes_go_around_memory_that_fails_under_them),
+		cmocka_unit_test(blocks_that_are_listed_at_each_mount_are_told_of_once),
 		cmocka_unit_test(every_block_can_fail),
 	};
 

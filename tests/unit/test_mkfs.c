@@ -13,7 +13,8 @@
 
 #include <cmocka.h>
 
-#include "pool/pool.h"
+#include "fs/failure.h"
+#include "fs/mkfs_int.h"
 #include "umbra/check.h"
 #include "umbra/umbra.h"
 
@@ -286,6 +287,165 @@ static void bad_options_are_refused(void **state)
 	assert_sound();
 }
 
+/* ---- blocks that the pool before knew to be bad -------------------------------------------------------- */
+
+static void retire(struct umbra_fs *fs, um_lba_t lba)
+{
+	struct um_txn *txn;
+
+	assert_int_equal(um_space_take_at(fs->space, lba), 0);
+	assert_int_equal(um_txn_begin(fs->log, UM_TXN_RESERVE, &txn), 0);
+	assert_int_equal(um_txn_end(txn, um_ref_retire(txn, lba)), 0);
+}
+
+static void record(struct umbra_fs *fs, um_lba_t lba, uint32_t flags)
+{
+	const struct um_bad bad = {.flags = flags};
+	struct um_txn *txn;
+
+	assert_int_equal(um_txn_begin(fs->log, UM_TXN_RESERVE, &txn), 0);
+	assert_int_equal(um_txn_end(txn, um_bad_put(txn, lba, &bad)), 0);
+}
+
+static struct umbra_fs *made_and_open(const struct umbra_mkfs_options *opt)
+{
+	struct umbra_fs *fs;
+
+	assert_int_equal(umbra_mkfs(path, opt, NULL), 0);
+	assert_int_equal(umbra_open(path, NULL, &fs), 0);
+	return fs;
+}
+
+static bool kept(um_lba_t lba)
+{
+	struct um_badset set;
+	bool found = false;
+
+	assert_int_equal(um_badset_load(path, &set), 0);
+	for (size_t i = 0; i < set.n; i++)
+		found |= set.lba[i] == lba;
+	um_badset_free(&set);
+	return found;
+}
+
+#define AT(chunk, block) ((um_lba_t)(chunk)*UM_CHUNK_BLOCKS + (block))
+
+static void bad_blocks_outlive_the_pool_that_knew_them(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 32 * MIB, .force = true};
+	struct umbra_fs *fs = made_and_open(&opt);
+	struct umbra_info info;
+
+	(void)state;
+	retire(fs, AT(3, 7));
+	retire(fs, AT(3, 8));
+	record(fs, AT(4, 100), UM_BAD_LOST);
+	record(fs, AT(4, 101), UM_BAD_LOST | UM_BAD_WRONG);
+	/* The list is in the journal as yet. */
+	umbra_abandon(fs);
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.retired, 3);
+	assert_true(kept(AT(3, 7)) && kept(AT(3, 8)) && kept(AT(4, 100)));
+	assert_false(kept(AT(4, 101)));
+	assert_sound();
+	/* Again, and then not. */
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.retired, 3);
+	opt.forget_bad = true;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.retired, 0);
+	assert_sound();
+}
+
+static void tables_and_journal_of_the_new_pool_get_around_bad_blocks(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 40 * MIB, .force = true};
+	struct umbra_fs *fs = made_and_open(&opt);
+	struct um_pool *pool;
+	struct umbra_info info;
+
+	(void)state;
+	/* Of 32 MiB with both features: 14 is the checksums' mirror, 13 and 12 parity, 2 has the journal, 11 its copy. */
+	retire(fs, AT(14, 1));
+	retire(fs, AT(14, 300));
+	retire(fs, AT(12, 5));
+	retire(fs, AT(2, 3));
+	retire(fs, AT(2, 200));
+	retire(fs, AT(11, 511));
+	retire(fs, AT(17, 9));
+	assert_int_equal(umbra_close(fs), 0);
+	opt.size = 32 * MIB;
+	opt.data_csum = opt.parity = true;
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_non_null(strstr(last_line, "behind the end"));
+	assert_int_equal(info.retired, 3);
+	assert_true(kept(AT(2, 3)) && kept(AT(2, 200)) && kept(AT(11, 511)));
+	assert_sound();
+	assert_int_equal(um_pool_open(path, UM_POOL_EXCL, 0, &pool), 0);
+	assert_int_equal(pool->super.journal_lba, AT(2, 201));
+	assert_int_equal(pool->super.journal_mirror + pool->super.journal_blocks, AT(11, 511));
+	um_pool_close(pool);
+}
+
+/* Nothing is written before it is known that it can be done. */
+static void bad_blocks_that_leave_no_room_are_said(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 16 * MIB, .label = "old"};
+	struct umbra_fs *fs = made_and_open(&opt);
+	struct umbra_info info;
+
+	(void)state;
+	for (um_lba_t lba = AT(1, 400); lba < AT(6, 256); lba += 200)
+		retire(fs, lba);
+	assert_int_equal(umbra_close(fs), 0);
+	opt.force = opt.parity = opt.data_csum = true;
+	opt.label = "new";
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -ENOSPC);
+	assert_non_null(strstr(last_line, "no room for a journal"));
+	assert_int_equal(umbra_info_pool(path, &info), 0);
+	assert_string_equal(info.label, "old");
+	assert_sound();
+}
+
+static void scribble(um_lba_t lba)
+{
+	int fd = open(path, O_RDWR);
+
+	assert_int_equal(pwrite(fd, "scribble", 8, (off_t)(lba * UM_BLOCK_SIZE + 100)), 8);
+	close(fd);
+}
+
+static void a_list_that_cannot_be_read_is_not_forgotten_unsaid(void **state)
+{
+	/* Both copies of: the superblock, the words, a page of counts. One copy is enough. */
+	static const um_lba_t block[] = {0, UM_TABLE_AG, UM_TABLE_REF + 3};
+	struct umbra_mkfs_options opt = {.size = 32 * MIB};
+	struct umbra_info info;
+	struct umbra_fs *fs;
+
+	(void)state;
+	for (unsigned i = 0; i < 3; i++) {
+		opt.force = opt.forget_bad = i > 0;
+		fs = made_and_open(&opt);
+		retire(fs, AT(3, 7));
+		assert_int_equal(umbra_close(fs), 0);
+		opt.force = true;
+		opt.forget_bad = false;
+		scribble(block[i]);
+		assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+		assert_int_equal(info.retired, 1);
+		scribble(block[i]);
+		scribble(AT(15, block[i]));
+		opt.label = "new";
+		assert_int_equal(umbra_mkfs(path, &opt, NULL), -EUCLEAN);
+		assert_non_null(strstr(last_line, "--forget-bad"));
+		opt.forget_bad = true;
+		assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+		assert_int_equal(info.retired, 0);
+		assert_sound();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -302,6 +462,11 @@ int main(void)
 		cmocka_unit_test_setup(an_interrupted_mkfs_leaves_no_pool, each),
 		cmocka_unit_test_setup(info_of_a_crashed_pool_says_not_clean, each),
 		cmocka_unit_test_setup(bad_options_are_refused, each),
+		cmocka_unit_test_setup(bad_blocks_outlive_the_pool_that_knew_them, each),
+		cmocka_unit_test_setup(
+			tables_and_journal_of_the_new_pool_get_around_bad_blocks, each),
+		cmocka_unit_test_setup(bad_blocks_that_leave_no_room_are_said, each),
+		cmocka_unit_test_setup(a_list_that_cannot_be_read_is_not_forgotten_unsaid, each),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
