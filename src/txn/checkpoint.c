@@ -143,8 +143,11 @@ static int write_home(struct run *run)
 		upto = take_images(run);
 		if (!run->n)
 			return 0;
-		/* After a power cut nothing may be at home that replay would not know of. */
-		ret = um_seeded_bug(20) ? 0 : um_log_sync_to(log, upto);
+		/*
+		 * After a power cut nothing may be at home that replay would not know of; nor what it would only
+		 * believe if listed data is found, which the medium may have lost since.
+		 */
+		ret = um_seeded_bug(20) ? 0 : um_log_seal_to(log, upto);
 		if (!ret)
 			ret = write_images(run);
 		if (ret)

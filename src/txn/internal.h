@@ -214,7 +214,11 @@ struct um_log {
 
 	_Atomic(int) stopped; /* negative errno that begin returns */
 	_Atomic(uint64_t) committed, durable, checkpointed;
-	_Atomic(uint64_t) covered; /* durable by a COMMIT record; written with ring_lock held */
+	/*
+	 * Up to where there is a COMMIT record, and one that rests on no list of data: written, with ring_lock held;
+	 * and when that is durable.
+	 */
+	_Atomic(uint64_t) covered, covered_firm, firm;
 
 	/* Group commit: callers of sync share a round that starts after they came. */
 	pthread_mutex_t sync_lock;
@@ -264,14 +268,19 @@ static inline bool um_log_is_writer(const struct um_log *log)
 }
 /* A group commit that rests on no list of data (pool/rests.h). */
 int um_log_seal(struct um_log *log);
-/* Makes `seq` durable; returns at once when it is. */
-int um_log_sync_to(struct um_log *log, uint64_t seq);
+/* Makes `seq` durable by such a one; returns at once when it is. */
+int um_log_seal_to(struct um_log *log, uint64_t seq);
 /* At open: everything up to seq is committed, durable and at home. */
 void um_log_set_seq(struct um_log *log, uint64_t seq);
 /* Stops changes after an error that leaves no choice, loudly, once. */
 void um_log_fail(struct um_log *log, int err, const char *what);
 /* Takes the writer lock when changes are allowed and the journal has room for any transaction. */
 int um_log_lock_for_txn(struct um_log *log);
+/*
+ * Kept free for COMMIT records when a transaction begins: of one before it, and its own. Each may have one that lists
+ * data, with which the end of the ring may have to be skipped, and one that does not (pool/rests.h): a block.
+ */
+#define UM_RING_RESERVE (2ull * UM_BLOCK_SIZE)
 /* Largest record a transaction may have. */
 uint64_t um_log_record_max(const struct um_log *log);
 /*

@@ -36,6 +36,8 @@ void um_log_set_seq(struct um_log *log, uint64_t seq)
 	atomic_store(&log->committed, seq);
 	atomic_store(&log->durable, seq);
 	atomic_store(&log->covered, seq);
+	atomic_store(&log->covered_firm, seq);
+	atomic_store(&log->firm, seq);
 	atomic_store(&log->checkpointed, seq);
 }
 
@@ -176,8 +178,8 @@ uint64_t um_log_record_max(const struct um_log *log)
 {
 	/*
 	 * Direct: the ring is empty at every commit, so half of it always fits somewhere. Indirect: at
-	 * most half is in use when a transaction begins (less a block for COMMIT records), and skipping
-	 * the end of the ring may cost as much as the record.
+	 * most half is in use when a transaction begins (less UM_RING_RESERVE), and skipping the end of
+	 * the ring may cost as much as the record.
 	 */
 	return log->ring.size / (log->direct ? 2 : 4);
 }
@@ -194,7 +196,8 @@ static uint64_t ring_used(struct um_log *log)
 
 int um_log_lock_for_txn(struct um_log *log)
 {
-	uint64_t hard = log->ring.size / 2 - UM_BLOCK_SIZE, soft = hard * 3 / 4, used;
+	uint64_t half = log->ring.size / 2, hard = half > UM_RING_RESERVE ? half - UM_RING_RESERVE : 0;
+	uint64_t soft = hard * 3 / 4, used;
 	int ret;
 
 	if (log->pool->readonly)

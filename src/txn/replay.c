@@ -205,12 +205,16 @@ static void note_commit(struct commits *c, const struct um_record *record)
 	c->last = record;
 }
 
-/*
- * Walks the records once: where they end, and up to which number they count. *out_listed: they do because of
- * data that was found.
- */
-static int scan(struct um_log *log, const struct um_ring_state *state, struct um_cursor *out_end,
-	uint64_t *out_next, uint64_t *out_limit, bool *out_listed)
+/* What a walk through the records finds. */
+struct found {
+	struct um_cursor end;
+	uint64_t next;  /* number behind the last */
+	uint64_t limit; /* up to here they count */
+	bool listed;    /* they do because of data that was found */
+	uint64_t firm;  /* up to here there is a COMMIT without a list, and none behind it */
+};
+
+static int scan(struct um_log *log, const struct um_ring_state *state, struct found *out)
 {
 	struct commits commits = {state->tail_seq - 1, state->tail_seq - 1, NULL};
 	struct um_cursor cursor = {.offset = state->tail};
@@ -233,19 +237,20 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct um
 			return -EUCLEAN;
 		}
 	}
-	*out_end = cursor;
-	*out_next = next;
-	*out_limit = next - 1;
-	*out_listed = false;
+	out->end = cursor;
+	out->next = next;
+	out->limit = next - 1;
+	out->listed = false;
+	out->firm = commits.last && !commits.last->nentry ? commits.covers : state->tail_seq - 1;
 	if (all_count(log, state))
 		return 0;
-	*out_listed = commits.last && commits.last->nentry;
-	if (*out_listed && !vouched(log, commits.last)) {
-		*out_listed = false;
+	out->listed = commits.last && commits.last->nentry;
+	if (out->listed && !vouched(log, commits.last)) {
+		out->listed = false;
 		commits.covers = commits.before;
 	}
 	if (commits.covers < next)
-		*out_limit = commits.covers;
+		out->limit = commits.covers;
 	return 0;
 }
 
@@ -326,17 +331,15 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 {
 	struct um_pool *pool = log->pool;
 	bool readonly = pool->readonly;
-	struct um_cursor end;
-	uint64_t next, limit;
-	bool listed;
+	struct found found;
 	int ret;
 
-	ret = scan(log, state, &end, &next, &limit, &listed);
+	ret = scan(log, state, &found);
 	if (ret)
 		return ret;
 	/* A pool opened to read has a private mapping: the replay ends with this process. */
 	pool->readonly = false;
-	ret = store_all(log, state, next, limit);
+	ret = store_all(log, state, found.next, found.limit);
 	pool->readonly = readonly;
 	if (ret) {
 		um_err("%s: cannot replay the journal: %s", pool->path, strerror(-ret));
@@ -345,22 +348,25 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	if (log->replayed)
 		um_info("%s: %llu transactions replayed", pool->path,
 			(unsigned long long)log->replayed);
-	if (limit < next - 1)
+	if (found.limit < found.next - 1)
 		um_info("%s: %llu transactions after the last durable group dropped", pool->path,
-			(unsigned long long)(next - 1 - limit));
-	log->ring.head = end.offset;
-	log->ring.used = end.walked;
-	log->ring.seq = next - 1;
+			(unsigned long long)(found.next - 1 - found.limit));
+	log->ring.head = found.end.offset;
+	log->ring.used = found.end.walked;
+	log->ring.seq = found.next - 1;
 	/* What was dropped is in the ring still: the COMMIT to come must not make it count. */
-	um_log_set_seq(log, limit);
+	um_log_set_seq(log, found.limit);
 	/*
 	 * After the death of a daemon the kernel has these records, the medium perhaps not; and what counts
 	 * since data was found would not if that were changed: before anything goes home, a group commit must
-	 * cover them that rests on nothing.
+	 * cover them that rests on nothing. Whose COMMIT is there needs no other, so that recovery may be cut short as
+	 * often as may be, and finds room in the ring.
 	 */
-	if (log->replayed && (listed || all_count(log, state)) && !um_seeded_bug(14)) {
+	if (log->replayed && (found.listed || all_count(log, state)) && !um_seeded_bug(14)) {
 		atomic_store(&log->durable, state->tail_seq - 1);
-		atomic_store(&log->covered, state->tail_seq - 1);
+		atomic_store(&log->firm, state->tail_seq - 1);
+		atomic_store(&log->covered, found.firm);
+		atomic_store(&log->covered_firm, found.firm);
 	}
 	return 0;
 }

@@ -19,10 +19,11 @@ static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
 
 /*
  * Writes the COMMIT record of a group: list NULL: whose data is on the medium; else it counts when what is listed
- * is. again: even if there is one for the same transactions.
+ * is. firm: even if there is one for the same transactions, unless that has no list either. So there are two at most
+ * for a transaction, for which the ring has room (UM_RING_RESERVE).
  */
 static int append_commit(
-	struct um_log *log, uint64_t covers, const struct um_rest_list *list, bool again)
+	struct um_log *log, uint64_t covers, const struct um_rest_list *list, bool firm)
 {
 	struct {
 		struct um_record head;
@@ -30,9 +31,9 @@ static int append_commit(
 	} __attribute__((aligned(64))) record;
 	uint32_t n = list ? list->n : 0;
 	size_t len = (sizeof(record.head) + n * sizeof(record.entry[0]) + 63) & ~(size_t)63;
-	uint64_t covered;
 	int ret = 0;
 
+	static_assert(2 * sizeof(record) <= UM_BLOCK_SIZE, "as the reserve has it");
 	memset(&record, 0, sizeof(record));
 	record.head.type = UM_RECORD_COMMIT;
 	record.head.covers = covers;
@@ -47,11 +48,12 @@ static int append_commit(
 		};
 	/* Not the writer lock: a transaction may wait for us. */
 	pthread_mutex_lock(&log->ring_lock);
-	covered = atomic_load(&log->covered);
-	if (covered < covers || (again && covered == covers)) {
+	if (atomic_load(firm ? &log->covered_firm : &log->covered) < covers) {
 		ret = um_ring_append(&log->ring, &record.head, len, log->ring.seq);
 		if (!ret)
-			atomic_store(&log->covered, covers);
+			raise_to(&log->covered, covers);
+		if (!ret && !list)
+			raise_to(&log->covered_firm, covers);
 	}
 	pthread_mutex_unlock(&log->ring_lock);
 	return ret;
@@ -92,6 +94,8 @@ static int write_group(struct um_log *log, bool full, enum um_rests_end *out_end
 	if (ret)
 		return ret;
 	raise_to(&log->durable, seq);
+	if (!one)
+		raise_to(&log->firm, seq);
 	*out_end = one ? UM_RESTS_LISTED : UM_RESTS_SEALED;
 	return 0;
 }
@@ -154,9 +158,9 @@ int um_log_seal(struct um_log *log)
 	return sync_round(log, true);
 }
 
-int um_log_sync_to(struct um_log *log, uint64_t seq)
+int um_log_seal_to(struct um_log *log, uint64_t seq)
 {
-	return atomic_load(&log->durable) >= seq ? 0 : um_log_sync(log);
+	return atomic_load(&log->firm) >= seq ? 0 : um_log_seal(log);
 }
 
 /* ---- without waiting ------------------------------------------------------------------------------------ */

@@ -4,6 +4,7 @@
 
 #include <semaphore.h>
 
+#include "pool/rests.h"
 #include "txn/internal.h"
 
 #define CHUNKS 8u
@@ -196,11 +197,161 @@ static void recovery_does_not_commit_what_it_drops(void **state)
 	engine_close(&w.e);
 }
 
+/* ---- a checkpoint rests on no list ------------------------------------------------------------------------- */
+
+static uint8_t *cut; /* a state of the medium; NULL: none was taken */
+static uint64_t rotten;
+
+/* The first moment at which something was written home: that is there, and a listed block cannot be read any more. */
+static void cut_at_home(void *arg)
+{
+	const struct recorder_store *last = recorder.n ? &recorder.store[recorder.n - 1] : NULL;
+
+	if (cut || !last || last->off != *(const uint64_t *)arg)
+		return;
+	cut = mmap(NULL, recorder.size, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	assert_true(cut != MAP_FAILED);
+	assert_int_equal(pread(recorder.medium, cut, recorder.size, 0), recorder.size);
+	memcpy(cut + last->off, last->bytes, last->len);
+	memset(cut + rotten, 0xee, UM_BLOCK_SIZE);
+}
+
+/*
+ * A group counts because of data that its COMMIT lists. When a checkpoint has begun to write it home it must count
+ * whatever becomes of that data.
+ */
+static void what_goes_home_counts_without_listed_data(void **state)
+{
+	struct um_ptr second;
+	struct um_txn *txn;
+	struct world w;
+	uint64_t home;
+	void *block;
+
+	(void)state;
+	world_open(&w);
+	do { /* not beside the first, so that they go home one after the other */
+		txn = engine_begin(&w.e);
+		ok(um_txn_new(txn, UM_KIND_DIR, 0, 0, &second, &block));
+		ok(um_txn_commit(txn));
+	} while (second.lba < w.cell.lba + 2);
+	ok(um_log_checkpoint(w.e.log));
+	recorder_attach(w.e.pool);
+	w.version = 1;
+	ok(um_pool_write(w.e.pool, DATA + 1, 0, &w.version, sizeof(w.version)));
+	txn = engine_begin(&w.e);
+	ok(um_txn_edit(txn, w.cell, UM_KIND_DIR, &block));
+	((struct cell *)block)->version = 1;
+	ok(um_txn_edit(txn, second, UM_KIND_DIR, &block));
+	((struct cell *)block)->version = 1;
+	ok(um_txn_commit(txn));
+	ok(um_log_sync(w.e.log));
+	rotten = (DATA + 1) * UM_BLOCK_SIZE;
+	home = w.cell.lba * UM_BLOCK_SIZE;
+	cut = NULL;
+	recorder.moment = cut_at_home;
+	recorder.arg = &home;
+	ok(um_log_checkpoint(w.e.log));
+	recorder.moment = NULL;
+	assert_non_null(cut);
+	other_boot(cut, w.e.pool->super.journal_lba);
+	recorder_detach(w.e.pool);
+	die(&w.e);
+	fixture_poke(0, cut, recorder.size);
+	munmap(cut, recorder.size);
+
+	ok(um_pool_open(fixture_path, UM_POOL_EXCL, 0, &w.e.pool));
+	engine_mount(&w.e);
+	for (unsigned i = 0; i < 2; i++) {
+		const struct um_src src = {w.e.pool, NULL};
+		const void *at;
+
+		ok(um_src_get(src, i ? second : w.cell, UM_KIND_DIR, &at));
+		assert_int_equal(((const struct cell *)at)->version, 1);
+	}
+	engine_close(&w.e);
+}
+
+/* ---- room in the ring ---------------------------------------------------------------------------------------- */
+
+/* Changes of any size, with and without data, COMMITs of both sorts in between: a ring of 2 to 16 blocks has room. */
+static int no_barrier(struct um_pool *pool)
+{
+	(void)pool;
+	return 0;
+}
+
+static void a_small_ring_has_room_for_commits(void **state)
+{
+	static const uint64_t blocks[] = {3, 5, 9, 17};
+	uint64_t seed = engine_seed(), word = 0;
+
+	(void)state;
+	for (unsigned b = 0; b < 4; b++) {
+		struct engine e = {0};
+		struct um_pool_ops ops;
+		struct um_ptr cell[4];
+		struct um_txn *txn;
+		void *block;
+
+		fixture_make(CHUNKS, 1, blocks[b]);
+		ok(um_pool_open(fixture_path, UM_POOL_EXCL, 0, &e.pool));
+		ops = *e.pool->ops;
+		ops.barrier = no_barrier;
+		e.pool->ops = &ops;
+		engine_mount(&e);
+		for (unsigned i = 0; i < 4; i++) {
+			txn = engine_begin(&e);
+			ok(um_txn_new(txn, UM_KIND_DIR, 0, 0, &cell[i], &block));
+			ok(um_txn_commit(txn));
+		}
+		for (unsigned i = 0; i < 3000; i++) {
+			/* Half of the records as long as they may be. */
+			uint64_t most = (blocks[b] - 1) * UM_BLOCK_SIZE / 4 / 8 - 32;
+			unsigned words = (unsigned)rnd_below(&seed, 2 * most);
+			unsigned ndata = (unsigned)rnd_below(&seed, 90);
+
+			if (words > most)
+				words = (unsigned)most;
+			if (ndata > UM_RESTS_MAX)
+				ndata = UM_RESTS_MAX;
+			for (unsigned d = 0; d < ndata; d++, word++)
+				ok(um_pool_write(e.pool, DATA + word / 512 % 8,
+					(uint32_t)(8 * (word % 512)), &word, sizeof(word)));
+			txn = engine_begin(&e);
+			for (unsigned c = 0; c < 4 && words; c++) {
+				unsigned n = words < 500 ? words : 500;
+
+				ok(um_txn_edit(txn, cell[c], UM_KIND_DIR, &block));
+				memset((uint8_t *)block + sizeof(struct um_block_hdr), (int)i + 1,
+					8 * (size_t)n);
+				words -= n;
+			}
+			/* Of the transaction before, while this one is under way. */
+			if (rnd_below(&seed, 2))
+				ok(um_log_sync(e.log));
+			ok(um_txn_commit(txn));
+			if (rnd_below(&seed, 2))
+				ok(um_log_sync(e.log));
+			/* Seals it, if it was listed. */
+			if (!rnd_below(&seed, 2) && word)
+				ok(um_pool_overwrite(e.pool, DATA + (word - 1) / 512 % 8,
+					(uint32_t)(8 * ((word - 1) % 512)), &word, 8));
+		}
+		engine_close(&e);
+	}
+}
+
 static const struct CMUnitTest groups[] = {
 	cmocka_unit_test_setup_teardown(
 		a_barrier_that_failed_is_nobodys_success, fixture_setup, fixture_teardown),
 	cmocka_unit_test_setup_teardown(
 		recovery_does_not_commit_what_it_drops, fixture_setup, fixture_teardown),
+	cmocka_unit_test_setup_teardown(
+		what_goes_home_counts_without_listed_data, fixture_setup, fixture_teardown),
+	cmocka_unit_test_setup_teardown(
+		a_small_ring_has_room_for_commits, fixture_setup, fixture_teardown),
 };
 
 int main(int argc, char **argv)
