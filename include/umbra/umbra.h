@@ -214,6 +214,12 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
 /* Bytes written (short only when space runs out after some) or -errno. */
 ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
 	unsigned flags, uint64_t *out_off);
+/*
+ * The same, except that the medium is not waited for: *out_sync says that what was written is to be durable before it is
+ * acknowledged (UMBRA_WRITE_SYNC, or the file's attribute S), for which umbra_fsync_start() is there.
+ */
+ssize_t umbra_write_start(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len,
+	uint64_t off, unsigned flags, bool *out_sync);
 /* mode: FALLOC_FL_KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE[|KEEP_SIZE]; others -EOPNOTSUPP. */
 int umbra_fallocate(struct umbra_fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len);
 /* whence SEEK_DATA or SEEK_HOLE; -ENXIO as lseek(2). */

@@ -20,9 +20,12 @@
 
 struct fetch {
 	struct umbra_fs *fs;
+	uint64_t ino, off;
+	size_t len;
 	umbra_fetched_fn *fn;
 	void *arg;
-	void *hold; /* an epoch */
+	struct fetch *next; /* to be read another way */
+	void *hold;         /* an epoch */
 	atomic_uint left;
 	_Atomic(int) err;
 	size_t room; /* bytes of buf */
@@ -66,6 +69,115 @@ static void buffer_put(uint8_t *buf, size_t room)
 	free(buf);
 }
 
+/* ---- reads that failed ------------------------------------------------------------------------------------ */
+
+/*
+ * What the medium refuses to a direct read is read through the mapping, by a thread that may wait: there bad blocks
+ * are noticed, and made again from parity. Started when there is the first.
+ */
+struct um_again {
+	struct umbra_fs *fs;
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	pthread_t thread;
+	bool runs, stop;
+	struct fetch *first, **last;
+};
+
+static void end(struct fetch *f);
+
+static void read_again(struct fetch *f)
+{
+	struct umbra_fs *fs = f->fs;
+	size_t got;
+
+	/* Whoever puts a block elsewhere may have to wait for what this kept. */
+	um_epoch_let_go(fs->space, f->hold);
+	f->hold = NULL;
+	umbra_read_begin(fs);
+	atomic_store(&f->err,
+		um_read_iov(fs, f->ino, f->off, f->len, true, f->iov, PIECES, &f->n, &got));
+	end(f);
+	umbra_read_end(fs);
+}
+
+static void *again_main(void *arg)
+{
+	struct um_again *again = arg;
+
+	pthread_mutex_lock(&again->lock);
+	while (again->first || !again->stop) {
+		struct fetch *f = again->first;
+
+		if (!f) {
+			pthread_cond_wait(&again->cond, &again->lock);
+			continue;
+		}
+		again->first = f->next;
+		if (!again->first)
+			again->last = &again->first;
+		pthread_mutex_unlock(&again->lock);
+		read_again(f);
+		pthread_mutex_lock(&again->lock);
+	}
+	pthread_mutex_unlock(&again->lock);
+	return NULL;
+}
+
+/* False: there is no thread for it. */
+static bool hand_over(struct fetch *f)
+{
+	struct um_again *again = f->fs->again;
+	bool runs;
+
+	pthread_mutex_lock(&again->lock);
+	if (!again->runs) {
+		again->runs = !pthread_create(&again->thread, NULL, again_main, again);
+		if (again->runs)
+			pthread_setname_np(again->thread, "umbrafs-again");
+	}
+	runs = again->runs;
+	if (runs) {
+		f->next = NULL;
+		*again->last = f;
+		again->last = &f->next;
+		pthread_cond_signal(&again->cond);
+	}
+	pthread_mutex_unlock(&again->lock);
+	return runs;
+}
+
+int um_fetch_open(struct umbra_fs *fs)
+{
+	struct um_again *again = calloc(1, sizeof(*again));
+
+	if (!again)
+		return -ENOMEM;
+	pthread_mutex_init(&again->lock, NULL);
+	pthread_cond_init(&again->cond, NULL);
+	again->last = &again->first;
+	fs->again = again;
+	return 0;
+}
+
+void um_fetch_close(struct umbra_fs *fs)
+{
+	struct um_again *again = fs->again;
+
+	if (!again)
+		return;
+	pthread_mutex_lock(&again->lock);
+	again->stop = true;
+	pthread_cond_signal(&again->cond);
+	pthread_mutex_unlock(&again->lock);
+	if (again->runs)
+		pthread_join(again->thread, NULL);
+	pthread_cond_destroy(&again->cond);
+	pthread_mutex_destroy(&again->lock);
+	free(again);
+	fs->again = NULL;
+}
+
 /* ---- one read ---------------------------------------------------------------------------------------------- */
 
 static void end(struct fetch *f)
@@ -74,7 +186,8 @@ static void end(struct fetch *f)
 	int err = atomic_load(&f->err);
 
 	f->fn(f->arg, err, f->iov, err ? 0 : f->n);
-	um_epoch_let_go(fs->space, f->hold);
+	if (f->hold)
+		um_epoch_let_go(fs->space, f->hold);
 	atomic_fetch_sub(&fs->fetching, f->room);
 	if (f->buf)
 		buffer_put(f->buf, f->room);
@@ -86,11 +199,15 @@ static void piece_done(struct um_aio *io)
 	struct fetch *f = io->arg;
 
 	if (io->err) {
-		um_err("%s: reading block %llu: %s", f->fs->pool->path,
-			(unsigned long long)(io->off >> UM_BLOCK_SHIFT), strerror(-io->err));
+		if (um_pool_report_once(f->fs->pool, io->off >> UM_BLOCK_SHIFT))
+			um_err("%s: reading block %llu: %s", f->fs->pool->path,
+				(unsigned long long)(io->off >> UM_BLOCK_SHIFT),
+				strerror(-io->err));
 		atomic_store(&f->err, -EIO);
 	}
-	if (atomic_fetch_sub(&f->left, 1) == 1)
+	if (atomic_fetch_sub(&f->left, 1) > 1)
+		return;
+	if (!atomic_load(&f->err) || !hand_over(f))
 		end(f);
 }
 
@@ -184,6 +301,8 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	if (!f)
 		return -EAGAIN;
 	f->fs = fs;
+	f->ino = ino;
+	f->off = off;
 	f->fn = fn;
 	f->arg = arg;
 	f->buf = NULL;
@@ -192,6 +311,7 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	f->hold = um_epoch_hold(fs->space);
 	if (len > LARGE - 2 * UM_BLOCK_SIZE)
 		len = LARGE - 2 * UM_BLOCK_SIZE;
+	f->len = len;
 	err = um_read_iov(fs, ino, off, len, false, f->iov, PIECES, &f->n, &got);
 	if (!err)
 		err = start(f);

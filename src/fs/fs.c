@@ -61,6 +61,7 @@ static void tear_down(struct umbra_fs *fs)
 	if (fs->log)
 		um_log_serve_end(fs->log);
 	um_pool_async_end(fs->pool);
+	um_fetch_close(fs);
 	if (fs->log)
 		um_log_abandon(fs->log);
 	if (fs->space)
@@ -109,6 +110,8 @@ static int bring_up(struct umbra_fs *fs)
 	if (ret || fs->opt.readonly)
 		return ret;
 	ret = mark(fs, true);
+	if (!ret)
+		ret = um_fetch_open(fs);
 	if (!ret)
 		ret = um_pool_async(fs->pool);
 	if (ret == -EOPNOTSUPP)

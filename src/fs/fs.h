@@ -28,6 +28,7 @@ struct um_reaper;
 struct um_page;
 struct um_failures;
 struct um_scrub;
+struct um_again;
 
 struct umbra_fs {
 	struct um_pool *pool;
@@ -39,6 +40,7 @@ struct umbra_fs {
 	struct um_reaper *reaper;     /* background thread: orphans, quarantine, commit timer */
 	struct um_failures *failures; /* another: bad blocks */
 	struct um_scrub *scrub;       /* another, when asked for */
+	struct um_again *again;       /* another, when direct reads have failed: fetch.c */
 	pthread_mutex_t scrub_lock;   /* of starting and ending that */
 	bool loose_tails;             /* bytes behind the end of a file are not known to be zeros */
 	atomic_int stopped;           /* 0, or the errno that changes fail with */
@@ -169,6 +171,10 @@ int um_data_drop_step(struct um_txn *txn, struct um_inode *inode, uint64_t first
 int um_fork_drop_step(struct um_txn *txn, struct um_inode *inode, enum um_fork fork, bool *done);
 /* Resumes a truncation found in the orphan tree after a crash. */
 int um_data_resume_truncate(struct umbra_fs *fs, um_ino_t ino, uint64_t first_block);
+
+/* Reads past the mapping (fetch.c): before the first, and when all are done. */
+int um_fetch_open(struct umbra_fs *fs);
+void um_fetch_close(struct umbra_fs *fs);
 
 /* ---- names, xattrs, ACLs -------------------------------------------------------------------------------- */
 

@@ -773,27 +773,47 @@ static ssize_t write_locked(struct writer *w, const void *buf, size_t len, uint6
 	return err ? err : write_segments(w, buf, len, *off);
 }
 
+static ssize_t write_file(
+	struct writer *w, uint64_t ino, const void *buf, size_t len, uint64_t *off)
+{
+	ssize_t done;
+	int err = um_data_may_change(w->fs);
+
+	w->alone = w->flags & UMBRA_WRITE_APPEND;
+	if (!err)
+		err = um_mem_get(w->fs, ino, &w->mem);
+	if (err)
+		return err;
+	if (w->alone)
+		pthread_rwlock_wrlock(&w->mem->lock);
+	else
+		pthread_rwlock_rdlock(&w->mem->lock);
+	done = write_locked(w, buf, len, off);
+	pthread_rwlock_unlock(&w->mem->lock);
+	um_mem_put(w->fs, w->mem);
+	return done;
+}
+
 ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
 	unsigned flags, uint64_t *out_off)
 {
-	struct writer w = {.fs = fs, .alone = flags & UMBRA_WRITE_APPEND, .flags = flags};
-	ssize_t done;
-	int err = um_data_may_change(fs);
+	struct writer w = {.fs = fs, .flags = flags};
+	ssize_t done = write_file(&w, ino, buf, len, &off);
+	int err = 0;
 
-	if (!err)
-		err = um_mem_get(fs, ino, &w.mem);
-	if (err)
-		return err;
-	if (w.alone)
-		pthread_rwlock_wrlock(&w.mem->lock);
-	else
-		pthread_rwlock_rdlock(&w.mem->lock);
-	done = write_locked(&w, buf, len, &off);
-	pthread_rwlock_unlock(&w.mem->lock);
-	um_mem_put(fs, w.mem);
 	if (out_off)
 		*out_off = off;
 	if (done > 0 && w.flags & UMBRA_WRITE_SYNC)
 		err = um_log_sync(fs->log);
 	return err ? err : done;
+}
+
+ssize_t umbra_write_start(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len,
+	uint64_t off, unsigned flags, bool *out_sync)
+{
+	struct writer w = {.fs = fs, .flags = flags};
+	ssize_t done = write_file(&w, ino, buf, len, &off);
+
+	*out_sync = done > 0 && w.flags & UMBRA_WRITE_SYNC && !fs->pool->direct;
+	return done;
 }

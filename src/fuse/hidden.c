@@ -313,11 +313,47 @@ static void note_mapped_write(struct um_views *v, uint64_t ino)
 	pthread_mutex_unlock(&v->lock);
 }
 
+/* An answer that waits for the medium: no thread does. */
+struct syncing {
+	struct um_views *v;
+	struct target t;
+	uint64_t unique;
+	ssize_t written; /* a write's answer; -1: there is none */
+};
+
+static void on_synced(void *arg, int err)
+{
+	struct syncing *s = arg;
+	struct fuse_in_header in = {.unique = s->unique};
+	struct fuse_write_out out = {.size = (uint32_t)s->written};
+
+	reply(&(struct request){.v = s->v, .in = &in}, err, &out, s->written < 0 ? 0 : sizeof(out));
+	done_with(s->v, &s->t);
+	atomic_fetch_sub(&s->v->m->fetching, 1);
+	free(s);
+}
+
+static void reply_synced(const struct request *r, const struct target *t, ssize_t written)
+{
+	struct fuse_write_out out = {.size = (uint32_t)written};
+	struct syncing *s = malloc(sizeof(*s));
+
+	if (s) {
+		*s = (struct syncing){r->v, *t, r->in->unique, written};
+		atomic_fetch_add(&r->v->m->fetching, 1);
+		umbra_fsync_start(r->v->m->fs, t->ino, false, on_synced, s);
+		return;
+	}
+	reply(r, umbra_fsync(r->v->m->fs, t->ino, false), &out, written < 0 ? 0 : sizeof(out));
+	done_with(r->v, t);
+}
+
 static void on_write(const struct request *r)
 {
 	const struct fuse_write_in *in = (const void *)r->arg;
 	struct fuse_write_out out = {0};
 	unsigned flags = 0;
+	bool sync = false;
 	struct target t;
 	ssize_t n;
 	int err = r->len < sizeof(*in) || in->size > r->len - sizeof(*in) ? -EINVAL : 0;
@@ -332,9 +368,14 @@ static void on_write(const struct request *r)
 		flags |= UMBRA_WRITE_SYNC;
 	n = -EPERM;
 	if (t.bound)
-		n = umbra_write(r->v->m->fs, t.ino, in + 1, in->size, in->offset, flags, NULL);
+		n = umbra_write_start(
+			r->v->m->fs, t.ino, in + 1, in->size, in->offset, flags, &sync);
 	if (n >= 0 && in->write_flags & FUSE_WRITE_CACHE)
 		note_mapped_write(r->v, t.ino);
+	if (n >= 0 && sync) {
+		reply_synced(r, &t, n);
+		return;
+	}
 	done_with(r->v, &t);
 	out.size = n < 0 ? 0 : (uint32_t)n;
 	reply(r, n < 0 ? (int)n : 0, &out, sizeof(out));
@@ -360,11 +401,10 @@ static void on_fsync(const struct request *r)
 	struct target t;
 	int err = target(r->v, r->in->nodeid, &t);
 
-	if (!err) {
-		err = umbra_fsync(r->v->m->fs, t.ino, false);
-		done_with(r->v, &t);
-	}
-	reply(r, err, NULL, 0);
+	if (err)
+		reply(r, err, NULL, 0);
+	else
+		reply_synced(r, &t, -1);
 }
 
 /* ---- the mount -------------------------------------------------------------------------------------------- */

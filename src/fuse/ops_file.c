@@ -275,7 +275,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 {
 	struct um_mount *m = um_of(req);
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
-	unsigned flags = 0;
+	unsigned flags = fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0;
+	bool sync;
 	ssize_t n;
 
 	if (um_facts.kill_setid)
@@ -283,18 +284,18 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	else if (fi->fh & UM_FH_KILLCAP)
 		umbra_removexattr(m->fs, ino, "security.capability");
 	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
-	n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
+	n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	if (n == -ENOSPC && m->views) {
 		/* A view that nobody uses may hold what was removed. */
 		um_views_stir(m->views, false);
 		um_views_sweep(m->views);
-		n = umbra_write(m->fs, ino, buf, size, (uint64_t)off, flags, NULL);
+		n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	}
 	if (n >= 0 && kill)
 		um_inval_attr(m, ino);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
-	else if (fi->flags & O_DSYNC)
+	else if (sync)
 		um_reply_synced(req, ino, true, n);
 	else
 		fuse_reply_write(req, (size_t)n);

@@ -54,6 +54,8 @@ static void account(struct um_aio_engine *engine, int change)
 /* Takes in what the kernel said; true: the request is done, else it has to be gone on with. */
 static bool take_result(struct um_aio *io, int result)
 {
+	size_t before = io->at;
+
 	if (um_aio_fault)
 		result = um_aio_fault(io, result);
 	if (result == -EINTR || (result == -EAGAIN && io->tries++ < TRIES_MAX))
@@ -68,9 +70,16 @@ static bool take_result(struct um_aio *io, int result)
 		io->err = io->at < io->len ? -EIO : 0;
 		return true;
 	}
-	io->tries = 0;
 	io->at += (size_t)result;
-	return io->at >= io->len;
+	if (io->at >= io->len)
+		return true;
+	if (io->align)
+		io->at &= ~(io->align - 1);
+	if (io->at > before)
+		io->tries = 0;
+	else if (io->tries++ >= TRIES_MAX)
+		io->err = -EIO;
+	return io->err;
 }
 
 static void finish(struct um_aio_engine *engine, struct um_aio *io)

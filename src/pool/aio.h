@@ -27,6 +27,7 @@ struct um_aio {
 	void *buf;
 	size_t len;
 	uint64_t off;
+	size_t align; /* what comes short is gone on with at a multiple of this (direct I/O); 0: anywhere */
 	/* In a thread of the engine's: must not wait for other requests. err: 0, or negative. */
 	void (*done)(struct um_aio *io);
 	void *arg;

@@ -87,6 +87,7 @@ void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)
 	for (io = list; io; io = io->next) {
 		io->op = UM_AIO_READ;
 		io->fd = pool->read_fd;
+		io->align = pool->read_direct ? UM_BLOCK_SIZE : 0;
 	}
 	if (alone && !list->next)
 		um_aio_here(pool->aio, list);

@@ -196,7 +196,8 @@ static uint64_t ring_used(struct um_log *log)
 
 int um_log_lock_for_txn(struct um_log *log)
 {
-	uint64_t half = log->ring.size / 2, hard = half > UM_RING_RESERVE ? half - UM_RING_RESERVE : 0;
+	uint64_t half = log->ring.size / 2,
+		 hard = half > UM_RING_RESERVE ? half - UM_RING_RESERVE : 0;
 	uint64_t soft = hard * 3 / 4, used;
 	int ret;
 

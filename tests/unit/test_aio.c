@@ -11,13 +11,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <linux/fs.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
+#include "fs/fs.h"
 #include "pool/aio.h"
-#include "umbra/umbra.h"
 
 #define N 300u /* more than a ring has entries */
 #define LEN 8192u
@@ -34,8 +36,12 @@ static atomic_uint calls;
 static unsigned fail_at; /* the result to spoil, counted from 1 */
 static int fail_with;
 
+static atomic_uint unaligned; /* transfers begun at no multiple of what the request says */
+
 static int spoil(const struct um_aio *io, int result)
 {
+	if (io->align && io->at % io->align)
+		atomic_fetch_add(&unaligned, 1);
 	if (atomic_fetch_add(&calls, 1) + 1 != fail_at)
 		return result;
 	if (fail_with < 0)
@@ -144,6 +150,69 @@ static void short_and_interrupted_ones_are_gone_on_with(void **state)
 	}
 	um_aio_fault = NULL;
 	um_aio_refuse_ring = false;
+}
+
+/* Direct I/O takes whole sectors only: what comes short is read anew from the start of one. */
+static void short_direct_reads_are_gone_on_with_at_a_block(void **state)
+{
+	struct um_aio_engine *engine;
+	struct batch b;
+
+	(void)state;
+	um_aio_fault = spoil;
+	fail_with = 0;
+	for (unsigned threads = 0; threads < 2; threads++) {
+		um_aio_refuse_ring = threads;
+		batch_open(&b);
+		fail_at = 0;
+		fill(&b);
+		assert_int_equal(run(&b, UM_AIO_WRITE), 0);
+		memset(b.buf, 0, LEN);
+		atomic_store(&calls, 0);
+		atomic_store(&unaligned, 0);
+		fail_at = 1;
+		assert_int_equal(um_aio_open("test", &engine), 0);
+		b.io[0].op = UM_AIO_READ;
+		b.io[0].align = 4096;
+		b.io[0].next = NULL;
+		um_aio_submit(engine, b.io);
+		um_aio_close(engine);
+		assert_int_equal(b.io[0].err, 0);
+		assert_int_equal(atomic_load(&calls), 2);
+		assert_int_equal(atomic_load(&unaligned), 0);
+		for (size_t i = 0; i < LEN; i++)
+			assert_int_equal(b.buf[i], (uint8_t)i);
+		batch_close(&b);
+	}
+	um_aio_fault = NULL;
+	um_aio_refuse_ring = false;
+}
+
+static int nothing_more(const struct um_aio *io, int result)
+{
+	(void)io;
+	return result > 512 ? 512 : result;
+}
+
+static void and_given_up_when_they_stay_short(void **state)
+{
+	struct um_aio_engine *engine;
+	struct batch b;
+
+	(void)state;
+	batch_open(&b);
+	fill(&b);
+	assert_int_equal(run(&b, UM_AIO_WRITE), 0);
+	um_aio_fault = nothing_more;
+	assert_int_equal(um_aio_open("test", &engine), 0);
+	b.io[0].op = UM_AIO_READ;
+	b.io[0].align = 4096;
+	b.io[0].next = NULL;
+	um_aio_submit(engine, b.io);
+	um_aio_close(engine);
+	um_aio_fault = NULL;
+	assert_int_equal(b.io[0].err, -EIO);
+	batch_close(&b);
 }
 
 static void a_failure_is_that_of_one_request(void **state)
@@ -273,16 +342,139 @@ static void fetches_read_what_reads_read(void **state)
 	assert_int_equal(fetch(fs, small, 7, 4096, w), 0);
 	assert_int_equal(w->len, 70);
 	assert_int_equal(fetch(fs, 999, 0, 4096, w), -ESTALE);
-	um_aio_fault = spoil;
-	atomic_store(&calls, 0);
-	fail_with = -EIO;
-	fail_at = 1;
-	assert_int_equal(fetch(fs, ino, 0, 4096, w), -EIO);
-	assert_int_equal(fetch(fs, ino, 0, 4096, w), 0);
-	um_aio_fault = NULL;
 	assert_int_equal(umbra_close(fs), 0);
 	unlink(path);
 	free(plain);
+	free(w);
+}
+
+static uint64_t bad_off; /* the block there fails */
+
+static int fail_bad(const struct um_aio *io, int result)
+{
+	bool meets = io->off < bad_off + 4096 && bad_off < io->off + io->len;
+
+	return io->op == UM_AIO_READ && meets ? -EIO : result;
+}
+
+static int note_lba(void *arg, const struct umbra_extent *e)
+{
+	*(uint64_t *)arg = e->lba;
+	return 1;
+}
+
+/*
+ * A read that the medium refuses: the mapping has the bytes, or fails too, and then they are made again from parity.
+ * Without parity it is an error.
+ */
+static void what_a_direct_read_cannot_have_comes_another_way(void **state)
+{
+	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
+	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
+	struct want *w = calloc(1, sizeof(*w));
+	uint8_t *plain = malloc(100000);
+	struct umbra_fs *fs;
+	uint64_t ino, lba;
+	int fd = mkstemp(path), empty;
+
+	(void)state;
+	assert_true(fd >= 0 && w && plain);
+	close(fd);
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->cond, NULL);
+	for (unsigned parity = 0; parity < 2; parity++) {
+		mkfs.parity = parity;
+		assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+		assert_int_equal(umbra_open(path, NULL, &fs), 0);
+		ino = make_file(fs, "f");
+		for (size_t i = 0; i < 100000; i++)
+			plain[i] = (uint8_t)(i * 31 + i / 4096);
+		assert_int_equal(umbra_write(fs, ino, plain, 100000, 0, 0, NULL), 100000);
+		assert_int_equal(umbra_sync(fs), 0);
+		umbra_map(fs, ino, 8192, 4096, note_lba, &lba);
+		bad_off = lba * 4096;
+		um_aio_fault = fail_bad;
+		assert_int_equal(fetch(fs, ino, 0, 100000, w), 0);
+		assert_int_equal(w->len, 100000);
+		assert_memory_equal(w->bytes, plain, 100000);
+		/* Now loads fail, too. */
+		empty = memfd_create("bad", MFD_CLOEXEC);
+		assert_ptr_not_equal(mmap(fs->pool->base + bad_off, 4096, PROT_READ | PROT_WRITE,
+					     MAP_SHARED | MAP_FIXED, empty, 0),
+			MAP_FAILED);
+		close(empty);
+		assert_int_equal(fetch(fs, ino, 5000, 9000, w), parity ? 0 : -EIO);
+		if (parity)
+			assert_memory_equal(w->bytes, plain + 5000, 9000);
+		assert_int_equal(fetch(fs, ino, 12288, 9000, w), 0);
+		um_aio_fault = NULL;
+		assert_int_equal(umbra_close(fs), 0);
+	}
+	unlink(path);
+	free(plain);
+	free(w);
+}
+
+static void count_syncs(void *arg, const char *name, uint64_t value)
+{
+	if (!strcmp(name, "syncs"))
+		*(uint64_t *)arg = value;
+}
+
+static void synced(void *arg, int err)
+{
+	struct want *w = arg;
+
+	pthread_mutex_lock(&w->lock);
+	w->err = err;
+	w->done = true;
+	pthread_cond_signal(&w->cond);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* What has to be durable before it is acknowledged: whoever writes is told, and may do other things meanwhile. */
+static void a_synchronous_write_waits_for_nothing(void **state)
+{
+	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
+	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
+	struct umbra_options opt = {.commit_seconds = 3600};
+	struct want *w = calloc(1, sizeof(*w));
+	uint64_t ino, before, after;
+	struct umbra_fs *fs;
+	bool sync;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0 && w);
+	close(fd);
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->cond, NULL);
+	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+	assert_int_equal(umbra_open(path, &opt, &fs), 0);
+	ino = make_file(fs, "f");
+	umbra_stat(fs, count_syncs, &before);
+	assert_int_equal(umbra_write_start(fs, ino, "abc", 3, 0, 0, &sync), 3);
+	assert_false(sync);
+	assert_int_equal(umbra_write_start(fs, ino, "abc", 3, 0, UMBRA_WRITE_SYNC, &sync), 3);
+	assert_true(sync);
+	assert_int_equal(umbra_set_flags(fs, ino, FS_SYNC_FL), 0);
+	assert_int_equal(umbra_write_start(fs, ino, "abc", 3, 9000, 0, &sync), 3);
+	assert_true(sync);
+	umbra_stat(fs, count_syncs, &after);
+	assert_int_equal(before, after);
+	umbra_fsync_start(fs, ino, false, synced, w);
+	pthread_mutex_lock(&w->lock);
+	while (!w->done)
+		pthread_cond_wait(&w->cond, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+	assert_int_equal(w->err, 0);
+	umbra_stat(fs, count_syncs, &after);
+	assert_int_equal(after, before + 1);
+	assert_int_equal(umbra_write(fs, ino, "abc", 3, 90000, 0, NULL), 3);
+	umbra_stat(fs, count_syncs, &after);
+	assert_int_equal(after, before + 2);
+	assert_int_equal(umbra_close(fs), 0);
+	unlink(path);
 	free(w);
 }
 
@@ -294,7 +486,11 @@ int main(void)
 		cmocka_unit_test(short_and_interrupted_ones_are_gone_on_with),
 		cmocka_unit_test(a_failure_is_that_of_one_request),
 		cmocka_unit_test(the_end_of_the_file_is_an_error),
+		cmocka_unit_test(short_direct_reads_are_gone_on_with_at_a_block),
+		cmocka_unit_test(and_given_up_when_they_stay_short),
 		cmocka_unit_test(fetches_read_what_reads_read),
+		cmocka_unit_test(what_a_direct_read_cannot_have_comes_another_way),
+		cmocka_unit_test(a_synchronous_write_waits_for_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
