@@ -77,6 +77,15 @@ int umbra_info_pool(const char *path, struct umbra_info *out);
 typedef void umbra_stat_fn(void *arg, const char *name, uint64_t value);
 void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg);
 
+/*
+ * Makes the pool larger, in use: to `size` bytes, rounded down to whole chunks of 2 MiB and to what makes a group, or to all that
+ * the file or device has. A file is made longer first, with its space unless `sparse`. *out_size: what the pool has
+ * then, also after an error; no error when that is what it had. -EINVAL: it has more. -ENOSPC: the device is
+ * smaller, or the file's host full; -ENOMEM, -EOPNOTSUPP: not while it is mounted; -E2BIG: it has grown too often.
+ */
+#define UMBRA_GROW_ALL UINT64_MAX
+int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_size);
+
 /* f_bfree exact to the block: waits, bounded, for removed files whose space is being freed. */
 int umbra_statfs(struct umbra_fs *fs, struct statvfs *out);
 /* Everything acknowledged so far is on the medium. */

@@ -40,9 +40,9 @@ static bool find_journal(const struct um_super *super, um_lba_t lba, struct um_f
 /* Which blocks parity covers: in places of counts that parity's chunks do not have. */
 static bool find_cover(const struct um_pool *pool, uint32_t ag, unsigned at, struct um_found *out)
 {
-	uint64_t chunk = (uint64_t)ag * UM_AG_CHUNKS;
+	uint64_t chunk = um_ag_first(&pool->super, ag), end = chunk + um_ag_chunks(pool, ag);
 
-	for (; chunk < ((uint64_t)ag + 1) * UM_AG_CHUNKS; chunk += UM_COVER_CHUNKS) {
+	for (; chunk < end; chunk += UM_COVER_CHUNKS) {
 		struct um_ptr ptr = um_cover_ptr(pool, chunk);
 
 		if (!ptr.lba || ptr.lba % UM_CHUNK_BLOCKS != at)
@@ -60,7 +60,7 @@ static void find_table(
 {
 	if (at == UM_TABLE_SUPER) {
 		out->kind = UM_KIND_SUPER;
-		out->ptr = (struct um_ptr){0, um_super_mirror(pool->nchunks)};
+		out->ptr = (struct um_ptr){0, um_super_second(&pool->super)};
 		if (lba != out->ptr.lba && lba != out->ptr.mirror)
 			out->ptr = (struct um_ptr){lba, 0}; /* a backup */
 	} else if (at == UM_TABLE_AG) {
@@ -73,7 +73,7 @@ static void find_table(
 		return;
 	} else if (at >= UM_TABLE_REF && at - UM_TABLE_REF < um_ag_chunks(pool, ag)) {
 		out->kind = UM_KIND_REF;
-		out->ptr = um_refs_ptr(pool, (uint64_t)ag * UM_AG_CHUNKS + at - UM_TABLE_REF);
+		out->ptr = um_refs_ptr(pool, um_ag_first(&pool->super, ag) + at - UM_TABLE_REF);
 	}
 }
 
@@ -84,14 +84,15 @@ static void find_sums(const struct um_pool *pool, uint32_t ag, unsigned at, stru
 		out->ptr = um_csum_ag_ptr(pool, ag);
 	} else if (at >= UM_TABLE_REF && at - UM_TABLE_REF < um_ag_chunks(pool, ag)) {
 		out->kind = UM_KIND_CSUMS;
-		out->ptr = um_csums_ptr(pool, (uint64_t)ag * UM_AG_CHUNKS + at - UM_TABLE_REF);
+		out->ptr = um_csums_ptr(pool, um_ag_first(&pool->super, ag) + at - UM_TABLE_REF);
 	}
 }
 
 bool um_failure_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found *out)
 {
 	uint64_t chunk = um_chunk_of(lba);
-	uint32_t ag = (uint32_t)(chunk / UM_AG_CHUNKS), i = (uint32_t)(chunk % UM_AG_CHUNKS);
+	struct um_place place = um_chunk_place(&pool->super, chunk);
+	uint32_t ag = place.ag, i = place.i;
 	unsigned at = lba % UM_CHUNK_BLOCKS;
 	struct um_group group;
 

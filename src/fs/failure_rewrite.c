@@ -54,7 +54,7 @@ int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out)
 /* Pages of counts, or checksums, are only written when their chunk needs one. */
 static bool page_in_use(struct umbra_fs *fs, enum um_kind kind, um_lba_t lba)
 {
-	uint32_t ag = (uint32_t)(um_chunk_of(lba) / UM_AG_CHUNKS);
+	uint32_t ag = um_chunk_place(&fs->pool->super, um_chunk_of(lba)).ag;
 	unsigned i = lba % UM_CHUNK_BLOCKS - UM_TABLE_REF;
 	const void *block;
 
@@ -71,7 +71,7 @@ static int fixed_content(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, uint8_t *out)
 {
 	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	const struct um_super *super = &fs->pool->super;
+	const struct um_super *super = fs->pool->next ? fs->pool->next : &fs->pool->super;
 
 	memset(out, 0, UM_BLOCK_SIZE);
 	switch (found->kind) {

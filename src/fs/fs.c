@@ -135,6 +135,7 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 		return -ENOMEM;
 	}
 	fs->pool = pool;
+	pthread_mutex_init(&fs->grow_lock, NULL);
 	if (opt)
 		fs->opt = *opt;
 	if ((um_has_csum(pool) || um_has_parity(pool)) && fs->opt.data == UMBRA_DATA_INPLACE) {

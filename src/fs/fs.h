@@ -42,6 +42,7 @@ struct umbra_fs {
 	struct um_scrub *scrub;       /* another, when asked for */
 	struct um_again *again;       /* another, when direct reads have failed: fetch.c */
 	pthread_mutex_t scrub_lock;   /* of starting and ending that */
+	pthread_mutex_t grow_lock;    /* one grows the pool at a time; outermost */
 	bool loose_tails;             /* bytes behind the end of a file are not known to be zeros */
 	atomic_int stopped;           /* 0, or the errno that changes fail with */
 	_Atomic(uint64_t) fetching;   /* bytes, see fetch.c */

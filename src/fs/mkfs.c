@@ -98,7 +98,8 @@ static int wipe_supers(struct um_pool *pool)
 	int ret = um_pool_zero(pool, um_super_mirror(pool->nchunks), 0, UM_BLOCK_SIZE);
 
 	for (ag = 0; ag < pool->nags && !ret; ag++)
-		ret = um_pool_zero(pool, ag * UM_AG_BLOCKS, 0, UM_BLOCK_SIZE);
+		ret = um_pool_zero(pool, um_ag_first(&pool->super, (uint32_t)ag) * UM_CHUNK_BLOCKS,
+			0, UM_BLOCK_SIZE);
 	if (ret)
 		return ret;
 	um_pool_drain(pool);
@@ -188,7 +189,8 @@ static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *o
 	um_block_init(pool, block, UM_KIND_SUPER, 0, at, 0, 0);
 	um_block_seal(block);
 	for (ag = 1; ag < pool->nags && !ret; ag++) {
-		ret = um_pool_write(pool, ag * UM_AG_BLOCKS, 0, block, UM_BLOCK_SIZE);
+		ret = um_pool_write(pool, um_ag_first(&pool->super, (uint32_t)ag) * UM_CHUNK_BLOCKS,
+			0, block, UM_BLOCK_SIZE);
 		progress(opt, pool->nags + ag, 2 * (uint64_t)pool->nags + 2);
 	}
 	if (!ret)

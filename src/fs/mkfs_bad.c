@@ -169,15 +169,15 @@ static um_lba_t first_run(
 um_lba_t um_badset_room(
 	const struct um_badset *bad, const struct um_super *super, uint64_t n, bool last)
 {
-	uint64_t groups = (super->nchunks + UM_AG_CHUNKS - 1) / UM_AG_CHUNKS;
+	uint32_t groups = um_super_groups(super);
 	um_lba_t found = 0;
 
-	for (uint64_t ag = 0; !found && ag < groups; ag++) {
+	for (uint32_t ag = 0; !found && ag < groups; ag++) {
 		struct um_group group;
 		um_lba_t lba;
 
-		um_group_layout(super, (uint32_t)ag, &group);
-		lba = ag * UM_AG_BLOCKS + (um_lba_t)group.first * UM_CHUNK_BLOCKS;
+		um_group_layout(super, ag, &group);
+		lba = (um_ag_first(super, ag) + group.first) * UM_CHUNK_BLOCKS;
 		found = first_run(bad, lba, lba + (um_lba_t)group.data * UM_CHUNK_BLOCKS, n, last);
 	}
 	return found;

@@ -101,7 +101,7 @@ static void check_super(struct um_scrub *s, um_lba_t lba)
 static void check_cover(struct um_scrub *s, uint32_t ag)
 {
 	struct um_pool *pool = s->fs->pool;
-	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS;
+	uint64_t first = um_ag_first(&pool->super, ag);
 
 	for (uint64_t i = 0; um_has_parity(pool) && i < um_ag_chunks(pool, ag);
 		i += UM_COVER_CHUNKS) {
@@ -121,9 +121,9 @@ static void check_group(struct um_scrub *s, uint32_t ag)
 	const void *words, *sums = NULL;
 	struct um_tree tree;
 
-	check_super(s, (um_lba_t)ag * UM_AG_BLOCKS);
+	check_super(s, um_ag_first(&pool->super, ag) * UM_CHUNK_BLOCKS);
 	if (!ag)
-		check_super(s, um_super_mirror(pool->nchunks));
+		check_super(s, um_super_second(&pool->super));
 	check_cover(s, ag);
 	check_block(s, um_ag_ptr(pool, ag), UM_KIND_AG);
 	if (um_has_csum(pool)) {
@@ -134,7 +134,7 @@ static void check_group(struct um_scrub *s, uint32_t ag)
 	if (um_block_get(pool, um_ag_ptr(pool, ag), UM_KIND_AG, &words))
 		return;
 	for (uint32_t i = 0; i < um_ag_chunks(pool, ag); i++) {
-		uint64_t chunk = (uint64_t)ag * UM_AG_CHUNKS + i;
+		uint64_t chunk = um_ag_first(&pool->super, ag) + i;
 
 		if (UM_WORD_STATE(((const struct um_ag *)words)->word[i]) == UM_CHUNK_MIXED)
 			check_block(s, um_refs_ptr(pool, chunk), UM_KIND_REF);

@@ -150,6 +150,15 @@ struct um_ioc_scrub {
 };
 #define UM_IOC_SCRUB _IOWR(UM_IOC, 19, struct um_ioc_scrub)
 
+/* Makes the pool larger, as umbra_grow(). CAP_SYS_ADMIN. */
+struct um_ioc_grow {
+	__u64 size; /* in: bytes, all ones: what the file or device has; out: what the pool has now */
+	__u64 was;    /* out */
+	__u32 sparse; /* in: a file gets its space when it is needed */
+	__u32 pad;
+};
+#define UM_IOC_GROW _IOWR(UM_IOC, 21, struct um_ioc_grow)
+
 /* Tests, with a daemon built for them (-Dpoison=true); root only. */
 struct um_ioc_poison {
 	__u64 lba;

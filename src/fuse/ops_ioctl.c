@@ -15,6 +15,7 @@
 #include "fuse/door.h"
 #include "fuse/ioctl.h"
 #include "fuse/message.h"
+#include "fuse/room.h"
 #include "fuse/session.h"
 #include "fuse/text.h"
 #include "fuse/view.h"
@@ -558,6 +559,19 @@ static int do_scrub(const struct ioctl_in *io)
 	return answer(io, &want, sizeof(want));
 }
 
+static int do_grow(const struct ioctl_in *io)
+{
+	struct um_ioc_grow want;
+
+	if (io->in_size < sizeof(want) || io->out_size < sizeof(want))
+		return -EINVAL;
+	if (!has_caps(fuse_req_ctx(io->req)->pid, 1ull << CAP_SYS_ADMIN))
+		return -EPERM;
+	memcpy(&want, io->in, sizeof(want));
+	um_room_grow(io->m, io->req, &want);
+	return 0;
+}
+
 #ifdef UM_POISON
 static int do_poison(const struct ioctl_in *io)
 {
@@ -633,6 +647,7 @@ static const struct {
 	{UM_IOC_TOKEN, do_token},
 	{UM_IOC_CLONE, do_clone},
 	{UM_IOC_SCRUB, do_scrub},
+	{UM_IOC_GROW, do_grow},
 #ifdef UM_POISON
 	{UM_IOC_POISON, do_poison},
 #endif

@@ -109,7 +109,7 @@ static bool check_chunk(struct um_check *c, uint64_t chunk, bool valid)
 static void check_group(struct um_check *c, uint32_t ag)
 {
 	struct um_ptr at = um_csum_ag_ptr(c->pool, ag);
-	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS;
+	uint64_t first = um_ag_first(&c->pool->super, ag);
 	um_block_t block;
 	struct um_csum_ag *table = (struct um_csum_ag *)block;
 	bool changed = false, lost;

@@ -118,13 +118,14 @@ static void check_block(struct um_check *c, uint64_t chunk, uint64_t end)
 
 void um_check_parity(struct um_check *c)
 {
+	const struct um_super *super = &c->pool->super;
 	uint64_t chunk = 0, end, group;
 
 	while (um_has_parity(c->pool) && chunk < c->pool->nchunks && !c->err) {
-		group = (chunk / UM_AG_CHUNKS + 1) * UM_AG_CHUNKS;
+		uint32_t ag = um_chunk_place(super, chunk).ag;
+
+		group = um_ag_first(super, ag) + um_ag_chunks(c->pool, ag);
 		end = chunk + UM_COVER_CHUNKS < group ? chunk + UM_COVER_CHUNKS : group;
-		if (end > c->pool->nchunks)
-			end = c->pool->nchunks;
 		if (um_cover_ptr(c->pool, chunk).lba)
 			check_block(c, chunk, end);
 		chunk = end;

@@ -6,14 +6,16 @@
 #include "heal/check_int.h"
 #include "pool/log.h"
 
-static bool backup_sound(const struct um_pool *pool, const void *block)
+/* A group begins there by what the block itself says: seams may be anywhere. */
+static bool backup_sound(const struct um_pool *pool, um_lba_t lba, const void *block)
 {
 	const struct um_super *super = block;
 
 	return super->hdr.magic == UM_MAGIC(UM_KIND_SUPER) && !super->hdr.lba &&
 	       !memcmp(super->magic, UM_POOL_MAGIC, sizeof(super->magic)) &&
-	       super->version == UM_FORMAT_VERSION && super->nchunks >= UM_AG_MIN_CHUNKS &&
-	       super->nchunks <= pool->nchunks && um_block_csum(block) == super->hdr.csum;
+	       super->version == UM_FORMAT_VERSION && um_super_shape_ok(super) &&
+	       super->nchunks <= pool->nchunks && um_block_csum(block) == super->hdr.csum &&
+	       um_chunk_of(lba) < super->nchunks && !um_chunk_place(super, um_chunk_of(lba)).i;
 }
 
 static int restore(struct um_pool *pool)
@@ -22,14 +24,14 @@ static int restore(struct um_pool *pool)
 	um_lba_t lba, second;
 	int ret;
 
-	for (lba = UM_AG_BLOCKS; lba < pool->nblocks; lba += UM_AG_BLOCKS) {
+	for (lba = UM_CHUNK_BLOCKS; lba < pool->nblocks; lba += UM_CHUNK_BLOCKS) {
 		if (um_pool_lost(pool, lba, 1))
 			continue;
 		um_guard_check();
 		memcpy(block, um_pool_ptr(pool, lba), sizeof(block));
-		if (um_guard_check() || !backup_sound(pool, block))
+		if (um_guard_check() || !backup_sound(pool, lba, block))
 			continue;
-		second = um_super_mirror(((const struct um_super *)block)->nchunks);
+		second = um_super_second((const struct um_super *)block);
 		um_warn("%s: both superblocks are bad; taking the backup at block %llu", pool->path,
 			(unsigned long long)lba);
 		ret = um_pool_write(pool, second, 0, block, sizeof(block));

@@ -18,7 +18,8 @@ static bool maybe_live(struct um_check *c, um_lba_t lba, bool *out_known)
 	uint64_t chunk = um_chunk_of(lba), word;
 	um_block_t block;
 	const void *raw = NULL;
-	struct um_ptr at = um_ag_ptr(c->pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+	struct um_place place = um_chunk_place(&c->pool->super, chunk);
+	struct um_ptr at = um_ag_ptr(c->pool, place.ag);
 	um_lba_t copy[2] = {at.lba, at.mirror};
 	unsigned i;
 
@@ -29,7 +30,7 @@ static bool maybe_live(struct um_check *c, um_lba_t lba, bool *out_known)
 			raw = block;
 	if (!raw)
 		return true;
-	word = ((const struct um_ag *)raw)->word[chunk % UM_AG_CHUNKS];
+	word = ((const struct um_ag *)raw)->word[place.i];
 	if (UM_WORD_STATE(word) == UM_CHUNK_UNIFORM) {
 		*out_known = true;
 		return UM_WORD_COUNT(word);

@@ -159,7 +159,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 			words->word[i] = UM_WORD(3, 0, 0);
 	}
 	for (i = 0; i < n && !c->err; i++) {
-		uint64_t number = (uint64_t)ag * UM_AG_CHUNKS + i;
+		uint64_t number = um_ag_first(&c->pool->super, ag) + i;
 		bool fixed = !um_chunk_usable(&c->pool->super, number);
 		uint64_t want = UM_WORD(UM_CHUNK_STATIC, 0, 0), word = words->word[i];
 

@@ -50,7 +50,7 @@ void um_check_super_fields(struct um_check *c)
 
 void um_check_supers(struct um_check *c)
 {
-	um_lba_t second = um_super_mirror(c->pool->super.nchunks);
+	um_lba_t second = um_super_second(&c->pool->super);
 	um_block_t good;
 	uint32_t ag;
 
@@ -66,7 +66,7 @@ void um_check_supers(struct um_check *c)
 	}
 	check_copy(c, second, "second", good);
 	for (ag = 1; ag < c->pool->nags; ag++)
-		check_copy(c, (um_lba_t)ag * UM_AG_BLOCKS, "backup", good);
+		check_copy(c, um_ag_first(&c->pool->super, ag) * UM_CHUNK_BLOCKS, "backup", good);
 }
 
 /* ---- pool root ----------------------------------------------------------------------------------------- */

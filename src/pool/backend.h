@@ -63,6 +63,14 @@ bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align);
 /* New struct um_pool without a mapping; um_pool_free also unmaps. */
 int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool **out);
 void um_pool_free(struct um_pool *pool);
+/*
+ * Takes address space for a mapping of map_len bytes that may become longer, aligned for large pages: base and
+ * room. Nothing is mapped there yet; um_room_give gives all of it back.
+ */
+int um_room_take(struct um_pool *pool);
+void um_room_give(struct um_pool *pool);
+/* The marks of blocks reach as far as map_len does. */
+int um_pool_extend_marks(struct um_pool *pool, uint64_t len);
 /* Geometry of a pool of `size` bytes, before there is a superblock; the bitmap of verified blocks. */
 int um_pool_set_size(struct um_pool *pool, uint64_t size);
 int um_pool_alloc_verified(struct um_pool *pool);

@@ -41,7 +41,8 @@ typedef uint64_t um_ino_t; /* inode number, from a 64-bit counter, never reused 
 #define UM_RO_COMPAT_KNOWN 0ull
 #define UM_INCOMPAT_DATA_CSUM 1ull /* each written block of file data has a checksum */
 #define UM_INCOMPAT_PARITY 2ull    /* every 8 blocks in use have a block of parity */
-#define UM_INCOMPAT_KNOWN (UM_INCOMPAT_DATA_CSUM | UM_INCOMPAT_PARITY)
+#define UM_INCOMPAT_SEAMS 4ull     /* the pool has grown: groups also begin at seams */
+#define UM_INCOMPAT_KNOWN (UM_INCOMPAT_DATA_CSUM | UM_INCOMPAT_PARITY | UM_INCOMPAT_SEAMS)
 
 /* Kinds of metadata block; the first byte pair of the magic is "UM", so a dump is readable. */
 enum um_kind {
@@ -139,6 +140,13 @@ static_assert(sizeof(struct um_root) == 24, "um_root");
 
 /* ---- superblock, groups, counts ------------------------------------------------------------ */
 
+/* A pool that has grown: its groups begin anew at this chunk, whatever the one before it has come to. */
+struct um_seam {
+	um_le64_t chunk;
+	um_le64_t group; /* number of the group that begins there */
+};
+#define UM_SEAMS_MAX 240u
+
 struct um_super {
 	struct um_block_hdr hdr; /* kind UM_KIND_SUPER; lba 0; mirror: see FORMAT.md */
 	char magic[8];           /* UM_POOL_MAGIC */
@@ -155,14 +163,18 @@ struct um_super {
 	uint8_t copies;           /* metadata copies: 1 or 2 */
 	uint8_t kind_made;        /* enum umbra_pool_kind that mkfs saw; informative */
 	uint8_t pad[6];
-	char label[64]; /* UTF-8, NUL-padded */
+	char label[64];   /* UTF-8, NUL-padded */
+	um_le32_t nseams; /* with UM_INCOMPAT_SEAMS; else 0 */
+	uint8_t pad2[4];
+	struct um_seam seam[UM_SEAMS_MAX]; /* ascending */
 };
 static_assert(offsetof(struct um_super, magic) == 64, "um_super.magic");
-static_assert(sizeof(struct um_super) == 240, "um_super");
+static_assert(offsetof(struct um_super, nseams) == 240, "um_super.nseams");
+static_assert(sizeof(struct um_super) == 4088, "um_super");
 
 /*
- * Layout of an allocation group of n chunks (504, fewer in the last group; never fewer than 4:
- * a shorter tail joins nothing and stays unused). Chunk 0 is the group's table chunk, chunk n-1
+ * Layout of an allocation group of n chunks (504, fewer in the last group and in the last before a
+ * seam; never fewer than 4: a shorter tail joins nothing and stays unused). Chunk 0 is the group's table chunk, chunk n-1
  * its mirror (always reserved: the superblock's second copy is there even when copies == 1). With
  * UM_INCOMPAT_DATA_CSUM chunk 1 holds checksums and, when copies == 2, chunk n-2 their mirror.
  * With UM_INCOMPAT_PARITY the last ninth of what is left between is parity.

@@ -151,6 +151,17 @@ void um_guard_register(struct um_pool *pool)
 	pthread_mutex_unlock(&slots_lock);
 }
 
+void um_guard_extend(struct um_pool *pool)
+{
+	int i;
+
+	pthread_mutex_lock(&slots_lock);
+	for (i = 0; i < MAX_POOLS; i++)
+		if (atomic_load(&slots[i].pool) == pool)
+			atomic_store(&slots[i].len, pool->map_len);
+	pthread_mutex_unlock(&slots_lock);
+}
+
 void um_guard_unregister(struct um_pool *pool)
 {
 	int i;

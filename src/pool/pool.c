@@ -12,22 +12,37 @@
 
 /* ---- bitmaps: one bit a block, zero pages until used ------------------------------------------- */
 
-static size_t bitmap_bytes(uint64_t nblocks)
+/* Whole pages, as each is made accessible by itself. */
+static size_t bitmap_bytes(uint64_t bytes)
 {
-	return ((size_t)(nblocks + 63) / 64 + 1) * sizeof(uint64_t);
+	size_t len = ((size_t)(bytes / UM_BLOCK_SIZE + 63) / 64 + 1) * sizeof(uint64_t);
+
+	return (len + UM_BLOCK_SIZE - 1) & ~(size_t)(UM_BLOCK_SIZE - 1);
+}
+
+int um_pool_extend_marks(struct um_pool *pool, uint64_t len)
+{
+	if (mprotect((void *)pool->verified, bitmap_bytes(len), PROT_READ | PROT_WRITE) ||
+		mprotect((void *)pool->lost, bitmap_bytes(len), PROT_READ | PROT_WRITE))
+		return -ENOMEM;
+	return 0;
 }
 
 int um_pool_alloc_verified(struct um_pool *pool)
 {
-	/* For all that is mapped, so that a pool can be looked at before its size is known. */
-	void *map = mmap(NULL, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE),
-		PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	void *map;
 
+	if (pool->room < pool->map_len)
+		pool->room = pool->map_len;
+	/* For all that may come to be mapped: the marks do not move when the pool grows. */
+	map = mmap(NULL, 2 * bitmap_bytes(pool->room), PROT_NONE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return -ENOMEM;
 	pool->verified = map;
-	pool->lost = (void *)((uint8_t *)map + bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
-	return 0;
+	pool->lost = (void *)((uint8_t *)map + bitmap_bytes(pool->room));
+	/* For all that is mapped, so that a pool can be looked at before its size is known. */
+	return um_pool_extend_marks(pool, pool->map_len);
 }
 
 void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified)
@@ -364,7 +379,9 @@ int um_pool_set_size(struct um_pool *pool, uint64_t size)
 	pool->size = size;
 	pool->nblocks = size >> UM_BLOCK_SHIFT;
 	pool->nchunks = size / UM_CHUNK_SIZE;
-	pool->nags = um_pool_groups(pool->nchunks, NULL);
+	/* Before there is a superblock: as mkfs would have it. */
+	pool->nags = pool->super.nchunks ? um_super_groups(&pool->super)
+					 : um_pool_groups(pool->nchunks, NULL);
 	return 0;
 }
 
@@ -375,10 +392,11 @@ void um_pool_free(struct um_pool *pool)
 	if (pool->base)
 		pool->ops->unmap(pool);
 	if (pool->verified)
-		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->map_len / UM_BLOCK_SIZE));
+		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->room));
 	if (pool->read_fd >= 0)
 		close(pool->read_fd);
 	um_moved_free(pool);
+	free(pool->next);
 	if (pool->fd >= 0)
 		close(pool->fd);
 	um_badlist_close(pool->badlist);

@@ -58,6 +58,11 @@ struct um_pool_ops {
 	int (*writeback)(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);
 	void (*giveback)(struct um_pool *pool, um_lba_t lba, uint32_t n);
 	/*
+	 * Maps the medium from map_len to len, behind what is mapped, within the room. NULL: it is mapped as far as it
+	 * will ever be.
+	 */
+	int (*extend)(struct um_pool *pool, uint64_t len);
+	/*
 	 * Rewrites a block whose memory failed, as a whole, in a way that makes the memory good again if anything
 	 * can, and maps it anew. NULL: there is none.
 	 */
@@ -107,13 +112,16 @@ struct um_pool {
 	bool readonly; /* opened so: no function below that stores may be called */
 	int fd;
 	char *path;
-	uint8_t *base;    /* of the mapping */
-	uint64_t map_len; /* bytes mapped */
-	uint64_t size;    /* bytes used of them: nchunks * UM_CHUNK_SIZE */
-	uint64_t nblocks; /* size in blocks */
-	uint64_t nchunks;
-	uint32_t nags;
+	uint8_t *base; /* of the mapping */
+	/* These go up when the pool grows, in this order, and never down. */
+	_Atomic(uint64_t) map_len; /* bytes mapped */
+	_Atomic(uint64_t) size;    /* bytes used of them: nchunks * UM_CHUNK_SIZE */
+	_Atomic(uint64_t) nblocks; /* size in blocks */
+	_Atomic(uint64_t) nchunks;
+	_Atomic(uint32_t) nags;
+	uint64_t room; /* bytes of address space from base on that the mapping can come to fill */
 	struct um_super super; /* copy of the valid superblock */
+	struct um_super *next; /* committed, and not in force yet: under the log's writer lock */
 	uint32_t
 		super_repaired; /* bit 0/1: that copy was bad at open; rewritten when not readonly */
 	/* One bit a block: its checksum was verified, or we wrote it, since open. */
@@ -180,6 +188,17 @@ void um_pool_close(struct um_pool *pool);
 int um_pool_load_super(struct um_pool *pool);
 /* Size in bytes and kind of what path names (regular file, block device, devdax). */
 int um_pool_probe(const char *path, uint64_t *out_size, enum umbra_pool_kind *out_kind);
+
+/*
+ * Growing (grow.c), in two steps. First the medium has `size` bytes, whole chunks, and they are mapped: a file is made
+ * longer, with its space unless `sparse`. -ENOSPC: the device has not that many, or the file's host; -EOPNOTSUPP, -ENOMEM:
+ * no address space is left behind the mapping. What is stored there is nobody's until the superblock says
+ * so; then publish, which the caller keeps readers of metadata and the writer away from, has pool->next take force.
+ */
+int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse);
+void um_pool_publish(struct um_pool *pool);
+/* Bytes that what the pool lies on has now. */
+int um_pool_medium(const struct um_pool *pool, uint64_t *out_size);
 
 /* Where a block is. All else in the code calls it by the number that it had first. (moved.c) */
 um_lba_t um_moved_find(const struct um_moved *moved, um_lba_t lba);
@@ -299,8 +318,18 @@ static inline uint64_t um_chunk_of(um_lba_t lba)
 {
 	return lba / UM_CHUNK_BLOCKS;
 }
-/* Chunks in group ag (the last may be shorter). */
+/* Chunks in group ag: 504, or fewer in the last one and in the last before a seam; 0: no such group. */
 uint32_t um_ag_chunks(const struct um_pool *pool, uint32_t ag);
+/* Its first chunk; the group that a chunk belongs to, and its number there. */
+uint64_t um_ag_first(const struct um_super *super, uint32_t ag);
+struct um_place {
+	uint32_t ag, i;
+};
+struct um_place um_chunk_place(const struct um_super *super, uint64_t chunk);
+/* Are the size and the seams of a superblock possible? Else nothing here may be asked about it. */
+bool um_super_shape_ok(const struct um_super *super);
+/* How many groups a pool has. */
+uint32_t um_super_groups(const struct um_super *super);
 /* Pointer (with mirror when copies == 2) of the group's word table, of a chunk's counts. */
 struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag);
 struct um_ptr um_refs_ptr(const struct um_pool *pool, uint64_t chunk);
@@ -317,13 +346,18 @@ struct um_group {
 void um_group_layout(const struct um_super *super, uint32_t ag, struct um_group *out);
 /* Can the chunk's blocks be allocated? */
 bool um_chunk_usable(const struct um_super *super, uint64_t chunk);
+/* The superblock of a pool in use changes when the pool grows; these bits never do. */
+static inline bool um_super_has(const struct um_super *super, uint64_t incompat)
+{
+	return __atomic_load_n(&super->incompat, __ATOMIC_RELAXED) & incompat;
+}
 static inline bool um_has_csum(const struct um_pool *pool)
 {
-	return pool->super.incompat & UM_INCOMPAT_DATA_CSUM;
+	return um_super_has(&pool->super, UM_INCOMPAT_DATA_CSUM);
 }
 static inline bool um_has_parity(const struct um_pool *pool)
 {
-	return pool->super.incompat & UM_INCOMPAT_PARITY;
+	return um_super_has(&pool->super, UM_INCOMPAT_PARITY);
 }
 /* With parity: the parity block of an allocatable block's stripe; what says which blocks of a chunk it covers. */
 um_lba_t um_parity_lba(const struct um_pool *pool, um_lba_t lba);
@@ -331,10 +365,19 @@ struct um_ptr um_cover_ptr(const struct um_pool *pool, uint64_t chunk);
 /* With checksums: pointer to the chunk's, and to what says which chunks of a group have them. */
 struct um_ptr um_csums_ptr(const struct um_pool *pool, uint64_t chunk);
 struct um_ptr um_csum_ag_ptr(const struct um_pool *pool, uint32_t ag);
-/* Address of the superblock's second copy, from the number of chunks. */
+/* Address of the superblock's second copy; of that of a pool of nchunks that never grew. */
+um_lba_t um_super_second(const struct um_super *super);
 um_lba_t um_super_mirror(uint64_t nchunks);
-/* Groups of a pool of nchunks; a tail shorter than UM_AG_MIN_CHUNKS is cut off: *out_used. */
+/*
+ * Groups of a pool, or of what is added to one, of nchunks; a tail shorter than UM_AG_MIN_CHUNKS is cut off:
+ * *out_used.
+ */
 uint32_t um_pool_groups(uint64_t nchunks, uint64_t *out_used);
+/*
+ * What becomes of a superblock when the pool grows to nchunks, which are rounded down to what can be used: *out_super,
+ * unsealed. -EINVAL: not more than there are; -E2BIG: it has UM_SEAMS_MAX seams.
+ */
+int um_super_grow(const struct um_super *super, uint64_t nchunks, struct um_super *out_super);
 
 /* ---- blocks that describe themselves ---------------------------------------------------------- */
 
@@ -376,6 +419,7 @@ int um_block_repair(
  */
 int um_guard_install(void);
 void um_guard_register(struct um_pool *pool);
+void um_guard_extend(struct um_pool *pool); /* map_len has gone up */
 void um_guard_unregister(struct um_pool *pool);
 extern _Thread_local volatile um_lba_t
 	um_guard_bad; /* 0: no failure in this thread since the last check */

@@ -23,10 +23,10 @@ static bool range_ok(uint64_t nblocks, um_lba_t lba, uint64_t n)
 /* A run of blocks inside one group that touches none of its static chunks: its ends tell. */
 static bool between_tables(const struct um_super *super, um_lba_t lba, uint64_t n)
 {
-	uint64_t first = lba / UM_CHUNK_BLOCKS, last = (lba + n - 1) / UM_CHUNK_BLOCKS;
+	uint64_t first = um_chunk_of(lba), last = um_chunk_of(lba + n - 1);
 
-	return first / UM_AG_CHUNKS == last / UM_AG_CHUNKS && um_chunk_usable(super, first) &&
-	       um_chunk_usable(super, last);
+	return um_chunk_place(super, first).ag == um_chunk_place(super, last).ag &&
+	       um_chunk_usable(super, first) && um_chunk_usable(super, last);
 }
 
 static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
@@ -47,16 +47,15 @@ static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
 static const char *super_fault(const struct um_super *super)
 {
 	uint64_t nblocks = super->nchunks * UM_CHUNK_BLOCKS;
-	um_lba_t second = um_super_mirror(super->nchunks);
-	uint64_t used;
+	um_lba_t second;
 
-	um_pool_groups(super->nchunks, &used);
 	if (super->block_size != UM_BLOCK_SIZE)
 		return "block size is not 4096";
-	if (!used || used != super->nchunks || super->nchunks > UM_LBA_MASK / UM_CHUNK_BLOCKS)
+	if (!um_super_shape_ok(super))
 		return "impossible size";
 	if (super->copies != 1 && super->copies != 2)
 		return "impossible number of metadata copies";
+	second = um_super_second(super);
 	if (super->hdr.mirror != second)
 		return "size and second copy contradict each other";
 	if (super->root.lba != UM_TABLE_ROOT ||
@@ -180,10 +179,10 @@ int um_super_load(struct um_pool *pool)
 	if (one == SUPER_NEWER)
 		return refuse(pool, &first, one, why, NULL);
 	if (one == SUPER_GOOD) {
-		two = read_super(pool, um_super_mirror(first.nchunks), &second, &why2);
+		two = read_super(pool, um_super_second(&first), &second, &why2);
 		if (two != SUPER_GOOD || memcmp(&first, &second, sizeof(first))) {
 			/* Behind the end of a truncated pool there is no copy to be bad. */
-			if (um_super_mirror(first.nchunks) < pool->map_len / UM_BLOCK_SIZE) {
+			if (um_super_second(&first) < pool->map_len / UM_BLOCK_SIZE) {
 				um_warn("%s: second superblock is bad (%s)", pool->path,
 					two == SUPER_GOOD ? "differs from the first"
 					: why2            ? why2
@@ -210,8 +209,8 @@ int um_super_load(struct um_pool *pool)
 int um_super_rewrite(struct um_pool *pool)
 {
 	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
-	um_lba_t bad = pool->super_repaired & 1 ? 0 : um_super_mirror(pool->super.nchunks);
-	um_lba_t good = bad ? 0 : um_super_mirror(pool->super.nchunks);
+	um_lba_t bad = pool->super_repaired & 1 ? 0 : um_super_second(&pool->super);
+	um_lba_t good = bad ? 0 : um_super_second(&pool->super);
 	int ret;
 
 	if (!pool->super_repaired)

@@ -454,6 +454,6 @@ void um_space_stat(struct um_space *space, struct um_space_stat *out)
 	out->quarantined = um_quarantine_blocks(space);
 	out->free = space->idle + space->taken + out->quarantined;
 	usable = space->idle + out->quarantined;
-	pthread_mutex_unlock(&space->lock);
 	out->avail = usable > space->keep ? usable - space->keep : 0;
+	pthread_mutex_unlock(&space->lock);
 }

@@ -31,8 +31,9 @@ static int outside(um_lba_t lba)
 static int edit_values(struct um_txn *txn, uint64_t chunk, uint32_t **out)
 {
 	const struct um_pool *pool = um_txn_pool(txn);
-	uint32_t i = (uint32_t)(chunk % UM_AG_CHUNKS);
-	struct um_ptr ag = um_csum_ag_ptr(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+	struct um_place at = um_chunk_place(&pool->super, chunk);
+	uint32_t i = at.i;
+	struct um_ptr ag = um_csum_ag_ptr(pool, at.ag);
 	struct um_ptr ptr = um_csums_ptr(pool, chunk);
 	const void *block;
 	void *now;

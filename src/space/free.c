@@ -69,15 +69,15 @@ static int read_busy(struct um_space *space, uint64_t chunk, uint64_t *busy, uns
 {
 	struct um_src src = {space->pool, NULL};
 	const void *block;
-	uint32_t ag = chunk / UM_AG_CHUNKS;
+	struct um_place at = um_chunk_place(&space->pool->super, chunk);
 	uint64_t word = 0;
 	unsigned nfree = 0;
 	int err;
 
 	um_log_read_lock(space->log);
-	err = um_src_get(src, um_ag_ptr(space->pool, ag), UM_KIND_AG, &block);
+	err = um_src_get(src, um_ag_ptr(space->pool, at.ag), UM_KIND_AG, &block);
 	if (!err)
-		word = ((const struct um_ag *)block)->word[chunk % UM_AG_CHUNKS];
+		word = ((const struct um_ag *)block)->word[at.i];
 	if (!err && UM_WORD_STATE(word) == UM_CHUNK_MIXED) {
 		err = um_src_get(src, um_refs_ptr(space->pool, chunk), UM_KIND_REF, &block);
 		for (unsigned i = 0; !err && i < UM_CHUNK_BLOCKS; i++) {

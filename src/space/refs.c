@@ -43,7 +43,7 @@ static int next_piece(const struct um_pool *pool, um_lba_t lba, uint64_t n, stru
 
 static struct um_ptr ag_ptr(const struct um_pool *pool, uint64_t chunk)
 {
-	return um_ag_ptr(pool, (uint32_t)(chunk / UM_AG_CHUNKS));
+	return um_ag_ptr(pool, um_chunk_place(&pool->super, chunk).ag);
 }
 
 static int read_word(struct um_src src, uint64_t chunk, uint64_t *out)
@@ -53,7 +53,7 @@ static int read_word(struct um_src src, uint64_t chunk, uint64_t *out)
 
 	if (err)
 		return err;
-	*out = ((const struct um_ag *)block)->word[chunk % UM_AG_CHUNKS];
+	*out = ((const struct um_ag *)block)->word[um_chunk_place(&src.pool->super, chunk).i];
 	if (UM_WORD_STATE(*out) > UM_CHUNK_MIXED)
 		return bad(chunk * UM_CHUNK_BLOCKS, "bad chunk word");
 	return 0;
@@ -61,11 +61,12 @@ static int read_word(struct um_src src, uint64_t chunk, uint64_t *out)
 
 static int write_word(struct um_txn *txn, uint64_t chunk, uint64_t word)
 {
+	const struct um_super *super = &um_txn_pool(txn)->super;
 	void *block;
 	int err = um_txn_edit(txn, ag_ptr(um_txn_pool(txn), chunk), UM_KIND_AG, &block);
 
 	if (!err)
-		((struct um_ag *)block)->word[chunk % UM_AG_CHUNKS] = word;
+		((struct um_ag *)block)->word[um_chunk_place(super, chunk).i] = word;
 	return err;
 }
 

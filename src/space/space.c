@@ -2,6 +2,7 @@
 /* Opening and closing the index: the groups' words are read, nothing else. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "pool/log.h"
 #include "space/space_int.h"
@@ -40,7 +41,7 @@ static void load_word(struct um_space *space, uint64_t chunk, uint64_t word)
 static void load_group(struct um_space *space, uint32_t ag)
 {
 	struct um_src src = {space->pool, NULL};
-	uint64_t first = (uint64_t)ag * UM_AG_CHUNKS;
+	uint64_t first = um_ag_first(&space->pool->super, ag);
 	uint32_t n = um_ag_chunks(space->pool, ag);
 	const void *block;
 	bool lost = um_src_get(src, um_ag_ptr(space->pool, ag), UM_KIND_AG, &block) != 0;
@@ -69,6 +70,60 @@ static int space_alloc(struct um_space *space)
 	return space->chunk && space->region && space->meta_free ? 0 : -ENOMEM;
 }
 
+static void set_keep(struct um_space *space)
+{
+	space->keep = space->total / 64;
+	if (space->keep < KEEP_MIN)
+		space->keep = KEEP_MIN;
+	if (space->keep > KEEP_MAX)
+		space->keep = KEEP_MAX;
+}
+
+/* A longer array, zeros behind what it had. */
+static void *longer(void *array, size_t size, uint64_t was, uint64_t now)
+{
+	uint8_t *bigger = realloc(array, now * size);
+
+	if (bigger)
+		memset(bigger + was * size, 0, (now - was) * size);
+	return bigger;
+}
+
+/* Without memory for all of it some is longer than it need be, which harms nobody. */
+static int grow_arrays(struct um_space *space, uint64_t nchunks)
+{
+	uint64_t was = space->nchunks / UM_REGION_CHUNKS + 1, now = nchunks / UM_REGION_CHUNKS + 1;
+	void *chunk = longer(space->chunk, sizeof(*space->chunk), space->nchunks, nchunks);
+	void *region = longer(space->region, sizeof(*space->region), was, now);
+	void *meta_free = longer(space->meta_free, sizeof(*space->meta_free), was, now);
+
+	space->chunk = chunk ? chunk : space->chunk;
+	space->region = region ? region : space->region;
+	space->meta_free = meta_free ? meta_free : space->meta_free;
+	return chunk && region && meta_free ? 0 : -ENOMEM;
+}
+
+int um_space_grow(struct um_space *space)
+{
+	uint32_t ag = um_chunk_place(&space->pool->super, space->nchunks).ag;
+	int err;
+
+	/* In this order, as everywhere: the log's lock is behind the index's. */
+	pthread_mutex_lock(&space->lock);
+	err = grow_arrays(space, space->pool->nchunks);
+	if (!err) {
+		space->nchunks = space->pool->nchunks;
+		um_log_read_lock(space->log);
+		for (; ag < space->pool->nags; ag++)
+			load_group(space, ag);
+		um_log_read_unlock(space->log);
+		set_keep(space);
+		space->came_free++;
+	}
+	pthread_mutex_unlock(&space->lock);
+	return err;
+}
+
 int um_space_open(struct um_log *log, struct um_space **out)
 {
 	struct um_space *space = calloc(1, sizeof(*space));
@@ -95,11 +150,7 @@ int um_space_open(struct um_log *log, struct um_space **out)
 	super = &space->pool->super;
 	journal = super->journal_blocks * (super->journal_mirror ? 2 : 1);
 	space->total -= journal < space->total ? journal : space->total;
-	space->keep = space->total / 64;
-	if (space->keep < KEEP_MIN)
-		space->keep = KEEP_MIN;
-	if (space->keep > KEEP_MAX)
-		space->keep = KEEP_MAX;
+	set_keep(space);
 	um_log_set_space(log, space);
 	*out = space;
 	return 0;

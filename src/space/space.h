@@ -23,6 +23,10 @@ int um_space_open(struct um_log *log, struct um_space **out);
 void um_space_close(struct um_space *space);
 /* mkfs: words and counts of a new pool; the journal's blocks (and its mirror's) get count 1. */
 int um_space_format(struct um_pool *pool);
+/* The same of the groups from `from` on, of a pool that is to be what shape's superblock says. */
+int um_space_format_groups(struct um_pool *pool, const struct um_pool *shape, uint32_t from);
+/* The pool has grown: what was added is free. -ENOMEM: it is not used before the next mount. */
+int um_space_grow(struct um_space *space);
 
 struct um_space_stat {
 	uint64_t total;    /* blocks that are not tables or journal */

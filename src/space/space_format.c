@@ -33,15 +33,21 @@ static int write_both(struct um_pool *pool, struct um_ptr ptr, void *block)
 	return err;
 }
 
-static int format_chunk(
-	struct um_pool *pool, const struct range journal[2], uint64_t chunk, uint64_t *out_word)
+/* Where things are says `shape`; they are written to `pool`. */
+struct format {
+	struct um_pool *pool;
+	const struct um_pool *shape;
+	struct range journal[2];
+};
+
+static int format_chunk(const struct format *f, uint64_t chunk, uint64_t *out_word)
 {
 	struct um_refs refs = {.pad = {0}};
-	struct um_ptr ptr = um_refs_ptr(pool, chunk);
-	unsigned used = count_range(&journal[0], chunk, refs.count) +
-			count_range(&journal[1], chunk, refs.count);
+	struct um_ptr ptr = um_refs_ptr(f->shape, chunk);
+	unsigned used = count_range(&f->journal[0], chunk, refs.count) +
+			count_range(&f->journal[1], chunk, refs.count);
 
-	if (!um_chunk_ok(pool, chunk)) {
+	if (!um_chunk_ok(f->shape, chunk)) {
 		*out_word = UM_WORD(UM_CHUNK_STATIC, 0, 0);
 		return used ? -EINVAL : 0;
 	}
@@ -50,62 +56,71 @@ static int format_chunk(
 		return used > UM_CHUNK_BLOCKS ? -EINVAL : 0;
 	}
 	*out_word = UM_WORD(UM_CHUNK_MIXED, UM_CHUNK_BLOCKS - used, 0);
-	um_block_init(pool, &refs, UM_KIND_REF, 0, ptr, 0, chunk);
-	return write_both(pool, ptr, &refs);
+	um_block_init(f->shape, &refs, UM_KIND_REF, 0, ptr, 0, chunk);
+	return write_both(f->pool, ptr, &refs);
 }
 
 /* No chunk has checksums yet. */
-static int format_csums(struct um_pool *pool)
+static int format_csums(const struct format *f, uint32_t group)
 {
+	struct um_csum_ag ag = {.pad = {0}};
+	struct um_ptr ptr = um_csum_ag_ptr(f->shape, group);
+
+	um_block_init(f->shape, &ag, UM_KIND_CSUM_AG, 0, ptr, 0, 0);
+	return write_both(f->pool, ptr, &ag);
+}
+
+/* Parity covers nothing yet. */
+static int format_cover(const struct format *f, uint32_t group)
+{
+	uint64_t first = um_ag_first(&f->shape->super, group);
 	int err = 0;
 
-	for (uint32_t i = 0; !err && i < pool->nags; i++) {
-		struct um_csum_ag ag = {.pad = {0}};
-		struct um_ptr ptr = um_csum_ag_ptr(pool, i);
+	for (uint32_t i = 0; !err && i < um_ag_chunks(f->shape, group); i += UM_COVER_CHUNKS) {
+		struct um_ptr ptr = um_cover_ptr(f->shape, first + i);
+		struct um_cover cover = {.bits = {{0}}};
 
-		um_block_init(pool, &ag, UM_KIND_CSUM_AG, 0, ptr, 0, 0);
-		err = write_both(pool, ptr, &ag);
+		um_block_init(f->shape, &cover, UM_KIND_COVER, 0, ptr, 0, 0);
+		if (ptr.lba)
+			err = write_both(f->pool, ptr, &cover);
 	}
 	return err;
 }
 
-/* Parity covers nothing yet. */
-static int format_cover(struct um_pool *pool)
+static int format_words(const struct format *f, uint32_t group)
 {
+	uint64_t first = um_ag_first(&f->shape->super, group);
+	struct um_ptr ptr = um_ag_ptr(f->shape, group);
+	struct um_ag ag;
 	int err = 0;
 
-	for (uint64_t chunk = 0; !err && chunk < pool->nchunks;) {
-		struct um_ptr ptr = um_cover_ptr(pool, chunk);
-		uint32_t left = (uint32_t)(UM_AG_CHUNKS - chunk % UM_AG_CHUNKS);
-		struct um_cover cover = {.bits = {{0}}};
+	memset(&ag, 0, sizeof(ag));
+	um_block_init(f->shape, &ag, UM_KIND_AG, 0, ptr, 0, 0);
+	for (uint32_t i = 0; !err && i < um_ag_chunks(f->shape, group); i++)
+		err = format_chunk(f, first + i, &ag.word[i]);
+	return err ? err : write_both(f->pool, ptr, &ag);
+}
 
-		um_block_init(pool, &cover, UM_KIND_COVER, 0, ptr, 0, 0);
-		if (ptr.lba)
-			err = write_both(pool, ptr, &cover);
-		chunk += left < UM_COVER_CHUNKS ? left : UM_COVER_CHUNKS;
+int um_space_format_groups(struct um_pool *pool, const struct um_pool *shape, uint32_t from)
+{
+	const struct um_super *super = &shape->super;
+	struct format f = {pool, shape,
+		{{super->journal_lba, super->journal_blocks},
+			{super->journal_mirror,
+				super->journal_mirror ? super->journal_blocks : 0}}};
+	int err = 0;
+
+	for (uint32_t i = from; !err && i < shape->nags; i++) {
+		err = format_words(&f, i);
+		if (!err && um_has_csum(shape))
+			err = format_csums(&f, i);
+		if (!err && um_has_parity(shape))
+			err = format_cover(&f, i);
 	}
 	return err;
 }
 
 int um_space_format(struct um_pool *pool)
 {
-	const struct um_super *super = &pool->super;
-	struct range journal[2] = {{super->journal_lba, super->journal_blocks},
-		{super->journal_mirror, super->journal_mirror ? super->journal_blocks : 0}};
-	struct um_ag ag;
-	int err = 0;
-
-	for (uint32_t i = 0; !err && i < pool->nags; i++) {
-		uint64_t first = (uint64_t)i * UM_AG_CHUNKS;
-
-		memset(&ag, 0, sizeof(ag));
-		um_block_init(pool, &ag, UM_KIND_AG, 0, um_ag_ptr(pool, i), 0, 0);
-		for (uint32_t j = 0; !err && j < um_ag_chunks(pool, i); j++)
-			err = format_chunk(pool, journal, first + j, &ag.word[j]);
-		if (!err)
-			err = write_both(pool, um_ag_ptr(pool, i), &ag);
-	}
-	if (!err && um_has_csum(pool))
-		err = format_csums(pool);
-	return err || !um_has_parity(pool) ? err : format_cover(pool);
+	return um_space_format_groups(pool, pool, 0);
 }

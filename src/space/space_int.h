@@ -41,10 +41,10 @@ struct um_freed_list {
 struct um_space {
 	struct um_pool *pool;
 	struct um_log *log;
-	pthread_mutex_t lock; /* all below, except what is constant after open */
-	uint64_t nchunks;     /* constant; those that belong to groups */
-	uint64_t total;       /* constant; blocks that can be used */
-	uint64_t keep;        /* constant; blocks file data leaves for metadata */
+	pthread_mutex_t lock; /* all below */
+	uint64_t nchunks;     /* those that belong to groups */
+	uint64_t total;       /* blocks that can be used */
+	uint64_t keep;        /* blocks file data leaves for metadata */
 	struct um_chunk *chunk;
 	uint16_t *region;     /* per 64 chunks: upper bound of their `run` */
 	uint64_t *meta_free;  /* bit per chunk: meta, and has free blocks */

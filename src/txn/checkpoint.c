@@ -24,6 +24,7 @@ struct run {
 	uint32_t next, count;              /* blocks of the dirty set taken so far; to take */
 	um_lba_t lba[UM_CHECKPOINT_BATCH]; /* of the images of this batch, ascending */
 	uint32_t n;
+	void *super; /* image of the superblock, which goes home when all else is there */
 };
 
 /* For both of the above, which begin with it. */
@@ -102,6 +103,25 @@ static int write_images(struct run *run)
 	return ret;
 }
 
+/*
+ * Torn by a power cut, the first copy needs the second one, and that has to be on the medium. Block 0 is the first of
+ * its batch.
+ */
+static int hold_super(struct run *run)
+{
+	if (!run->n || run->lba[0])
+		return 0;
+	if (!run->super)
+		run->super = malloc(UM_BLOCK_SIZE);
+	if (!run->super)
+		return -ENOMEM;
+	memcpy(run->super, run->log->images, UM_BLOCK_SIZE);
+	run->n--;
+	memmove(run->lba, run->lba + 1, run->n * sizeof(run->lba[0]));
+	memmove(run->log->images, run->log->images + UM_BLOCK_SIZE, (size_t)run->n * UM_BLOCK_SIZE);
+	return 0;
+}
+
 /* At home and not changed since: the private page equals the file's. */
 static bool is_home(const struct um_dirty_block *block, void *arg)
 {
@@ -149,6 +169,8 @@ static int write_home(struct run *run)
 		 */
 		ret = um_seeded_bug(20) ? 0 : um_log_seal_to(log, upto);
 		if (!ret)
+			ret = hold_super(run);
+		if (!ret)
 			ret = write_images(run);
 		if (ret)
 			return ret;
@@ -186,6 +208,11 @@ static int checkpoint(struct run *run)
 	ret = write_home(run);
 	if (!ret && !um_seeded_bug(21))
 		ret = barrier(log);
+	if (!ret && run->super) {
+		ret = um_pool_writeback(log->pool, 0, run->super, 1);
+		if (!ret)
+			ret = barrier(log);
+	}
 	if (!ret)
 		ret = um_ring_move_tail(&log->ring, end, seq + 1);
 	/* The old records may be overwritten only when the medium's tail is behind them. */
@@ -214,6 +241,7 @@ int um_log_checkpoint(struct um_log *log)
 	pthread_mutex_lock(&log->checkpoint_lock);
 	ret = checkpoint(&run);
 	free(run.place);
+	free(run.super);
 	pthread_mutex_unlock(&log->checkpoint_lock);
 	return ret;
 }

@@ -193,6 +193,7 @@ struct um_log {
 	struct um_pool *pool;
 	struct um_space *space;
 	bool direct;
+	bool new_super; /* what is replayed has changed the superblock */
 	uint64_t replayed;
 	uint8_t boot_id[16]; /* of now; where indirect pools are concerned */
 

@@ -291,6 +291,19 @@ void um_log_stop(struct um_log *log, int err, bool flush)
 
 /* ---- small things ------------------------------------------------------------------------------------------ */
 
+void um_log_publish(struct um_log *log)
+{
+	bool mine = um_log_is_writer(log);
+
+	if (!mine)
+		um_log_lock_writer(log);
+	pthread_rwlock_wrlock(&log->apply);
+	um_pool_publish(log->pool);
+	pthread_rwlock_unlock(&log->apply);
+	if (!mine)
+		um_log_unlock_writer(log);
+}
+
 void um_log_read_lock(struct um_log *log)
 {
 	pthread_rwlock_rdlock(&log->apply);

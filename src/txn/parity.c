@@ -55,9 +55,11 @@ static um_lba_t stripe_of(um_lba_t lba)
 	return lba & ~(um_lba_t)(STRIPE - 1);
 }
 
-static const um_le64_t *bits_in(const void *block, uint64_t chunk)
+static const um_le64_t *bits_in(const struct um_pool *pool, const void *block, uint64_t chunk)
 {
-	return ((const struct um_cover *)block)->bits[chunk % UM_AG_CHUNKS % UM_COVER_CHUNKS];
+	uint32_t i = um_chunk_place(&pool->super, chunk).i;
+
+	return ((const struct um_cover *)block)->bits[i % UM_COVER_CHUNKS];
 }
 
 /* Which blocks of a stripe are covered, a bit each. */
@@ -69,7 +71,7 @@ static int stripe_mask(struct um_src src, um_lba_t stripe, unsigned *out)
 	int err = um_src_get(src, um_cover_ptr(src.pool, chunk), UM_KIND_COVER, &block);
 
 	if (!err)
-		*out = bits_in(block, chunk)[i / 64] >> (i % 64) & ALL;
+		*out = bits_in(src.pool, block, chunk)[i / 64] >> (i % 64) & ALL;
 	return err ? err : um_guard_check();
 }
 
@@ -120,10 +122,11 @@ int um_parity_rebuild(struct um_src src, um_lba_t lba, void *out)
 /* The stripe whose parity lies there; 0: none. */
 static um_lba_t stripe_at(const struct um_pool *pool, um_lba_t at)
 {
-	um_lba_t first = at / UM_AG_BLOCKS * UM_AG_BLOCKS, begin, stripe;
+	uint32_t ag = um_chunk_place(&pool->super, um_chunk_of(at)).ag;
+	um_lba_t first = um_ag_first(&pool->super, ag) * UM_CHUNK_BLOCKS, begin, stripe;
 	struct um_group group;
 
-	um_group_layout(&pool->super, (uint32_t)(at / UM_AG_BLOCKS), &group);
+	um_group_layout(&pool->super, ag, &group);
 	begin = first + (um_lba_t)group.parity * UM_CHUNK_BLOCKS;
 	if (!group.nparity || at < begin || at - begin >= (um_lba_t)group.nparity * UM_CHUNK_BLOCKS)
 		return 0;
@@ -202,7 +205,7 @@ int um_txn_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on)
 		err = um_txn_edit(txn, ptr, UM_KIND_COVER, &block);
 		if (err)
 			return err;
-		word = (um_le64_t *)bits_in(block, um_chunk_of(lba)) + i / 64;
+		word = (um_le64_t *)bits_in(pool, block, um_chunk_of(lba)) + i / 64;
 		bits = (part == 64 ? ~0ull : (1ull << part) - 1) << (i % 64);
 		was = *word;
 		*word = on ? was | bits : was & ~bits;
@@ -414,14 +417,15 @@ static int note_stripe(struct um_stripes *stripes, um_lba_t lba)
 static int note_cover(
 	const struct um_pool *pool, struct um_stripes *stripes, const struct um_entry *entry)
 {
-	uint64_t first = entry->lba / UM_AG_BLOCKS * UM_AG_CHUNKS, chunk, from, end;
+	uint32_t ag = um_chunk_place(&pool->super, um_chunk_of(entry->lba)).ag;
+	uint64_t first = um_ag_first(&pool->super, ag), chunk, from, end;
 	int err = 0;
 
 	/* As many chunks as have their bits there. */
-	for (chunk = first; chunk < first + UM_AG_CHUNKS; chunk += UM_COVER_CHUNKS)
+	for (chunk = first; chunk < first + um_ag_chunks(pool, ag); chunk += UM_COVER_CHUNKS)
 		if (um_cover_ptr(pool, chunk).lba == entry->lba)
 			break;
-	if (chunk >= first + UM_AG_CHUNKS)
+	if (chunk >= first + um_ag_chunks(pool, ag))
 		return 0;
 	from = entry->off < sizeof(struct um_block_hdr) ? 0
 							: entry->off - sizeof(struct um_block_hdr);

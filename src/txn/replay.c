@@ -25,6 +25,12 @@ static bool in_journal(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 		       meets(lba, n, super->journal_mirror, super->journal_blocks));
 }
 
+/* The superblock's first copy has a number that pointers cannot have; only a pool that grows changes it. */
+static bool is_super(const struct um_entry *entry)
+{
+	return !entry->lba && !entry->mirror && entry->type == UM_ENTRY_BYTES;
+}
+
 static bool home_ok(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 {
 	return um_lba_ok(pool, lba, n) && !in_journal(pool, lba, n);
@@ -46,6 +52,8 @@ static bool entry_sound(const struct um_pool *pool, const struct um_entry *entry
 	} else {
 		return false;
 	}
+	if (is_super(entry))
+		return true;
 	return home_ok(pool, entry->lba, blocks ? blocks : 1) &&
 	       (!entry->mirror || home_ok(pool, entry->mirror, 1));
 }
@@ -128,7 +136,8 @@ static int apply_data(struct um_log *log, const struct um_entry *entry)
 	return ignore_lost(log->pool, entry->lba, ret);
 }
 
-int um_record_apply(struct um_log *log, const struct um_record *record, unsigned which)
+static int apply_entries(struct um_log *log, const struct um_record *record, unsigned which,
+	bool super, bool *out_super)
 {
 	const uint8_t *at = (const uint8_t *)(record + 1);
 	struct filler fill;
@@ -141,7 +150,9 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 		bool data = entry->type == UM_ENTRY_DATA;
 
 		ret2 = 0;
-		if (data && (which & UM_APPLY_DATA))
+		if (is_super(entry) != super)
+			*out_super |= !super;
+		else if (data && (which & UM_APPLY_DATA))
 			ret2 = apply_data(log, entry);
 		else if (!data && (which & UM_APPLY_META))
 			ret2 = apply_meta(log, entry, record->seq, &fill);
@@ -150,6 +161,20 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 		at += um_entry_size(entry);
 	}
 	return ret;
+}
+
+int um_record_apply(struct um_log *log, const struct um_record *record, unsigned which)
+{
+	bool super = false;
+	int ret = apply_entries(log, record, which, false, &super), ret2;
+
+	if (!super || !(which & UM_APPLY_META))
+		return ret;
+	/* Torn by a cut it needs the second copy, and that has to be whole. Indirect pools: see checkpoint.c. */
+	um_pool_drain(log->pool);
+	log->new_super = true;
+	ret2 = apply_entries(log, record, UM_APPLY_META, true, &super);
+	return ret ? ret : ret2;
 }
 
 /* ---- recovery --------------------------------------------------------------------------------------- */
@@ -341,6 +366,9 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	pool->readonly = false;
 	ret = store_all(log, state, found.next, found.limit);
 	pool->readonly = readonly;
+	/* A pool that had grown: all that was replayed is of before that, see fs/grow.c. */
+	if (!ret && log->new_super)
+		ret = um_pool_load_super(pool);
 	if (ret) {
 		um_err("%s: cannot replay the journal: %s", pool->path, strerror(-ret));
 		return ret;

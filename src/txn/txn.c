@@ -352,6 +352,23 @@ int um_txn_overwrite(
 	return 0;
 }
 
+int um_txn_super(struct um_txn *txn, um_lba_t lba, const void *block)
+{
+	struct um_copy *copy = um_txn_find(txn, lba);
+	int ret = 0;
+
+	if (!copy)
+		ret = add_copy(txn, (struct um_ptr){lba, 0}, UM_KIND_SUPER, &copy);
+	if (!ret && !copy->now)
+		ret = give_content(txn, copy);
+	if (ret)
+		return ret;
+	memcpy(copy->now, block, UM_BLOCK_SIZE);
+	/* A bad one becomes a good one: what is there need not be sound to be compared with. */
+	copy->was = um_pool_ptr(txn->log->pool, lba);
+	return 0;
+}
+
 int um_txn_new(struct um_txn *txn, enum um_kind kind, uint8_t level, um_lba_t goal,
 	struct um_ptr *out_ptr, void **out)
 {

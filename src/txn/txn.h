@@ -123,6 +123,13 @@ int um_txn_fill(struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, unsign
 int um_txn_overwrite(
 	struct um_txn *txn, struct um_ptr ptr, enum um_kind kind, uint64_t owner, void **out);
 /*
+ * A superblock, or a backup of it, at lba becomes `block`. The first one's home is stored to last of all that the
+ * transaction changes, and when that is durable: at any moment one of the two copies is sound.
+ */
+int um_txn_super(struct um_txn *txn, um_lba_t lba, const void *block);
+/* The pool's next superblock takes force, in the eyes of readers and of the next transaction (um_pool_publish). */
+void um_log_publish(struct um_log *log);
+/*
  * A new metadata block (and its mirror): allocated, refcount 1, header filled in, body zero.
  * -ENOSPC. goal: an LBA to be near, or 0.
  */

@@ -290,6 +290,7 @@ static int call_file(struct world *w, const struct call *c)
 
 int call_run(struct world *w, const struct call *c)
 {
+	uint64_t size;
 	int ret;
 
 	w->mix = (struct mix){0};
@@ -321,6 +322,8 @@ int call_run(struct world *w, const struct call *c)
 		return 0;
 	case CALL_CHECKPOINT:
 		return um_log_checkpoint(w->fs->log);
+	case CALL_GROW:
+		return umbra_grow(w->fs, UMBRA_GROW_ALL, true, &size);
 	case CALL_CLOSE:
 		ret = umbra_close(w->fs);
 		w->fs = NULL;

@@ -31,7 +31,8 @@
 #include "umbra/check.h"
 #include "umbra/umbra.h"
 
-#define POOL_SIZE UM_POOL_MIN_SIZE
+#define MADE_SIZE UM_POOL_MIN_SIZE                /* of a pool as it is made */
+#define POOL_SIZE (MADE_SIZE + 4 * UM_CHUNK_SIZE) /* what it lies on, and can grow to */
 #define B UM_BLOCK_SIZE
 
 /* Ends the program: something is wrong with the machine itself. */
@@ -264,6 +265,7 @@ enum call_kind {
 	CALL_SYNC,
 	CALL_REAP,
 	CALL_CHECKPOINT,
+	CALL_GROW,
 	CALL_CLOSE, /* the last one */
 };
 struct call {

@@ -213,6 +213,7 @@ const struct op crash_ops[] = {
 	{"sync_reuse",
 		{{.kind = CALL_SYNC}, WRITE("own", 8192, 8192), TRUNCATE("own", 5000),
 			{.kind = CALL_SYNC}, {.kind = CALL_REAP}, WRITE("big2", 5 * 4096, 8192)}},
+	{"grow", {{.kind = CALL_GROW}, WRITE("own", 8192, 65536)}},
 };
 const unsigned crash_nops = sizeof(crash_ops) / sizeof(crash_ops[0]);
 
@@ -341,7 +342,7 @@ void config_make(const struct config *config, struct image *img)
 	memset(img->base, 0xe5, POOL_SIZE);
 	if (img->file)
 		memset(img->file, 0xe5, POOL_SIZE);
-	ret = umbra_mkfs_image(img->base, POOL_SIZE, &opt);
+	ret = umbra_mkfs_image(img->base, MADE_SIZE, &opt);
 	if (!ret)
 		ret = config_mount(config, img, &w.fs);
 	if (ret)

@@ -20,7 +20,7 @@ static void structures_have_their_sizes_and_offsets(void **state)
 	at(um_block_hdr, uuid, 32);
 	at(um_block_hdr, birth, 48);
 	at(um_block_hdr, owner, 56);
-	size(um_super, 240);
+	size(um_super, 4088);
 	at(um_super, magic, 64);
 	at(um_super, version, 72);
 	at(um_super, nchunks, 80);
@@ -30,6 +30,8 @@ static void structures_have_their_sizes_and_offsets(void **state)
 	at(um_super, root, 152);
 	at(um_super, copies, 168);
 	at(um_super, label, 176);
+	at(um_super, nseams, 240);
+	at(um_super, seam, 248);
 	size(um_ag, 4096);
 	at(um_ag, word, 64);
 	size(um_refs, 4096);
@@ -114,7 +116,8 @@ static void groups_and_tables_are_where_they_should_be(void **state)
 	assert_int_equal(um_super_mirror(100000), 503 * 512);
 	assert_int_equal(um_super_mirror(2), 0);
 
-	pool.nags = um_pool_groups(520, &pool.nchunks);
+	pool.nags = um_pool_groups(520, &pool.super.nchunks);
+	pool.nchunks = pool.super.nchunks;
 	assert_int_equal(um_ag_chunks(&pool, 0), 504);
 	assert_int_equal(um_ag_chunks(&pool, 1), 16);
 	assert_int_equal(um_ag_chunks(&pool, 2), 0);
@@ -127,6 +130,65 @@ static void groups_and_tables_are_where_they_should_be(void **state)
 	pool.super.copies = 1;
 	assert_int_equal(um_refs_ptr(&pool, 503).lba, 8 + 503);
 	assert_int_equal(um_refs_ptr(&pool, 503).mirror, 0);
+}
+
+static void a_pool_that_grew_has_its_groups_where_the_seams_are(void **state)
+{
+	struct um_pool pool = {.super = {.nchunks = 100, .copies = 2}};
+	struct um_super super;
+
+	(void)state;
+	assert_int_equal(um_super_grow(&pool.super, 100, &super), -EINVAL);
+	assert_int_equal(um_super_grow(&pool.super, 103, &super), -EINVAL);
+	ok(um_super_grow(&pool.super, 100 + 504 + 3, &super));
+	assert_int_equal(super.nchunks, 604);
+	assert_int_equal(super.nseams, 1);
+	assert_int_equal(super.incompat, UM_INCOMPAT_SEAMS);
+	/* The last group is a whole one: no seam behind it. */
+	ok(um_super_grow(&super, 604 + 504 + 20, &super));
+	assert_int_equal(super.nseams, 1);
+	assert_int_equal(super.nchunks, 604 + 504 + 20);
+	ok(um_super_grow(&super, 5000, &super));
+	assert_int_equal(super.nseams, 2);
+	assert_int_equal(super.seam[1].chunk, 1128);
+	assert_int_equal(super.seam[1].group, 4);
+	assert_true(um_super_shape_ok(&super));
+	pool.super = super;
+	assert_int_equal(um_super_second(&super), 99 * 512);
+	assert_int_equal(um_ag_chunks(&pool, 0), 100);
+	assert_int_equal(um_ag_chunks(&pool, 1), 504);
+	assert_int_equal(um_ag_chunks(&pool, 3), 20);
+	assert_int_equal(um_ag_first(&super, 3), 1108);
+	assert_int_equal(um_ag_first(&super, 4), 1128);
+	assert_int_equal(um_chunk_place(&super, 1127).ag, 3);
+	assert_int_equal(um_chunk_place(&super, 1127).i, 19);
+	assert_int_equal(um_chunk_place(&super, 1128).ag, 4);
+	assert_int_equal(um_refs_ptr(&pool, 101).lba, 100 * 512 + 9);
+	assert_int_equal(um_refs_ptr(&pool, 101).mirror, 603 * 512 + 9);
+	for (uint32_t ag = 0, next = 0; ag < um_super_groups(&super); ag++) {
+		assert_int_equal(um_ag_first(&super, ag), next);
+		next += um_ag_chunks(&pool, ag);
+		assert_int_equal(um_chunk_place(&super, next - 1).ag, ag);
+		assert_int_equal(next == super.nchunks, ag + 1 == um_super_groups(&super));
+	}
+	super.seam[1].group++;
+	assert_false(um_super_shape_ok(&super));
+	super.seam[1].group--;
+	super.seam[1].chunk = super.nchunks;
+	assert_false(um_super_shape_ok(&super));
+}
+
+static void seams_come_to_an_end(void **state)
+{
+	struct um_super super = {.nchunks = 8, .copies = 2};
+	unsigned n;
+
+	(void)state;
+	for (n = 0; n < UM_SEAMS_MAX; n++)
+		ok(um_super_grow(&super, super.nchunks + 4, &super));
+	assert_true(um_super_shape_ok(&super));
+	assert_int_equal(um_super_groups(&super), UM_SEAMS_MAX + 1);
+	assert_int_equal(um_super_grow(&super, super.nchunks + 4, &super), -E2BIG);
 }
 
 /* ---- differences ------------------------------------------------------------------------------- */
@@ -235,6 +297,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(structures_have_their_sizes_and_offsets),
 		cmocka_unit_test(a_checksum_is_known_and_covers_every_byte),
+		cmocka_unit_test(a_pool_that_grew_has_its_groups_where_the_seams_are),
+		cmocka_unit_test(seams_come_to_an_end),
 		cmocka_unit_test(groups_and_tables_are_where_they_should_be),
 		cmocka_unit_test(random_differences_play_back),
 		cmocka_unit_test(small_changes_make_small_entries),

@@ -3,7 +3,7 @@
 
 _umbractl_complete() {
 	local cur cmd i
-	local commands="info stat clone dedupe map owners du health scrub exec"
+	local commands="info stat clone dedupe map owners du health scrub grow exec"
 	cur=${COMP_WORDS[COMP_CWORD]}
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
@@ -37,6 +37,7 @@ _umbractl_complete() {
 		info | stat | dedupe) options="-b --bytes --json --help" ;;
 		map) options="-b --bytes --shadows --json --help" ;;
 		scrub) options="-w --wait -r --rate --json --help" ;;
+		grow) options="--sparse --json --help" ;;
 		health) options="-b --bytes --json --help" ;;
 		owners) options="--json --help" ;;
 		du) options="-b --bytes -c --total -r --recursive --json --help" ;;

@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 void um_err(int err, const char *fmt, ...)
@@ -47,6 +48,31 @@ char *um_size_str(char buf[UM_SIZE_STR], uint64_t bytes, bool plain)
 	}
 	snprintf(buf, UM_SIZE_STR, "%.1f %s", v, units[u]);
 	return buf;
+}
+
+bool um_parse_size(const char *arg, uint64_t *out)
+{
+	static const char units[] = "KMGTP";
+	unsigned shift = 0;
+	const char *unit;
+	char *end;
+
+	if (*arg < '0' || *arg > '9')
+		return false;
+	errno = 0;
+	*out = strtoull(arg, &end, 10);
+	if (errno)
+		return false;
+	if (*end) {
+		unit = strchr(units, *end & ~0x20);
+		if (!unit || !*unit || end[1])
+			return false;
+		shift = 10 * ((unsigned)(unit - units) + 1);
+	}
+	if (!*out || *out > UINT64_MAX >> shift)
+		return false;
+	*out <<= shift;
+	return true;
 }
 
 /* Length of the well-formed UTF-8 sequence at s, or 0. */

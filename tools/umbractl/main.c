@@ -19,6 +19,7 @@ static const struct um_cmd commands[] = {
 	{"health", um_cmd_health, "[--json] MOUNT|POOL", "bad memory, and what it cost"},
 	{"scrub", um_cmd_scrub, "start|status|pause|cancel [-w] [-r RATE] [--json] MOUNT",
 		"read all that is in use, to find what went bad"},
+	{"grow", um_cmd_grow, "[--sparse] [--json] POOL|MOUNT SIZE|max", "make a pool larger"},
 	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };

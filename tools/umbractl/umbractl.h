@@ -34,6 +34,7 @@ int um_cmd_owners(int argc, char **argv);
 int um_cmd_du(int argc, char **argv);
 int um_cmd_health(int argc, char **argv);
 int um_cmd_scrub(int argc, char **argv);
+int um_cmd_grow(int argc, char **argv);
 int um_cmd_exec(int argc, char **argv);
 
 /* The command being run, for messages; set by main. */
@@ -49,6 +50,9 @@ int um_usage(void);
 /* "1.5 GiB", or plain bytes. Returns buf. */
 #define UM_SIZE_STR 32
 char *um_size_str(char buf[UM_SIZE_STR], uint64_t bytes, bool plain);
+
+/* Bytes from digits and at most one of K, M, G, T, P (powers of 1024). False: it is none. */
+bool um_parse_size(const char *arg, uint64_t *out);
 
 /* A string for JSON: bytes that are not UTF-8 become U+FFFD. */
 struct json_object *um_json_text(const char *s);

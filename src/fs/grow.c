@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A pool grows. Nothing that is there moves: behind the old end new groups begin (a seam, see FORMAT.md). Their tables
+ * are written while nobody knows of them; when they are durable one transaction changes all superblocks, and when
+ * that is at home, so that no record of the journal is of before it, what is new is given to the allocator. A cut
+ * leaves the old size or the new one, with a file that may be longer than either.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fs/fs.h"
+
+/* All that asks where things are asks a pool: one of the new size, that has nothing but a superblock. */
+static int make_shape(const struct um_super *super, struct um_pool **out)
+{
+	struct um_pool *shape = calloc(1, sizeof(*shape));
+
+	if (!shape)
+		return -ENOMEM;
+	shape->super = *super;
+	shape->nchunks = super->nchunks;
+	shape->nblocks = super->nchunks * UM_CHUNK_BLOCKS;
+	shape->nags = um_super_groups(super);
+	*out = shape;
+	return 0;
+}
+
+static um_lba_t backup_of(const struct um_super *super, uint32_t ag)
+{
+	return um_ag_first(super, ag) * UM_CHUNK_BLOCKS;
+}
+
+/* The new groups' tables, then their backups of the superblock, all durable. */
+static int write_groups(
+	struct um_pool *pool, const struct um_pool *shape, uint32_t from, const void *block)
+{
+	int ret = um_space_format_groups(pool, shape, from);
+	uint32_t ag;
+
+	for (ag = from; ag < shape->nags && !ret; ag++)
+		ret = um_pool_write(pool, backup_of(&shape->super, ag), 0, block, UM_BLOCK_SIZE);
+	um_pool_drain(pool);
+	return ret ? ret : um_pool_barrier(pool);
+}
+
+struct step {
+	struct umbra_fs *fs;
+	struct um_super *next;
+};
+
+/* In the transaction's commit: from here on there is no way back. On a direct pool it is at home by now. */
+static void committed(void *arg)
+{
+	struct step *step = arg;
+
+	step->fs->pool->next = step->next;
+	step->next = NULL;
+	if (step->fs->pool->direct)
+		um_log_publish(step->fs->log);
+}
+
+static int change_supers(struct umbra_fs *fs, const struct um_super *super, const void *block)
+{
+	struct step step = {fs, malloc(sizeof(*super))};
+	struct um_pool *pool = fs->pool;
+	struct um_txn *txn = NULL;
+	uint32_t ag;
+	int ret = step.next ? um_fs_begin(fs, UM_TXN_RESERVE, &txn) : -ENOMEM;
+
+	if (!ret) {
+		*step.next = *super;
+		ret = um_txn_super(txn, um_super_second(super), block);
+	}
+	for (ag = 0; ag < pool->nags && !ret; ag++)
+		ret = um_txn_super(txn, backup_of(super, ag), block);
+	if (!ret)
+		ret = um_txn_on_commit(txn, committed, &step);
+	if (txn)
+		ret = um_txn_end(txn, ret);
+	free(step.next);
+	return ret;
+}
+
+/*
+ * What was committed, perhaps by a call before that could not go on, comes into force. Indirect pools: not before it is at
+ * home, as records that name new blocks are unsound to who opens the pool with its old size.
+ */
+static int take_force(struct umbra_fs *fs, uint64_t was)
+{
+	struct um_pool *pool = fs->pool;
+	int ret;
+
+	if (pool->next) {
+		ret = um_log_checkpoint(fs->log);
+		if (ret)
+			return ret;
+		um_log_publish(fs->log);
+	}
+	if (pool->size == was)
+		return 0;
+	um_info("%s: has grown from %llu to %llu bytes", pool->path, (unsigned long long)was,
+		(unsigned long long)pool->size);
+	if (um_space_grow(fs->space))
+		um_warn("%s: no memory: the new space is used from the next mount on", pool->path);
+	return 0;
+}
+
+static int grow_to(struct umbra_fs *fs, uint64_t size, bool sparse)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
+	struct um_super *super = (struct um_super *)block;
+	struct um_pool *pool = fs->pool, *shape;
+	uint64_t was = pool->size;
+	int ret = um_super_grow(&pool->super, size / UM_CHUNK_SIZE, super);
+
+	if (ret)
+		return ret == -EINVAL ? 0 : ret; /* less than a group more */
+	um_block_seal(block);
+	ret = um_pool_extend(pool, super->nchunks * UM_CHUNK_SIZE, sparse);
+	if (!ret)
+		ret = make_shape(super, &shape);
+	if (ret)
+		return ret;
+	ret = write_groups(pool, shape, pool->nags, block);
+	free(shape);
+	if (!ret)
+		ret = change_supers(fs, super, block);
+	return ret ? ret : take_force(fs, was);
+}
+
+int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_size)
+{
+	struct um_pool *pool = fs->pool;
+	int ret = um_fs_alive(fs);
+
+	if (!ret && fs->opt.readonly)
+		ret = -EROFS;
+	if (ret)
+		return ret;
+	pthread_mutex_lock(&fs->grow_lock);
+	ret = take_force(fs, pool->size);
+	if (!ret && size == UMBRA_GROW_ALL)
+		ret = um_pool_medium(pool, &size);
+	if (!ret && size < pool->size)
+		ret = -EINVAL;
+	if (!ret)
+		ret = grow_to(fs, size, sparse);
+	*out_size = pool->size;
+	pthread_mutex_unlock(&fs->grow_lock);
+	return ret;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "fuse/room.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "fuse/late.h"
+
+struct growth {
+	struct um_mount *m;
+	fuse_req_t req;
+	struct um_ioc_grow io;
+};
+
+static void grow(void *arg)
+{
+	struct growth *g = arg;
+	struct umbra_info info;
+	uint64_t size;
+	int err = umbra_info(g->m->fs, &info);
+
+	if (!err)
+		err = umbra_grow(g->m->fs, g->io.size, g->io.sparse, &size);
+	if (!err) {
+		g->io.was = info.size;
+		g->io.size = size;
+		fuse_reply_ioctl(g->req, 0, &g->io, sizeof(g->io));
+	} else {
+		fuse_reply_err(g->req, -err);
+	}
+	free(g);
+}
+
+void um_room_grow(struct um_mount *m, fuse_req_t req, const struct um_ioc_grow *want)
+{
+	struct growth *g = malloc(sizeof(*g));
+
+	if (!g) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*g = (struct growth){m, req, *want};
+	um_late(m, grow, g);
+}

@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The pool's room, changed from a mount: requests that take their time, each in a thread of its own. */
+#ifndef UM_FUSE_ROOM_H
+#define UM_FUSE_ROOM_H
+
+#include "fuse/ioctl.h"
+#include "fuse/session.h"
+
+/* Answers req. */
+void um_room_grow(struct um_mount *m, fuse_req_t req, const struct um_ioc_grow *want);
+
+#endif

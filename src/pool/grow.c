@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A pool becomes longer while it is in use. Everybody holds pointers into the mapping, so it cannot move: at open,
+ * address space is taken that the mapping does not fill yet. That costs nothing but numbers; where there is
+ * none to be had (RLIMIT_AS, a sanitizer's shadow) a mount can do without, and has to end before the pool can grow.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "pool/backend.h"
+#include "pool/log.h"
+
+#define ROOM_MIN (4ull << 40) /* of the 128 TiB that a process has */
+#define ROOM_TIMES 4u         /* what it has now, where that is more */
+#define HUGE_ALIGN (1ull << 30)
+
+/* A multiple of `align`, `len` bytes long; what is left over at both ends goes back. */
+static uint8_t *take_aligned(uint64_t len, uint64_t align)
+{
+	uint8_t *map = mmap(
+		NULL, len + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	skip = -(uintptr_t)map & (align - 1);
+	if (skip)
+		munmap(map, skip);
+	if (align - skip)
+		munmap(map + skip + len, align - skip);
+	return map + skip;
+}
+
+static uint64_t round_up(uint64_t n, uint64_t unit)
+{
+	return (n + unit - 1) & ~(unit - 1);
+}
+
+int um_room_take(struct um_pool *pool)
+{
+	uint64_t len = round_up(pool->map_len, UM_BLOCK_SIZE);
+	uint64_t align = len >= HUGE_ALIGN ? HUGE_ALIGN : UM_CHUNK_SIZE;
+	uint64_t room = len > ROOM_MIN / ROOM_TIMES ? ROOM_TIMES * len : ROOM_MIN;
+
+	pool->base = NULL;
+	for (; !pool->base && room > len; room /= 2)
+		pool->base = take_aligned(pool->room = round_up(room, UM_BLOCK_SIZE), align);
+	if (!pool->base)
+		pool->base = take_aligned(pool->room = len, align);
+	return pool->base ? 0 : -ENOMEM;
+}
+
+void um_room_give(struct um_pool *pool)
+{
+	munmap(pool->base, pool->room);
+	pool->base = NULL;
+}
+
+/* ---- the medium ------------------------------------------------------------------------------------ */
+
+int um_pool_medium(const struct um_pool *pool, uint64_t *out_size)
+{
+	struct stat st;
+
+	*out_size = pool->map_len;
+	if (pool->fd < 0 || pool->kind == UMBRA_POOL_DEVDAX)
+		return 0;
+	if (pool->kind == UMBRA_POOL_BLOCK)
+		return ioctl(pool->fd, BLKGETSIZE64, out_size) ? -errno : 0;
+	if (fstat(pool->fd, &st))
+		return -errno;
+	*out_size = (uint64_t)st.st_size;
+	return 0;
+}
+
+/* Longer, with space of its own unless it shall be sparse; or as it was. */
+static int lengthen(struct um_pool *pool, uint64_t have, uint64_t size, bool sparse)
+{
+	int ret = 0;
+
+	if (sparse && pool->kind != UMBRA_POOL_FSDAX)
+		return ftruncate(pool->fd, (off_t)size) ? -errno : 0;
+	if (!fallocate(pool->fd, 0, (off_t)have, (off_t)(size - have)))
+		return 0;
+	ret = -errno;
+	if (ret == -EOPNOTSUPP) {
+		um_warn("%s: the filesystem below cannot allocate ahead: the new part is sparse",
+			pool->path);
+		return ftruncate(pool->fd, (off_t)size) ? -errno : 0;
+	}
+	/* What was allocated before space ran out is given back. */
+	if (ftruncate(pool->fd, (off_t)have))
+		um_warn("%s: stays longer than the pool: %s", pool->path, strerror(errno));
+	return ret;
+}
+
+static int extend_medium(struct um_pool *pool, uint64_t size, bool sparse)
+{
+	uint64_t have;
+	int ret = um_pool_medium(pool, &have);
+
+	if (ret || have >= size)
+		return ret;
+	if (pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX)
+		return -ENOSPC;
+	ret = lengthen(pool, have, size, sparse);
+	/* The superblock must not come to say more than a file has whose new length a power cut takes. */
+	if (!ret && fsync(pool->fd))
+		ret = -errno;
+	return ret;
+}
+
+int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
+{
+	int ret = extend_medium(pool, size, sparse);
+
+	if (ret || size <= pool->map_len)
+		return ret;
+	if (!pool->ops->extend)
+		return -EOPNOTSUPP;
+	if (size > pool->room)
+		return -ENOMEM;
+	ret = um_pool_extend_marks(pool, size);
+	if (!ret)
+		ret = pool->ops->extend(pool, size);
+	if (ret)
+		return ret;
+	pool->map_len = size;
+	um_guard_extend(pool);
+	return 0;
+}
+
+void um_pool_publish(struct um_pool *pool)
+{
+	struct um_super *mine = &pool->super, *super = pool->next;
+	uint32_t n = mine->nseams;
+
+	/* See seams_of(): geometry is asked for without a lock. */
+	if (super->nseams > n)
+		mine->seam[n] = super->seam[n];
+	__atomic_store_n(&mine->nseams, super->nseams, __ATOMIC_RELEASE);
+	__atomic_store_n(&mine->incompat, super->incompat, __ATOMIC_RELAXED);
+	__atomic_store_n(&mine->nchunks, super->nchunks, __ATOMIC_RELEASE);
+	mine->hdr.csum = super->hdr.csum;
+	um_pool_set_size(pool, super->nchunks * UM_CHUNK_SIZE);
+	pool->next = NULL;
+	free(super);
+}
