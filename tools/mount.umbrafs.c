@@ -100,24 +100,66 @@ static int take_arguments(struct helper *h, int argc, char **argv)
 
 /* ---- remount --------------------------------------------------------------------------------------- */
 
-/* A pool that was opened read-only stays so until it is mounted anew. */
-static bool pool_is_readonly(const char *dir)
+/* What can only be chosen when the filesystem is mounted is passed over, and that is said. */
+static void warn_of_options(const struct helper *h, const char *dir)
 {
-	struct um_ioc_text *text = calloc(1, sizeof(*text));
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	bool readonly = false;
+	struct um_ioc_mount answer;
+	struct um_options have;
+	char word[256];
+	int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
 
-	if (text && fd >= 0) {
-		text->what = 1;
-		if (ioctl(fd, UM_IOC_TEXT, text) == 0) {
-			text->text[sizeof(text->text) - 1] = 0;
-			readonly = strstr(text->text, "\"readonly\":true");
-		}
-	}
+	um_options_init(&have, true);
+	have.allow_other = false;
+	if (fd < 0 || um_mounts_ask(fd, &answer) ||
+		um_options_parse(&have, answer.options, true, word, sizeof(word)))
+		goto end;
+	/* The kernel's part it does, and shows "relatime" of what it leaves to the daemon. */
+	have.ms_flags = h->opt.ms_flags;
+	if (h->opt.fs.atime == UMBRA_RELATIME)
+		have.fs.atime = UMBRA_RELATIME;
+	if (um_options_differ(&have, h->list, word, sizeof(word)))
+		fprintf(stderr,
+			"mount.umbrafs: %s: %s is passed over: that is chosen when the filesystem "
+			"is "
+			"mounted\n",
+			h->dir, word);
+end:
 	if (fd >= 0)
 		close(fd);
-	free(text);
-	return readonly;
+}
+
+/*
+ * The kernel remounts by itself and tells the daemon nothing: that is done here, before the first write may come, and after the
+ * last. -EROFS, -EACCES: the pool cannot be written. A daemon that could not become read-only has nobody left who writes, but
+ * for access times.
+ */
+static int change(const struct helper *h, const char *dir, unsigned long flags)
+{
+	int err = flags & MS_RDONLY ? 0 : um_mounts_say(dir, false);
+
+	if (err == -EBUSY)
+		fprintf(stderr,
+			"mount.umbrafs: %s stays read-only: another process is looking at the "
+			"pool\n",
+			h->dir);
+	else if (err)
+		fprintf(stderr,
+			"mount.umbrafs: %s stays read-only: the pool cannot be written: %s\n",
+			h->dir, strerror(-err));
+	if (err)
+		return err;
+	if (mount(NULL, dir, NULL, MS_REMOUNT | flags, NULL)) {
+		err = -errno;
+		fprintf(stderr, "mount.umbrafs: remounting %s: %s\n", h->dir, strerror(-err));
+	} else if (flags & MS_RDONLY && !(flags & MS_BIND)) {
+		err = um_mounts_say(dir, true);
+		if (err)
+			fprintf(stderr,
+				"mount.umbrafs: %s is read-only, but not all is on the medium: "
+				"%s\n",
+				h->dir, strerror(-err));
+	}
+	return err;
 }
 
 static int remount(const struct helper *h)
@@ -137,20 +179,21 @@ static int remount(const struct helper *h)
 		free(dir);
 		return EXIT_MOUNT;
 	}
-	um_where_clear(&where);
 	/* ST_* of these equal MS_*: what no option speaks of stays as it is. */
 	flags = h->opt.ms_flags & h->opt.ms_named;
-	if (statvfs(dir, &now) == 0)
+	if (statvfs(dir, &now) == 0) {
 		flags |= now.f_flag & kept & ~h->opt.ms_named;
-	if (!(flags & MS_RDONLY) && pool_is_readonly(dir)) {
-		fprintf(stderr,
-			"mount.umbrafs: %s: the pool is open for reading only: umount, then "
-			"mount\n",
-			h->dir);
-		err = -EROFS;
-	} else if (!h->fake && mount(NULL, dir, NULL, MS_REMOUNT | flags, NULL)) {
-		err = -errno;
-		fprintf(stderr, "mount.umbrafs: remounting %s: %s\n", h->dir, strerror(-err));
+		/*
+		 * A mount that is read-only by itself stays so, and the filesystem as it is for its other mounts: mount(8)
+		 * hands in all options that a mount has, so that "ro" may be nobody's wish.
+		 */
+		if (flags & now.f_flag & MS_RDONLY && !where.readonly)
+			flags |= MS_BIND;
+	}
+	um_where_clear(&where);
+	if (!h->fake) {
+		warn_of_options(h, dir);
+		err = change(h, dir, flags);
 	}
 	free(dir);
 	return err ? EXIT_MOUNT : EXIT_OK;
@@ -178,11 +221,12 @@ static int run_daemon(const struct helper *h)
 {
 	static const char *const beside[] = {"../bin/umbrafs", "umbrafs"};
 	char own[4096], path[4160];
-	char *argv[8];
+	char *argv[9];
 	int argc = 0;
 	ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
 
 	argv[argc++] = (char *)"umbrafs";
+	argv[argc++] = (char *)"-m";
 	if (h->sloppy)
 		argv[argc++] = (char *)"-s";
 	argv[argc++] = (char *)"-o";

@@ -9,41 +9,49 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "fuse/guardian.h"
 #include "fuse/message.h"
 #include "fuse/mounts.h"
+#include "fuse/second.h"
 #include "fuse/session.h"
 
 /* As mount(8). */
 enum { EXIT_OK = 0, EXIT_USAGE = 1, EXIT_MOUNT = 32 };
+
+#define WAIT_SEC 30 /* for a pool that is in use */
+#define WAIT_STEP_MSEC 25
 
 struct run {
 	struct um_options opt;
 	const char *source; /* the pool as it was given */
 	const char *target; /* the mount point as it was given */
 	char *pool, *dir;   /* the same, absolute */
+	char list[8192];    /* the options as they were given */
 	bool foreground, debug, sloppy;
-	int report; /* pipe to the process that waits for the mount, or -1 */
+	bool again;  /* a pool that is mounted already is mounted here, too */
+	bool second; /* it is */
+	int report;  /* pipe to the process that waits for the mount, or -1 */
 };
 
-static const char usage_text[] = "usage: umbrafs [-f] [-d] [-s] [-o OPTIONS] POOL MOUNTPOINT\n"
+static const char usage_text[] = "usage: umbrafs [-f] [-d] [-m] [-s] [-o OPTIONS] POOL MOUNTPOINT\n"
 				 "       umbrafs -h | -V\n"
 				 "Mounts the pool and serves it in the background.\n"
 				 "  -f  stay in the foreground, log to standard error\n"
 				 "  -d  as -f, and show every request\n"
+				 "  -m  a pool that is mounted already: mount it here as well\n"
 				 "  -s  pass over unknown options\n"
 				 "  -o  mount options, see umbrafs(8)\n";
 
 /* ---- the command line --------------------------------------------------------------------------- */
 
-static int take_options(struct run *run, const char *list)
+static int take_options(struct run *run)
 {
 	char msg[256];
-	int err = um_options_parse(&run->opt, list, run->sloppy, msg, sizeof(msg));
+	int err = um_options_parse(&run->opt, run->list, run->sloppy, msg, sizeof(msg));
 
 	if (err)
 		fprintf(stderr, "umbrafs: %s\n", err == -EINVAL ? msg : strerror(-err));
@@ -53,10 +61,9 @@ static int take_options(struct run *run, const char *list)
 /* An exit status, or -1 to go on. */
 static int take_arguments(struct run *run, int argc, char **argv)
 {
-	char all[8192] = "";
 	int c;
 
-	while ((c = getopt(argc, argv, "fdso:hV")) != -1) {
+	while ((c = getopt(argc, argv, "fdmso:hV")) != -1) {
 		switch (c) {
 		case 'f':
 			run->foreground = true;
@@ -64,15 +71,18 @@ static int take_arguments(struct run *run, int argc, char **argv)
 		case 'd':
 			run->foreground = run->debug = true;
 			break;
+		case 'm':
+			run->again = true;
+			break;
 		case 's':
 			run->sloppy = true;
 			break;
 		case 'o':
-			if (strlen(all) + strlen(optarg) + 2 > sizeof(all)) {
+			if (strlen(run->list) + strlen(optarg) + 2 > sizeof(run->list)) {
 				fprintf(stderr, "umbrafs: the options are too long\n");
 				return EXIT_USAGE;
 			}
-			strcat(strcat(all, optarg), ",");
+			strcat(strcat(run->list, optarg), ",");
 			break;
 		case 'h':
 			fputs(usage_text, stdout);
@@ -91,7 +101,7 @@ static int take_arguments(struct run *run, int argc, char **argv)
 	}
 	run->source = argv[optind];
 	run->target = argv[optind + 1];
-	if (take_options(run, all))
+	if (take_options(run))
 		return EXIT_USAGE;
 	if (run->opt.remount) {
 		fprintf(stderr, "umbrafs: remounting is for mount(8): mount -o remount,... %s\n",
@@ -104,38 +114,26 @@ static int take_arguments(struct run *run, int argc, char **argv)
 /* ---- what can be known before anything is done ------------------------------------------------- */
 
 /*
- * A daemon that died leaves its mount behind: it is cleared away. The kernel may still answer for the
- * dead mount from what it has cached; only STATFS is always asked of the daemon. A daemon that holds its
- * pool is not asked: it lives, though it may hang.
+ * A daemon that died leaves its mount behind, which is cleared away.
+ *
+ * The path is followed once: what is looked at is what is taken away, though the directories on the way may belong to others,
+ * who could lead root from a dead mount of theirs to a live one of somebody else's between the two.
  */
-static bool is_dead(const struct um_where *where)
-{
-	struct statvfs now;
-	bool used;
-
-	if (!um_where_is_ours(where))
-		return false;
-	if (where->source[0] == '/' && um_pool_in_use(where->source, &used) == 0 && used)
-		return false;
-	return statvfs(where->dir, &now) && errno == ENOTCONN;
-}
-
 static void clear_dead_mount(const char *target)
 {
-	struct um_where where = {0};
-	char *dir;
-	int err = um_mounts_resolve(target, &dir);
+	struct um_where where;
+	int fd, err;
 
-	if (!err)
-		err = um_mounts_at(dir, &where);
-	if (!err && is_dead(&where)) {
-		err = um_mounts_detach(dir);
+	if (um_mounts_open(target, &fd, &where))
+		return;
+	if (um_where_is_ours(&where) && um_mounts_dead(fd)) {
+		err = um_mounts_detach(fd, &where);
 		um_message(err ? UMBRA_LOG_WARN : UMBRA_LOG_INFO, "%s: %s", target,
 			err ? "the mount of a daemon that died could not be cleared away"
 			    : "cleared away the mount of a daemon that died");
 	}
 	um_where_clear(&where);
-	free(dir);
+	close(fd);
 }
 
 static int check_target(struct run *run)
@@ -196,10 +194,29 @@ static int check_fuse(void)
 	return -err;
 }
 
-/* Refuses a pool that is mounted; decides about read-only. */
-static int check_pool(struct run *run)
+/* Is the pool mounted by now? Then it is said, unless that is just what is wanted. */
+static bool is_mounted(const struct run *run)
 {
 	struct um_where where;
+
+	if (um_mounts_of_pool(run->pool, &where))
+		return false;
+	if (!run->again)
+		um_message(UMBRA_LOG_ERROR,
+			"%s is already mounted on %s; to have it on %s as well: mount -t " UM_FSTYPE
+			" %s %s",
+			run->source, where.dir, run->target, run->source, run->target);
+	else if (geteuid() != 0)
+		um_message(UMBRA_LOG_ERROR,
+			"%s is already mounted on %s; only root can mount it on %s as well",
+			run->source, where.dir, run->target);
+	um_where_clear(&where);
+	return true;
+}
+
+/* Refuses a pool that is mounted, or sees that; decides about read-only. */
+static int check_pool(struct run *run)
+{
 	bool used;
 	int fd, err;
 
@@ -214,10 +231,9 @@ static int check_pool(struct run *run)
 		um_message(UMBRA_LOG_ERROR, "%s: %s", run->source, strerror(-err));
 		return err;
 	}
-	if (used && um_mounts_of_pool(run->pool, &where) == 0) {
-		um_message(UMBRA_LOG_ERROR, "%s is already mounted on %s", run->source, where.dir);
-		um_where_clear(&where);
-		return -EBUSY;
+	if (used && is_mounted(run)) {
+		run->second = run->again && geteuid() == 0;
+		return run->second ? 0 : -EBUSY;
 	}
 	if (run->opt.fuseblk) {
 		struct stat st;
@@ -228,8 +244,6 @@ static int check_pool(struct run *run)
 			return -EINVAL;
 		}
 	}
-	/* In use and not mounted: by a daemon that is just leaving, which is waited for. */
-	run->opt.fs.wait_lock = true;
 	fd = open(run->pool, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0)
 		close(fd);
@@ -272,9 +286,40 @@ static void ready(void *arg)
 			"files have no effect, read-ahead stays as it is");
 }
 
+static int mount_second(const struct run *run)
+{
+	const struct um_second want = {run->pool, run->target, run->list, &run->opt};
+
+	return um_second_mount(&want) ? EXIT_MOUNT : EXIT_OK;
+}
+
+/*
+ * A pool in use that is not mounted is a daemon's that is just leaving, or one's that is just coming, when two mounts of the
+ * same pool are asked for at once. Either is waited for.
+ */
+static int await_pool(struct run *run, struct umbra_fs **out)
+{
+	const struct timespec step = {.tv_nsec = WAIT_STEP_MSEC * 1000000};
+	int err = -EBUSY;
+
+	run->opt.fs.try_lock = true;
+	for (int i = 0; err == -EBUSY && i < WAIT_SEC * 1000 / WAIT_STEP_MSEC; i++) {
+		if (i)
+			nanosleep(&step, NULL);
+		err = umbra_open(run->pool, &run->opt.fs, out);
+		if (err == -EBUSY && i % 8 == 7 && is_mounted(run)) {
+			run->second = run->again && geteuid() == 0;
+			return err;
+		}
+	}
+	if (err == -EBUSY)
+		um_message(UMBRA_LOG_ERROR, "%s: is in use by another process", run->source);
+	return err;
+}
+
 static int open_pool(struct run *run, struct umbra_fs **out)
 {
-	int err = umbra_open(run->pool, &run->opt.fs, out);
+	int err = await_pool(run, out);
 
 	if (err == -EROFS && !run->opt.fs.readonly) {
 		um_message(UMBRA_LOG_WARN, "%s: mounting read-only", run->source);
@@ -305,6 +350,8 @@ static int serve(struct run *run)
 
 	block_signals();
 	err = open_pool(run, &fs);
+	if (err && run->second)
+		return mount_second(run);
 	if (err) /* the engine has said why */
 		return EXIT_MOUNT;
 	err = um_mount_new(fs, &run->opt, run->pool, run->source, run->dir, &m);
@@ -340,7 +387,8 @@ static int await_mount(const struct run *run, pid_t child, int from)
 	while (waitpid(child, &status, 0) < 0)
 		if (errno != EINTR)
 			return EXIT_MOUNT;
-	if (WIFEXITED(status) && WEXITSTATUS(status))
+	if (WIFEXITED(
+		    status)) /* 0: the pool was mounted by somebody else meanwhile, and now also here */
 		return WEXITSTATUS(status);
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "umbrafs: died by signal %d\n", WTERMSIG(status));
@@ -390,6 +438,8 @@ int main(int argc, char **argv)
 	close_range(3, ~0u, 0);
 	if (check_fuse() || check_pool(&run) || check_target(&run)) {
 		status = EXIT_MOUNT;
+	} else if (run.second) {
+		status = mount_second(&run);
 	} else if (run.foreground) {
 		status = serve(&run);
 	} else {

@@ -132,7 +132,9 @@ static int make_readonly(const char *dir)
 
 	if (statvfs(dir, &now))
 		return -errno;
-	return mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | (now.f_flag & kept), NULL);
+	if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | (now.f_flag & kept), NULL))
+		return -errno;
+	return um_mounts_say(dir, true);
 }
 
 static int unmount(const struct helper *h)
@@ -154,11 +156,14 @@ static int unmount(const struct helper *h)
 static int await_release(const struct helper *h)
 {
 	const struct timespec step = {.tv_nsec = POLL_MSEC * 1000000};
+	struct um_where other;
 	bool used = true;
 
-	/* Mounted a second time (a bind mount): the daemon stays, rightly. */
-	if (um_mounts_have_device(h->where.major, h->where.minor) || !h->pool[0])
+	/* Mounted a second time: the daemon stays, rightly. */
+	if (um_mounts_of_device(h->where.major, h->where.minor, &other) == 0 || !h->pool[0]) {
+		um_where_clear(&other);
 		return EXIT_OK;
+	}
 	for (int i = 0; i < WAIT_SEC * 1000 / POLL_MSEC; i++) {
 		if (um_pool_in_use(h->pool, &used) || !used)
 			return EXIT_OK;

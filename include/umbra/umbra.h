@@ -36,7 +36,7 @@ enum umbra_atime { UMBRA_RELATIME = 0, UMBRA_NOATIME = 1, UMBRA_STRICTATIME = 2 
 
 struct umbra_options {
 	bool readonly;
-	bool wait_lock; /* wait up to 30 s for a predecessor to release the pool */
+	bool try_lock; /* a pool in use is -EBUSY at once, and not a word; else after a moment */
 	bool claimed; /* a block device whose mount claims it (fuseblk): do not claim it here too */
 	enum umbra_data_mode data; /* a pool with checksums of data or parity is always ATOMIC */
 	enum umbra_data_csum data_csum;
@@ -51,6 +51,13 @@ int umbra_open(const char *path, const struct umbra_options *opt, struct umbra_f
 /* The same over a pool image in memory, for tests; the memory stays the caller's. */
 int umbra_open_image(
 	void *base, uint64_t size, const struct umbra_options *opt, struct umbra_fs **out);
+/*
+ * From reading only to changing, and back. A pool that was opened for reading only is then opened for storing: -EBUSY when
+ * somebody else looks at it, -EROFS, -EACCES when it cannot be written; errors leave it as it was. During this no other
+ * call may be under way. Back again, which has no such condition: no operation that changes anything succeeds any more,
+ * and all is at home on the medium, though the pool stays this process's.
+ */
+int umbra_remount(struct umbra_fs *fs, bool readonly);
 /* Orderly end. Everything is durable when it returns. */
 int umbra_close(struct umbra_fs *fs);
 /* Ends without writing anything more, as a crash would. For tests. */
@@ -64,7 +71,8 @@ struct umbra_info {
 	uint64_t journal_bytes, replayed;
 	int64_t made_sec, mount_sec;
 	bool readonly, clean;
-	bool data_csum; /* file data has checksums */
+	uint64_t dev, ino; /* the pool's file; a device: its own number, and 0 */
+	bool data_csum;    /* file data has checksums */
 	bool parity;
 	uint32_t errors;
 	uint64_t retired; /* blocks whose memory is bad, not used any more */

@@ -99,7 +99,7 @@ int umbra_setattr(struct umbra_fs *fs, uint64_t ino, const struct umbra_attr *at
 	struct um_txn *txn;
 	int ret = um_fs_alive(fs);
 
-	if (!ret && fs->opt.readonly)
+	if (!ret && fs->readonly)
 		ret = -EROFS;
 	if (!ret && mask & UMBRA_SET_SIZE) {
 		ret = set_size(fs, ino, attr, mask);

@@ -40,7 +40,7 @@ static bool atime_stale(const struct umbra_fs *fs, const struct um_inode *inode)
 {
 	const struct um_inode_core *core = &inode->core;
 
-	if (fs->opt.readonly || fs->opt.atime == UMBRA_NOATIME || core->flags & FS_NOATIME_FL)
+	if (fs->readonly || fs->opt.atime == UMBRA_NOATIME || core->flags & FS_NOATIME_FL)
 		return false;
 	if (fs->opt.atime == UMBRA_STRICTATIME)
 		return true;
@@ -68,7 +68,7 @@ void um_atime_update(struct umbra_fs *fs, um_ino_t ino)
 {
 	struct um_inode inode;
 
-	if (fs->opt.readonly || fs->opt.atime == UMBRA_NOATIME)
+	if (fs->readonly || fs->opt.atime == UMBRA_NOATIME)
 		return;
 	if (!um_inode_read(fs, ino, &inode) && atime_stale(fs, &inode))
 		set_atime(fs, ino);
@@ -81,7 +81,7 @@ int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv)
 
 	if (ret)
 		return ret;
-	if (fs->opt.readonly && (wants_write(flags) || flags & O_TRUNC))
+	if (fs->readonly && (wants_write(flags) || flags & O_TRUNC))
 		return -EROFS;
 	um_log_read_lock(fs->log);
 	ret = um_inode_load(um_fs_src(fs), ino, &inode);

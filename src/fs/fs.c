@@ -17,7 +17,7 @@ int um_fs_begin(struct umbra_fs *fs, unsigned flags, struct um_txn **out)
 {
 	int ret = um_fs_alive(fs);
 
-	if (!ret && fs->opt.readonly)
+	if (!ret && fs->readonly)
 		ret = -EROFS;
 	return ret ? ret : um_txn_begin(fs->log, flags, out);
 }
@@ -51,8 +51,7 @@ static int mark(struct umbra_fs *fs, bool opened)
 	return um_txn_end(txn, ret);
 }
 
-/* Everything but the pool and the struct; the log without another store to the pool. */
-static void tear_down(struct umbra_fs *fs)
+static void threads_stop(struct umbra_fs *fs)
 {
 	um_scrub_close(fs);
 	um_failures_stop(fs);
@@ -62,10 +61,25 @@ static void tear_down(struct umbra_fs *fs)
 		um_log_serve_end(fs->log);
 	um_pool_async_end(fs->pool);
 	um_fetch_close(fs);
+	fs->stores = false;
+}
+
+/* What is known of the pool's state; the log without another store to the pool. */
+static void state_drop(struct umbra_fs *fs)
+{
 	if (fs->log)
 		um_log_abandon(fs->log);
 	if (fs->space)
 		um_space_close(fs->space);
+	fs->log = NULL;
+	fs->space = NULL;
+}
+
+/* Everything but the pool and the struct. */
+static void tear_down(struct umbra_fs *fs)
+{
+	threads_stop(fs);
+	state_drop(fs);
 	um_mem_table_close(fs->mems);
 	um_page_close(fs->page);
 }
@@ -91,7 +105,8 @@ static uint64_t shadow_mem(const struct umbra_options *opt)
 	return opt->shadow_mem ? opt->shadow_mem : UM_PAGE_MEM_DEFAULT;
 }
 
-static int bring_up(struct umbra_fs *fs)
+/* Replays the journal. */
+static int state_load(struct umbra_fs *fs)
 {
 	int ret;
 
@@ -102,14 +117,15 @@ static int bring_up(struct umbra_fs *fs)
 	if (ret)
 		return ret;
 	um_log_set_space(fs->log, fs->space);
-	ret = um_mem_table_open(&fs->mems);
-	if (!ret)
-		ret = um_page_open(shadow_mem(&fs->opt), &fs->page);
-	if (!ret)
-		ret = check_root_dir(fs);
-	if (ret || fs->opt.readonly)
-		return ret;
-	ret = mark(fs, true);
+	return check_root_dir(fs);
+}
+
+/* Now the pool may be changed. */
+static int threads_start(struct umbra_fs *fs)
+{
+	int ret = mark(fs, true);
+
+	fs->stores = !ret;
 	if (!ret)
 		ret = um_fetch_open(fs);
 	if (!ret)
@@ -125,6 +141,17 @@ static int bring_up(struct umbra_fs *fs)
 	return ret ? ret : um_scrub_open(fs);
 }
 
+static int bring_up(struct umbra_fs *fs)
+{
+	int ret = state_load(fs);
+
+	if (!ret)
+		ret = um_mem_table_open(&fs->mems);
+	if (!ret)
+		ret = um_page_open(shadow_mem(&fs->opt), &fs->page);
+	return ret || fs->readonly ? ret : threads_start(fs);
+}
+
 static int open_pool(struct um_pool *pool, const struct umbra_options *opt, struct umbra_fs **out)
 {
 	struct umbra_fs *fs = calloc(1, sizeof(*fs));
@@ -138,6 +165,8 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 	pthread_mutex_init(&fs->grow_lock, NULL);
 	if (opt)
 		fs->opt = *opt;
+	fs->readonly = fs->opt.readonly;
+	fs->taken = !fs->readonly;
 	if ((um_has_csum(pool) || um_has_parity(pool)) && fs->opt.data == UMBRA_DATA_INPLACE) {
 		um_warn("%s: data=inplace is ignored: data, its checksums and parity change "
 			"together",
@@ -156,14 +185,14 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 }
 
 /* Read-only: the journal is replayed to private pages, so that nothing is ever stored. */
-static unsigned pool_flags(const struct umbra_options *opt)
+static unsigned pool_flags(const struct umbra_options *opt, bool readonly)
 {
 	unsigned flags = UM_POOL_EXCL;
 
-	if (opt && opt->readonly)
+	if (readonly)
 		flags = UM_POOL_RDONLY | UM_POOL_PRIVATE;
-	if (opt && opt->wait_lock)
-		flags |= UM_POOL_WAIT;
+	if (opt && opt->try_lock)
+		flags |= UM_POOL_TRY;
 	if (opt && opt->claimed)
 		flags |= UM_POOL_SHARED;
 	return flags;
@@ -172,7 +201,7 @@ static unsigned pool_flags(const struct umbra_options *opt)
 int umbra_open(const char *path, const struct umbra_options *opt, struct umbra_fs **out)
 {
 	struct um_pool *pool;
-	int ret = um_pool_open(path, pool_flags(opt), 0, &pool);
+	int ret = um_pool_open(path, pool_flags(opt, opt && opt->readonly), 0, &pool);
 
 	return ret ? ret : open_pool(pool, opt, out);
 }
@@ -181,7 +210,7 @@ int umbra_open_image(
 	void *base, uint64_t size, const struct umbra_options *opt, struct umbra_fs **out)
 {
 	struct um_pool *pool;
-	int ret = um_pool_open_image(base, size, pool_flags(opt), &pool);
+	int ret = um_pool_open_image(base, size, pool_flags(opt, opt && opt->readonly), &pool);
 
 	return ret ? ret : open_pool(pool, opt, out);
 }
@@ -191,7 +220,7 @@ int umbra_close(struct umbra_fs *fs)
 	int ret = 0;
 
 	um_scrub_close(fs);
-	if (!fs->opt.readonly && !atomic_load(&fs->stopped)) {
+	if (fs->stores && !atomic_load(&fs->stopped)) {
 		um_reaper_wait(fs, CLOSE_WAIT_MSEC);
 		um_reaper_stop(fs);
 		umbra_failures_settle(fs);
@@ -219,15 +248,85 @@ void umbra_abandon(struct umbra_fs *fs)
 	free(fs);
 }
 
+/* ---- read-only and back --------------------------------------------------------------------------- */
+
+/*
+ * From private pages, which are no more than this process's idea of the pool, to the pool itself: the journal is replayed
+ * once more, this time for good, and comes to the same state. So what is kept in memory of inodes (lookups, opens) and of
+ * shared blocks stays true.
+ */
+static int take_pool(struct umbra_fs *fs)
+{
+	struct um_pool *seen = fs->pool;
+	struct um_log *log = fs->log;
+	struct um_space *space = fs->space;
+	int ret = um_pool_reopen(seen, pool_flags(&fs->opt, false), &fs->pool);
+
+	if (!ret) {
+		fs->log = NULL;
+		fs->space = NULL;
+		ret = state_load(fs);
+		if (!ret) {
+			um_log_abandon(log);
+			um_space_close(space);
+			um_pool_close(seen);
+			return 0;
+		}
+		state_drop(fs);
+		um_pool_close(fs->pool);
+	}
+	fs->pool = seen;
+	fs->log = log;
+	fs->space = space;
+	/* Whoever came in between may change the pool under what is mapped here. */
+	if (um_pool_relock(seen)) {
+		um_err("%s: was taken by another process; no more is read from it", seen->path);
+		atomic_store(&fs->stopped, EIO);
+	}
+	return ret;
+}
+
+static int to_writable(struct umbra_fs *fs)
+{
+	int ret = 0;
+
+	if (!fs->taken)
+		ret = take_pool(fs);
+	if (ret)
+		return ret;
+	fs->taken = true;
+	if (!fs->stores)
+		ret = threads_start(fs);
+	if (ret) {
+		um_err("%s: stays read-only: %s", fs->pool->path, strerror(-ret));
+		threads_stop(fs);
+		return ret;
+	}
+	fs->readonly = false;
+	return 0;
+}
+
+int umbra_remount(struct umbra_fs *fs, bool readonly)
+{
+	int ret = um_fs_alive(fs);
+
+	if (ret || readonly == fs->readonly)
+		return ret;
+	if (!readonly)
+		return to_writable(fs);
+	fs->readonly = true;
+	um_reaper_wait(fs, CLOSE_WAIT_MSEC);
+	/* All is at home then, so that a copy of the pool made now needs no replay. */
+	return um_log_checkpoint(fs->log);
+}
+
 /* ---- the pool as a whole --------------------------------------------------------------------------- */
 
 int umbra_sync(struct umbra_fs *fs)
 {
 	int ret = um_fs_alive(fs);
 
-	if (ret || fs->opt.readonly)
-		return ret;
-	return um_log_sync(fs->log);
+	return ret ? ret : um_log_sync(fs->log);
 }
 
 int umbra_shutdown(struct umbra_fs *fs, unsigned mode)
@@ -286,7 +385,7 @@ int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
 	out->total_blocks = space.total;
 	out->free_blocks = space.free;
 	out->replayed = um_log_replayed(fs->log);
-	out->readonly = fs->opt.readonly;
+	out->readonly = fs->readonly;
 	um_log_read_lock(fs->log);
 	ret = um_root_get(um_fs_src(fs), &root);
 	if (!ret) {

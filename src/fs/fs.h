@@ -35,6 +35,9 @@ struct umbra_fs {
 	struct um_log *log;
 	struct um_space *space;
 	struct umbra_options opt;
+	atomic_bool readonly; /* changes are refused */
+	bool taken;           /* the pool is open for storing, not just looked at */
+	bool stores;          /* marked as in use; the threads below run */
 	struct um_mem_table *mems;
 	struct um_page *page;         /* masters and shadows */
 	struct um_reaper *reaper;     /* background thread: orphans, quarantine, commit timer */

@@ -14,7 +14,7 @@ int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
 	(void)datasync;
 	if (stopped)
 		return stopped < 0 ? stopped : -stopped;
-	return fs->opt.readonly ? 0 : um_log_sync(fs->log);
+	return um_log_sync(fs->log);
 }
 
 struct waiter {
@@ -35,8 +35,7 @@ void umbra_fsync_start(
 	struct umbra_fs *fs, uint64_t ino, bool datasync, umbra_synced_fn *fn, void *arg)
 {
 	int stopped = atomic_load(&fs->stopped);
-	struct waiter *w =
-		fs->pool->direct || fs->opt.readonly || stopped ? NULL : malloc(sizeof(*w));
+	struct waiter *w = fs->pool->direct || stopped ? NULL : malloc(sizeof(*w));
 
 	if (!w) {
 		fn(arg, umbra_fsync(fs, ino, datasync));

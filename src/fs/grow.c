@@ -134,7 +134,7 @@ int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_si
 	struct um_pool *pool = fs->pool;
 	int ret = um_fs_alive(fs);
 
-	if (!ret && fs->opt.readonly)
+	if (!ret && fs->readonly)
 		ret = -EROFS;
 	if (ret)
 		return ret;

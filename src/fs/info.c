@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <uuid/uuid.h>
 
 #include "fs/failure.h"
@@ -14,6 +15,7 @@ void um_info_super(const struct um_pool *pool, struct umbra_info *out)
 {
 	static const char *const kinds[] = {"file", "block", "fsdax", "devdax", "memory"};
 	const struct um_super *super = &pool->super;
+	struct stat st;
 
 	memcpy(out->label, super->label, sizeof(super->label));
 	out->label[64] = 0;
@@ -29,6 +31,12 @@ void um_info_super(const struct um_pool *pool, struct umbra_info *out)
 	out->parity = um_has_parity(pool);
 	out->journal_bytes = super->journal_blocks * UM_BLOCK_SIZE;
 	out->made_sec = (int64_t)super->made_sec;
+	if (pool->fd >= 0 && fstat(pool->fd, &st) == 0) {
+		bool device = S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode);
+
+		out->dev = device ? st.st_rdev : st.st_dev;
+		out->ino = device ? 0 : st.st_ino;
+	}
 }
 
 static int fill_from_root(struct um_pool *pool, struct umbra_info *out)

@@ -534,7 +534,7 @@ int umbra_scrub(struct umbra_fs *fs, enum umbra_scrub_op op, uint64_t rate, stru
 	int ret = um_fs_alive(fs);
 	bool running;
 
-	if (!ret && (fs->opt.readonly || !s) && op != UMBRA_SCRUB_STATUS)
+	if (!ret && (fs->readonly || !s) && op != UMBRA_SCRUB_STATUS)
 		ret = -EROFS;
 	if (ret || !s) {
 		memset(out, 0, sizeof(*out));

@@ -24,7 +24,6 @@
 #include <unistd.h>
 
 #include "fuse/message.h"
-#include "fuse/mounts.h"
 
 #define THREAD_PIDFD O_EXCL /* PIDFD_THREAD, Linux 6.9 */
 
@@ -167,8 +166,7 @@ static int move_up(int fd)
 	return up;
 }
 
-static int open_and_spawn(struct um_guardian *g, const struct um_mount *m,
-	const struct um_where *front, unsigned hidden_minor)
+static int open_and_spawn(struct um_guardian *g, const struct um_mount *m, unsigned hidden_minor)
 {
 	int fds[4] = {-1, -1, -1, -1}, pipes[2] = {-1, -1};
 	int ctl = open_fusectl();
@@ -177,7 +175,7 @@ static int open_and_spawn(struct um_guardian *g, const struct um_mount *m,
 	if (!err) {
 		fds[0] = move_up((int)syscall(SYS_pidfd_open, g->tid, THREAD_PIDFD));
 		fds[2] = move_up(open_abort(ctl, 0, hidden_minor));
-		fds[3] = move_up(open_abort(ctl, front->major, front->minor));
+		fds[3] = move_up(open_abort(ctl, m->major, m->minor));
 		if (pipe2(pipes, O_CLOEXEC) == 0)
 			fds[1] = move_up(pipes[0]);
 		for (int i = 0; i < 4 && !err; i++)
@@ -197,17 +195,12 @@ static int open_and_spawn(struct um_guardian *g, const struct um_mount *m,
 int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guardian **out)
 {
 	struct um_guardian *g;
-	struct um_where where;
-	int err = um_mounts_at(m->dir, &where);
+	int err;
 
 	*out = NULL;
-	if (err)
-		return err;
 	g = calloc(1, sizeof(*g));
-	if (!g) {
-		um_where_clear(&where);
+	if (!g)
 		return -ENOMEM;
-	}
 	g->pipe = -1;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->known, NULL);
@@ -217,7 +210,6 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 		if (g->end >= 0)
 			close(g->end);
 		free(g);
-		um_where_clear(&where);
 		return err;
 	}
 	pthread_setname_np(g->alive, "umbrafs-alive");
@@ -225,8 +217,7 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 	while (!g->tid)
 		pthread_cond_wait(&g->known, &g->lock);
 	pthread_mutex_unlock(&g->lock);
-	err = open_and_spawn(g, m, &where, hidden_minor);
-	um_where_clear(&where);
+	err = open_and_spawn(g, m, hidden_minor);
 	if (err)
 		um_guardian_stop(g);
 	else

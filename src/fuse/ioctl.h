@@ -159,6 +159,25 @@ struct um_ioc_grow {
 };
 #define UM_IOC_GROW _IOWR(UM_IOC, 21, struct um_ioc_grow)
 
+/*
+ * The kernel tells a FUSE server of no remount, so mount(8)'s helper does: before the mount becomes writable, and when it has
+ * become read-only. CAP_SYS_ADMIN. Errors of umbra_remount().
+ */
+struct um_ioc_remount {
+	__u32 readonly; /* in */
+	__u32 pad;
+};
+#define UM_IOC_REMOUNT _IOW(UM_IOC, 22, struct um_ioc_remount)
+
+/* How the pool is served, for who would mount it once more. Any descriptor. */
+struct um_ioc_mount {
+	__u64 dev, ino; /* out: the pool's file; a device: its own number, and 0 */
+	__u32 readonly; /* out: the daemon changes nothing */
+	__u32 pad;
+	char options[2048]; /* out: those that go for the whole filesystem, as -o takes them */
+};
+#define UM_IOC_MOUNT _IOR(UM_IOC, 23, struct um_ioc_mount)
+
 /* Tests, with a daemon built for them (-Dpoison=true); root only. */
 struct um_ioc_poison {
 	__u64 lba;

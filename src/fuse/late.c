@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fuse/remount.h"
 #include "fuse/seam.h"
 
 #define LATE_MAX 256u
@@ -19,10 +20,13 @@ struct late {
 static void *late_main(void *arg)
 {
 	struct late late = *(struct late *)arg;
+	bool entered;
 
 	free(arg);
 	um_facts = late.facts;
+	entered = um_gate_enter(late.m);
 	late.run(late.arg);
+	um_gate_leave(late.m, entered);
 	atomic_fetch_sub(&late.m->late, 1);
 	return NULL;
 }

@@ -2,8 +2,11 @@
 /* /proc/self/mountinfo, the question "which pool is this?", and the pool's lock. */
 #include "fuse/mounts.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,11 +16,10 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include "fuse/ioctl.h"
 
 #define ASK_MSEC 3000 /* what a daemon gets to say which pool it serves */
 
@@ -52,20 +54,34 @@ static void unescape(char *s)
 	*to = 0;
 }
 
+/* Those of the filesystem: "rw,user_id=0,...". */
+static void parse_options(const char *list, struct um_where *out)
+{
+	const char *user = strstr(list, ",user_id=");
+
+	out->readonly = strncmp(list, "ro", 2) == 0 && (!list[2] || list[2] == ',');
+	if (user)
+		sscanf(user, ",user_id=%u", &out->user);
+}
+
 /* "36 35 98:0 /root /dir options [optional]... - type source options" */
 static int parse_line(char *line, struct um_where *out)
 {
 	char *save = NULL, *field = strtok_r(line, " \n", &save);
-	char *found[3] = {NULL, NULL, NULL}; /* dir, type, source */
+	char *found[4] = {NULL, NULL, NULL, NULL}; /* dir, type, source, options */
 	unsigned after = 0;
 
-	*out = (struct um_where){0};
+	*out = (struct um_where){.user = ~0u};
 	for (unsigned i = 0; field; i++, field = strtok_r(NULL, " \n", &save)) {
-		if (i == 2 && sscanf(field, "%u:%u", &out->major, &out->minor) != 2)
+		if (i == 0)
+			out->id = strtoull(field, NULL, 10);
+		else if (i == 2 && sscanf(field, "%u:%u", &out->major, &out->minor) != 2)
 			return -EINVAL;
-		if (i == 4)
+		else if (i == 3)
+			out->whole = strcmp(field, "/") == 0;
+		else if (i == 4)
 			found[0] = field;
-		else if (after && after < 3)
+		else if (after && after < 4)
 			found[after++] = field;
 		else if (i > 5 && !after && strcmp(field, "-") == 0)
 			after = 1;
@@ -75,6 +91,8 @@ static int parse_line(char *line, struct um_where *out)
 	unescape(found[0]);
 	if (found[2])
 		unescape(found[2]);
+	if (found[3])
+		parse_options(found[3], out);
 	out->dir = strdup(found[0]);
 	out->type = strdup(found[1]);
 	out->source = strdup(found[2] ? found[2] : "");
@@ -86,32 +104,67 @@ static int parse_line(char *line, struct um_where *out)
 
 typedef bool match_fn(const struct um_where *where, void *arg);
 
-/* The last line that matches: later mounts lie on top of earlier ones. */
-static int find_last(match_fn *match, void *arg, struct um_where *out)
+void um_wheres_free(struct um_where *list, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		um_where_clear(&list[i]);
+	free(list);
+}
+
+/* Those that match, the latest first: later mounts lie on top of earlier ones. */
+static int find_all(match_fn *match, void *arg, struct um_where **out, unsigned *out_n)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
-	struct um_where where;
+	struct um_where where, *list = NULL, *grown;
+	unsigned n = 0;
 	char *line = NULL;
 	size_t size = 0;
-	int err = -ENOENT;
+	int err = f ? 0 : -errno;
 
-	*out = (struct um_where){0};
-	if (!f)
-		return -errno;
-	while (getline(&line, &size, f) > 0) {
+	while (!err && getline(&line, &size, f) > 0) {
 		if (parse_line(line, &where))
 			continue;
-		if (match(&where, arg)) {
-			um_where_clear(out);
-			*out = where;
-			err = 0;
-		} else {
+		if (!match(&where, arg)) {
 			um_where_clear(&where);
+			continue;
 		}
+		grown = realloc(list, (n + 1) * sizeof(*list));
+		if (!grown) {
+			um_where_clear(&where);
+			err = -ENOMEM;
+			continue;
+		}
+		list = grown;
+		memmove(&list[1], &list[0], n++ * sizeof(*list));
+		list[0] = where;
 	}
 	free(line);
-	fclose(f);
-	return err;
+	if (f)
+		fclose(f);
+	if (err) {
+		um_wheres_free(list, n);
+		return err;
+	}
+	*out = list;
+	*out_n = n;
+	return 0;
+}
+
+static int find_last(match_fn *match, void *arg, struct um_where *out)
+{
+	struct um_where *list;
+	unsigned n;
+	int err = find_all(match, arg, &list, &n);
+
+	*out = (struct um_where){0};
+	if (err)
+		return err;
+	if (n) {
+		*out = list[0];
+		list[0] = (struct um_where){0};
+	}
+	um_wheres_free(list, n);
+	return n ? 0 : -ENOENT;
 }
 
 static bool match_dir(const struct um_where *where, void *arg)
@@ -131,29 +184,81 @@ static bool match_device(const struct um_where *where, void *arg)
 	return where->major == device[0] && where->minor == device[1];
 }
 
-bool um_mounts_have_device(unsigned major, unsigned minor)
+int um_mounts_of_device(unsigned major, unsigned minor, struct um_where *out)
 {
 	unsigned device[2] = {major, minor};
-	struct um_where where;
-	int err = find_last(match_device, device, &where);
 
-	um_where_clear(&where);
-	return err == 0;
+	return find_last(match_device, device, out);
+}
+
+int um_mounts_all_of_device(unsigned major, unsigned minor, struct um_where **out, unsigned *out_n)
+{
+	unsigned device[2] = {major, minor};
+
+	return find_all(match_device, device, out, out_n);
+}
+
+static bool match_id(const struct um_where *where, void *arg)
+{
+	return where->id == *(const uint64_t *)arg;
+}
+
+/* What the kernel says of a descriptor asks nothing of the filesystem, which may be dead. */
+static int mount_id(int fd, uint64_t *out)
+{
+	char path[40], line[128];
+	int err = -ENOENT;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	f = fopen(path, "re");
+	if (!f)
+		return -errno;
+	while (err && fgets(line, sizeof(line), f))
+		if (sscanf(line, "mnt_id: %" SCNu64, out) == 1)
+			err = 0;
+	fclose(f);
+	return err;
+}
+
+int um_mounts_open(const char *path, int *out_fd, struct um_where *out)
+{
+	int fd = open(path, O_PATH | O_CLOEXEC | O_DIRECTORY);
+	uint64_t id;
+	int err = fd < 0 ? -errno : mount_id(fd, &id);
+
+	*out_fd = -1;
+	*out = (struct um_where){0};
+	if (!err)
+		err = find_last(match_id, &id, out);
+	if (!err)
+		*out_fd = fd;
+	else if (fd >= 0)
+		close(fd);
+	return err;
 }
 
 /* ---- asking a daemon -------------------------------------------------------------------------------- */
 
-static void ask(const char *dir, int to)
-{
-	struct um_ioc_info info = {0};
-	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+static_assert(sizeof(struct um_ioc_info) <= PIPE_BUF && sizeof(struct um_ioc_mount) <= PIPE_BUF,
+	"one write, one read");
 
-	if (fd < 0 || ioctl(fd, UM_IOC_INFO, &info))
+struct question {
+	int dir_fd;
+	const char *dir; /* from dir_fd on */
+	unsigned long cmd;
+	size_t len; /* of the answer */
+};
+
+static void put_question(const void *arg, int to)
+{
+	const struct question *q = arg;
+	char *answer = calloc(1, q->len);
+	int fd = openat(q->dir_fd, q->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || !answer || ioctl(fd, q->cmd, answer))
 		_exit(1);
-	info.pool[sizeof(info.pool) - 1] = 0;
-	if (write(to, info.pool, strlen(info.pool)) < 0)
-		_exit(1);
-	_exit(0);
+	_exit(write(to, answer, q->len) == (ssize_t)q->len ? 0 : 1);
 }
 
 /* A process that waits for a request which a hung daemon has read cannot be killed: it is left behind. */
@@ -164,8 +269,10 @@ static void reap(pid_t pid)
 		usleep(2000);
 }
 
-/* In a process of its own: a daemon that hangs would hold whoever asks. */
-int um_mounts_ask_pool(const char *dir, char *out, size_t len)
+typedef void child_fn(const void *arg, int to);
+
+/* In a process of its own: a daemon that hangs would hold whoever asks. The answer has just that length, or is none. */
+static int in_child(child_fn *fn, const void *arg, void *out, size_t len)
 {
 	struct pollfd answer = {.events = POLLIN};
 	int fds[2];
@@ -176,18 +283,65 @@ int um_mounts_ask_pool(const char *dir, char *out, size_t len)
 		return -errno;
 	pid = fork();
 	if (pid == 0)
-		ask(dir, fds[1]);
+		fn(arg, fds[1]);
 	close(fds[1]);
 	answer.fd = fds[0];
 	if (pid > 0 && poll(&answer, 1, ASK_MSEC) == 1)
-		n = read(fds[0], out, len - 1);
+		n = read(fds[0], out, len);
 	close(fds[0]);
 	if (pid > 0)
 		reap(pid);
-	if (n <= 0)
-		return -ENOENT;
-	out[n] = 0;
+	return n == (ssize_t)len ? 0 : -ENOENT;
+}
+
+int um_mounts_ask_pool(const char *dir, char *out, size_t len)
+{
+	struct um_ioc_info info;
+	struct question q = {AT_FDCWD, dir, UM_IOC_INFO, sizeof(info)};
+	int err = in_child(put_question, &q, &info, sizeof(info));
+
+	if (err)
+		return err;
+	info.pool[sizeof(info.pool) - 1] = 0;
+	snprintf(out, len, "%s", info.pool);
 	return 0;
+}
+
+int um_mounts_ask(int dir_fd, struct um_ioc_mount *out)
+{
+	struct question q = {dir_fd, ".", UM_IOC_MOUNT, sizeof(*out)};
+	int err = in_child(put_question, &q, out, sizeof(*out));
+
+	if (!err)
+		out->options[sizeof(out->options) - 1] = 0;
+	return err;
+}
+
+/* The kernel may still answer for a dead mount from what it has cached; only STATFS is always asked of the daemon. */
+static void put_end(const void *arg, int to)
+{
+	struct statvfs now;
+	int err = fstatvfs(*(const int *)arg, &now) ? errno : 0;
+
+	_exit(write(to, &err, sizeof(err)) != sizeof(err));
+}
+
+bool um_mounts_dead(int fd)
+{
+	int err;
+
+	return in_child(put_end, &fd, &err, sizeof(err)) == 0 && err == ENOTCONN;
+}
+
+int um_mounts_say(const char *dir, bool readonly)
+{
+	struct um_ioc_remount say = {.readonly = readonly};
+	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int err = fd < 0 || ioctl(fd, UM_IOC_REMOUNT, &say) ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return err;
 }
 
 static bool same_file(const char *path, const struct stat *st)
@@ -222,6 +376,22 @@ int um_mounts_of_pool(const char *path, struct um_where *out)
 	if (stat(path, &st))
 		return -errno;
 	return find_last(match_pool, &st, out);
+}
+
+static bool match_whole_pool(const struct um_where *where, void *arg)
+{
+	return where->whole && match_pool(where, arg);
+}
+
+int um_mounts_all_of_pool(const char *path, struct um_where **out, unsigned *out_n)
+{
+	struct stat st;
+
+	*out = NULL;
+	*out_n = 0;
+	if (stat(path, &st))
+		return -errno;
+	return find_all(match_whole_pool, &st, out, out_n);
 }
 
 /* ---- the lock ------------------------------------------------------------------------------------------ */
@@ -327,17 +497,21 @@ int um_mounts_resolve(const char *path, char **out)
 	return err;
 }
 
-int um_mounts_detach(const char *dir)
+int um_mounts_detach(int fd, const struct um_where *where)
 {
-	int err = umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) ? -errno : 0;
-	int status;
+	char path[32];
+	int status, err;
 	pid_t pid;
 
+	/* This leads to what was opened, and no way that somebody could have changed meanwhile. */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	err = umount2(path, MNT_DETACH) ? -errno : 0;
 	if (err != -EPERM)
 		return err;
 	pid = fork();
 	if (pid == 0) {
-		execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", dir, (char *)NULL);
+		execlp("fusermount3", "fusermount3", "-u", "-q", "-z", "--", where->dir,
+			(char *)NULL);
 		_exit(127);
 	}
 	if (pid < 0)

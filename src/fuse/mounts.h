@@ -5,26 +5,48 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include "fuse/ioctl.h"
 
 #define UM_FSTYPE "fuse.umbrafs"
 #define UM_FSTYPE_BLOCK "fuseblk.umbrafs" /* with the option of that name */
 
 /* A line of mountinfo. */
 struct um_where {
+	uint64_t id;
 	unsigned major, minor;
 	char *dir, *type, *source;
+	bool whole;    /* it shows the filesystem from its root on */
+	bool readonly; /* of the filesystem, not of this mount of it */
+	unsigned user; /* whose FUSE mount it is */
 };
 void um_where_clear(struct um_where *where);
 bool um_where_is_ours(const struct um_where *where);
 
 /* The topmost mount on dir, an absolute path without symbolic links. -ENOENT. */
 int um_mounts_at(const char *dir, struct um_where *out);
-/* Is a filesystem of that device number mounted somewhere in this namespace? */
-bool um_mounts_have_device(unsigned major, unsigned minor);
+/*
+ * The mount that path is in, and a descriptor (O_PATH) that stays with it whatever becomes of the path meanwhile. Sends no request to
+ * a filesystem mounted there.
+ */
+int um_mounts_open(const char *path, int *out_fd, struct um_where *out);
+/* A mount of the filesystem of that device number in this namespace, the latest. -ENOENT. */
+int um_mounts_of_device(unsigned major, unsigned minor, struct um_where *out);
+int um_mounts_all_of_device(unsigned major, unsigned minor, struct um_where **out, unsigned *out_n);
 /* The umbrafs mount that serves the pool at path. -ENOENT: none that answers. */
 int um_mounts_of_pool(const char *path, struct um_where *out);
+/* All of them that show its root; they need not answer. Lists begin with the latest, and are freed with um_wheres_free(). */
+int um_mounts_all_of_pool(const char *path, struct um_where **out, unsigned *out_n);
+void um_wheres_free(struct um_where *list, unsigned n);
 /* The absolute path of the pool mounted on dir, asked of its daemon, which gets a few seconds. */
 int um_mounts_ask_pool(const char *dir, char *out, size_t len);
+/* How the mount is served in which the descriptor (of a directory, O_PATH does) is; the same limit. */
+int um_mounts_ask(int dir_fd, struct um_ioc_mount *out);
+/* Has the daemon of the mount ended in which the descriptor is? One that lives and says nothing is not dead. */
+bool um_mounts_dead(int fd);
+/* Tells the daemon of the mount on dir that it became, or is about to become, read-only or writable. */
+int um_mounts_say(const char *dir, bool readonly);
 
 /* Does anybody hold the pool's lock, shared or not? Errors of open(2). */
 int um_pool_in_use(const char *path, bool *out);
@@ -34,7 +56,7 @@ int um_pool_in_use(const char *path, bool *out);
  * may hang or be dead.
  */
 int um_mounts_resolve(const char *path, char **out);
-/* Lazily unmounts dir: umount2(2), or fusermount3 for those who may not. */
-int um_mounts_detach(const char *dir);
+/* Lazily unmounts what um_mounts_open() opened: umount2(2), or fusermount3 for those who may not. */
+int um_mounts_detach(int fd, const struct um_where *where);
 
 #endif

@@ -62,8 +62,8 @@ static void note_atime(struct um_mount *m, uint64_t ino, int flags, const struct
 {
 	struct umbra_attr attr;
 
-	if ((flags & O_ACCMODE) == O_WRONLY || m->opt->fs.atime == UMBRA_NOATIME ||
-		m->opt->fs.readonly || umbra_getattr(m->fs, ino, &attr))
+	if ((flags & O_ACCMODE) == O_WRONLY || m->opt->fs.atime == UMBRA_NOATIME || m->readonly ||
+		umbra_getattr(m->fs, ino, &attr))
 		return;
 	if (attr.st.st_atim.tv_sec > before->tv_sec ||
 		(attr.st.st_atim.tv_sec == before->tv_sec &&

@@ -15,6 +15,7 @@
 #include "fuse/door.h"
 #include "fuse/ioctl.h"
 #include "fuse/message.h"
+#include "fuse/remount.h"
 #include "fuse/room.h"
 #include "fuse/session.h"
 #include "fuse/text.h"
@@ -221,6 +222,37 @@ static int do_info(const struct ioctl_in *io)
 	}
 	free(out);
 	return err;
+}
+
+static int do_mount(const struct ioctl_in *io)
+{
+	struct um_ioc_mount *out = calloc(1, sizeof(*out));
+	struct umbra_info info;
+	int err = umbra_info(io->m->fs, &info);
+
+	if (!out)
+		return -ENOMEM;
+	if (!err) {
+		out->dev = info.dev;
+		out->ino = info.ino;
+		out->readonly = io->m->readonly;
+		um_options_text(io->m->opt, out->options, sizeof(out->options));
+		err = answer(io, out, sizeof(*out));
+	}
+	free(out);
+	return err;
+}
+
+static int do_remount(const struct ioctl_in *io)
+{
+	struct um_ioc_remount want;
+
+	if (!has_caps(fuse_req_ctx(io->req)->pid, 1ull << CAP_SYS_ADMIN))
+		return -EPERM;
+	if (io->in_size < sizeof(want))
+		return -EINVAL;
+	memcpy(&want, io->in, sizeof(want));
+	return um_remount(io->m, io->req, want.readonly);
 }
 
 static int do_text(const struct ioctl_in *io)
@@ -499,7 +531,7 @@ static int check_clone(const struct ioctl_in *io, const struct um_ioc_clone *wan
 
 	if (want->op != UM_CLONE_RANGE && want->op != UM_CLONE_DEDUPE)
 		return -EINVAL;
-	if (io->m->opt->fs.readonly)
+	if (io->m->readonly)
 		return -EROFS;
 	if (want->op == UM_CLONE_DEDUPE)
 		return may_dedupe(io);
@@ -611,7 +643,7 @@ static int do_tree(const struct ioctl_in *io)
 
 	if (io->in_size < sizeof(*want) || io->out_size < sizeof(*want))
 		return -EINVAL;
-	if (io->m->opt->fs.readonly)
+	if (io->m->readonly)
 		return -EROFS;
 	if (!may_everything(fuse_req_ctx(io->req)))
 		return -EPERM;
@@ -652,6 +684,8 @@ static const struct {
 	{UM_IOC_POISON, do_poison},
 #endif
 	{UM_IOC_TREE, do_tree},
+	{UM_IOC_REMOUNT, do_remount},
+	{UM_IOC_MOUNT, do_mount},
 };
 
 void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,

@@ -318,3 +318,86 @@ int um_options_parse(
 	free(copy);
 	return err;
 }
+
+/* ---- what is the whole filesystem's -------------------------------------------------------------------- */
+
+#define WHOLE_FLAGS (MS_SYNCHRONOUS | MS_DIRSYNC)
+#define COMMIT_DEFAULT 5u
+#define SHADOW_DEFAULT (64ull << 20)
+
+static unsigned commit_seconds(const struct um_options *opt)
+{
+	return opt->fs.commit_seconds ? opt->fs.commit_seconds : COMMIT_DEFAULT;
+}
+
+static uint64_t shadow_mem(const struct um_options *opt)
+{
+	return opt->fs.shadow_mem ? opt->fs.shadow_mem : SHADOW_DEFAULT;
+}
+
+/* The word of that kind with that value. */
+static const char *word_text(enum kind kind, unsigned long value)
+{
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		if (words[i].kind == kind && words[i].value == value)
+			return words[i].text;
+	return "defaults";
+}
+
+void um_options_text(const struct um_options *opt, char *out, size_t len)
+{
+	uint64_t mem = shadow_mem(opt);
+	char threads[32] = "";
+
+	if (opt->threads)
+		snprintf(threads, sizeof(threads), ",threads=%u", opt->threads);
+	snprintf(out, len, "%s%s,%s,%s,%s,%s,commit=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
+		word_text(ATIME, opt->fs.atime), opt->fs.nodiratime ? ",nodiratime" : "",
+		word_text(DATA, opt->fs.data), word_text(CSUM, opt->fs.data_csum),
+		word_text(CACHE, opt->cache_none), word_text(SHARE, opt->share),
+		commit_seconds(opt), (unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10),
+		threads, opt->allow_other ? ",allow_other" : "",
+		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
+		opt->ms_flags & MS_DIRSYNC ? ",dirsync" : "", opt->fuseblk ? ",fuseblk" : "",
+		*opt->context ? "," : "", opt->context);
+}
+
+static bool same_whole(const struct um_options *a, const struct um_options *b)
+{
+	return a->fs.atime == b->fs.atime && a->fs.nodiratime == b->fs.nodiratime &&
+	       a->fs.data == b->fs.data && a->fs.data_csum == b->fs.data_csum &&
+	       a->cache_none == b->cache_none && a->share == b->share &&
+	       commit_seconds(a) == commit_seconds(b) &&
+	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
+	       a->allow_other == b->allow_other && a->fuseblk == b->fuseblk &&
+	       !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);
+}
+
+static bool asks_for_more(const struct um_options *have, const char *list)
+{
+	struct um_options want = *have;
+	char msg[256];
+
+	/* Contexts add up. */
+	want.context[0] = 0;
+	if (um_options_parse(&want, list, true, msg, sizeof(msg)))
+		return true;
+	return !same_whole(have, &want) ||
+	       (*want.context && strcmp(want.context, have->context) != 0);
+}
+
+bool um_options_differ(const struct um_options *have, const char *list, char *out, size_t len)
+{
+	char *copy, *at, *text;
+
+	*out = 0;
+	if (!asks_for_more(have, list))
+		return false;
+	/* The last word that does so by itself: others may have overridden those before. */
+	copy = at = strdup(list);
+	while (copy && (text = next_word(&at)))
+		if (*text && asks_for_more(have, text))
+			snprintf(out, len, "%s", text);
+	free(copy);
+	return true;
+}

@@ -34,5 +34,12 @@ void um_options_init(struct um_options *opt, bool privileged);
  */
 int um_options_parse(
 	struct um_options *opt, const char *list, bool sloppy, char *msg, size_t msg_len);
+/* What goes for a filesystem as a whole, not for one of its mounts, as a list that can be parsed again. */
+void um_options_text(const struct um_options *opt, char *out, size_t len);
+/*
+ * Does a list for a second mount ask for what a filesystem in use does not have? Then the word that does is in out. have:
+ * parsed from its um_options_text().
+ */
+bool um_options_differ(const struct um_options *have, const char *list, char *out, size_t len);
 
 #endif

@@ -21,6 +21,7 @@
 #include "fuse/message.h"
 #include "fuse/mounts.h"
 #include "fuse/proto.h"
+#include "fuse/remount.h"
 #include "fuse/seam.h"
 #include "fuse/view.h"
 
@@ -119,6 +120,7 @@ static void *buffer_new(struct fuse_buf *out)
 static int serve_one(struct um_mount *m, struct fuse_buf *buf)
 {
 	int n = fuse_session_receive_buf(m->se, buf);
+	bool entered;
 
 	if (n == -EINTR || n == -EAGAIN)
 		return 1;
@@ -128,8 +130,10 @@ static int serve_one(struct um_mount *m, struct fuse_buf *buf)
 		return 0;
 	}
 	atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+	entered = um_gate_enter(m);
 	if (!um_seam_request(m, buf->mem, buf->size))
 		fuse_session_process_buf(m->se, buf);
+	um_gate_leave(m, entered);
 	return 1;
 }
 
@@ -247,6 +251,19 @@ static int mount_list(const struct um_options *opt, const char *source, char **o
 	return err;
 }
 
+static int gate_new(struct um_mount *m)
+{
+	pthread_rwlockattr_t attr;
+	int err;
+
+	pthread_rwlockattr_init(&attr);
+	/* Else requests without end would keep it waiting. */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	err = pthread_rwlock_init(&m->gate, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -err;
+}
+
 static struct fuse_session *session_new(struct um_mount *m, const char *source)
 {
 	char name[] = "umbrafs", dash_o[] = "-o", dash_d[] = "-d";
@@ -261,21 +278,26 @@ static struct fuse_session *session_new(struct um_mount *m, const char *source)
 	return se;
 }
 
-/*
- * What the kernel lets privileged servers tune; without it reads are as right, only smaller. The
- * number of the mount's device is known to mountinfo, so nothing is asked of ourselves here.
- */
-static void tune(const struct um_mount *m)
+/* mountinfo knows the number of the filesystem's device, so that nothing is asked of ourselves here. */
+static void learn_device(struct um_mount *m)
 {
 	struct um_where where;
-	char path[64];
-	FILE *f;
 
 	if (um_mounts_at(m->dir, &where))
 		return;
-	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u%s/read_ahead_kb", where.major,
-		where.minor, m->opt->fuseblk ? "-fuseblk" : "");
+	m->major = where.major;
+	m->minor = where.minor;
 	um_where_clear(&where);
+}
+
+/* What the kernel lets privileged servers tune; without it reads are as right, only smaller. */
+static void tune(const struct um_mount *m)
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u%s/read_ahead_kb", m->major, m->minor,
+		m->opt->fuseblk ? "-fuseblk" : "");
 	f = fopen(path, "we");
 	if (f) {
 		fprintf(f, "%d\n", READ_AHEAD_KB);
@@ -293,6 +315,12 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	if (!m)
 		return -ENOMEM;
 	*m = (struct um_mount){.fs = fs, .opt = opt, .pool = pool, .dir = dir, .ended = -1};
+	m->readonly = m->gated = opt->fs.readonly;
+	err = gate_new(m);
+	if (err) {
+		free(m);
+		return err;
+	}
 	err = -EIO; /* libfuse logs why */
 	m->se = session_new(m, source);
 	if (!m->se || fuse_session_mount(m->se, dir))
@@ -300,6 +328,7 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	m->dev = fuse_session_fd(m->se);
 	*out = m;
 	err = fuse_session_custom_io(m->se, &um_seam_io, m->dev);
+	learn_device(m);
 	if (!err)
 		err = answer_init(m);
 	if (!err)
@@ -327,16 +356,27 @@ static bool is_gone(const struct um_mount *m)
 	return poll(&dev, 1, 0) == 1 && (dev.revents & POLLERR);
 }
 
-/* Takes the mount out of the namespace; whoever has files open keeps them. */
+/*
+ * Takes the filesystem out of the namespace, all its mounts, also those of parts of it; whoever has files open keeps them. One
+ * that is covered by another mount cannot be reached, and what covers it is not ours to take.
+ */
 static void detach(const struct um_mount *m)
 {
-	struct um_where where;
+	struct um_where *list, there;
+	unsigned n;
+	int fd;
 
-	if (is_gone(m) || um_mounts_at(m->dir, &where))
+	if (is_gone(m) || um_mounts_all_of_device(m->major, m->minor, &list, &n))
 		return;
-	if (um_where_is_ours(&where))
-		um_mounts_detach(m->dir);
-	um_where_clear(&where);
+	for (unsigned i = 0; i < n; i++) {
+		if (!um_where_is_ours(&list[i]) || um_mounts_open(list[i].dir, &fd, &there))
+			continue;
+		if (there.id == list[i].id)
+			um_mounts_detach(fd, &there);
+		um_where_clear(&there);
+		close(fd);
+	}
+	um_wheres_free(list, n);
 }
 
 static void no_action(int sig)
@@ -448,5 +488,6 @@ void um_mount_free(struct um_mount *m)
 	if (m->ended >= 0)
 		close(m->ended);
 	free(m->workers);
+	pthread_rwlock_destroy(&m->gate);
 	free(m);
 }

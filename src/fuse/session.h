@@ -36,7 +36,11 @@ struct um_mount {
 	const char *pool; /* absolute path */
 	const char *dir;  /* absolute path of the mount point */
 	struct fuse_session *se;
-	int dev; /* /dev/fuse; owned by se */
+	int dev;               /* /dev/fuse; owned by se */
+	unsigned major, minor; /* of the filesystem, in mountinfo and stat(2) */
+	atomic_bool readonly;
+	bool gated; /* it began read-only: see remount.h */
+	pthread_rwlock_t gate;
 	bool inited;
 	uint64_t offered;       /* INIT flags of the kernel */
 	struct um_door *door;   /* clones, tokens: door.c */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "fuse/health.h"
+#include "fuse/ioctl.h"
 #include "fuse/view.h"
 
 static void add_number(void *arg, const char *name, uint64_t value)
@@ -35,6 +36,7 @@ static void fill_stat(struct um_mount *m, struct json_object *obj)
 
 static int fill_info(struct um_mount *m, struct json_object *obj)
 {
+	char options[sizeof(((struct um_ioc_mount *)0)->options)];
 	struct umbra_info info;
 	int err = umbra_info(m->fs, &info);
 
@@ -63,6 +65,8 @@ static int fill_info(struct um_mount *m, struct json_object *obj)
 	add_bool(obj, "readonly", info.readonly);
 	add_bool(obj, "clean", info.clean);
 	add_number(obj, "errors", info.errors);
+	um_options_text(m->opt, options, sizeof(options));
+	add_string(obj, "options", options);
 	return 0;
 }
 

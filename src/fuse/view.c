@@ -231,7 +231,7 @@ static int make_clone(
 	int err;
 
 	*out = ino;
-	if (v->m->opt->fs.readonly)
+	if (v->m->readonly)
 		return umbra_ref(v->m->fs, ino);
 	err = umbra_tmpfile(v->m->fs, UM_ROOT_NODE, S_IFREG, &nobody, &attr);
 	if (err)
@@ -346,7 +346,7 @@ static void sweep(struct um_views *v)
 	unsigned n = v->nidle;
 
 	v->stirred = v->removed = false;
-	while (view && n-- && !v->m->opt->fs.readonly) {
+	while (view && n-- && !v->m->readonly) {
 		uint64_t next = view->next ? view->next->id : 0;
 
 		sweep_view(v, view);
@@ -375,7 +375,7 @@ unsigned um_views_count(struct um_views *v, uint64_t lba)
 	if (!v || !lba)
 		return 0;
 	pthread_mutex_lock(&v->lock);
-	n = v->m->opt->fs.readonly ? 0 : owned_by_views(v, lba, UINT_MAX);
+	n = v->m->readonly ? 0 : owned_by_views(v, lba, UINT_MAX);
 	pthread_mutex_unlock(&v->lock);
 	return n;
 }

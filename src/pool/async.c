@@ -78,6 +78,9 @@ void um_pool_async_end(struct um_pool *pool)
 	um_aio_close(pool->aio);
 	pool->aio = NULL;
 	um_behind_close(pool);
+	if (pool->read_fd >= 0)
+		close(pool->read_fd);
+	pool->read_fd = -1;
 }
 
 void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)

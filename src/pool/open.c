@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -13,7 +14,6 @@
 #include "pool/backend.h"
 #include "pool/log.h"
 
-#define WAIT_SECONDS 30
 #define SETTLE_MS 1500 /* see take_in_use() */
 #define RETRY_MS 50
 
@@ -105,25 +105,24 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 /*
  * umount(8) returns before the daemon has let go of the pool, and udev probes a block device that was
  * just closed by a writer, under a shared lock: for a moment both look like a user. So there is a
- * second chance even without WAIT.
+ * second chance, but for those who make their own.
  */
-static int take_in_use(const char *path, unsigned flags, int *out_fd)
+static int take_in_use(const char *path, const char *name, unsigned flags, int *out_fd)
 {
 	struct timespec pause = {0, RETRY_MS * 1000000L};
-	int64_t limit = flags & UM_POOL_WAIT ? WAIT_SECONDS * 1000 : SETTLE_MS;
 	int64_t start = now_ms();
 	int ret;
 
 	do {
 		ret = try_open(path, flags, out_fd);
-		if (ret != -EBUSY)
+		if (ret != -EBUSY || flags & UM_POOL_TRY)
 			break;
 		nanosleep(&pause, NULL);
-	} while (now_ms() - start < limit);
-	if (ret == -EBUSY)
-		um_err("%s: is in use by another process", path);
-	else if (ret)
-		um_err("%s: cannot open: %s", path, strerror(-ret));
+	} while (now_ms() - start < SETTLE_MS);
+	if (ret == -EBUSY && !(flags & UM_POOL_TRY))
+		um_err("%s: is in use by another process", name);
+	else if (ret && ret != -EBUSY)
+		um_err("%s: cannot open: %s", name, strerror(-ret));
 	return ret;
 }
 
@@ -186,16 +185,18 @@ static int set_map_len(struct um_pool *pool, const struct target *target, uint64
 	return -EMEDIUMTYPE;
 }
 
-int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool **out)
+/* path: to open; name: what it is called. */
+static int open_named(
+	const char *path, const char *name, unsigned flags, uint64_t size, struct um_pool **out)
 {
 	struct um_pool *pool;
 	struct target target;
 	int ret, fd = -1;
 
-	ret = take_in_use(path, flags, &fd);
+	ret = take_in_use(path, name, flags, &fd);
 	if (ret)
 		return ret;
-	ret = um_pool_new(path, &um_ops_file, &pool);
+	ret = um_pool_new(name, &um_ops_file, &pool);
 	if (ret) {
 		close(fd);
 		return ret;
@@ -203,7 +204,7 @@ int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool
 	pool->fd = fd;
 	ret = probe_fd(fd, &target);
 	if (ret)
-		um_err("%s: is neither a file, a block device nor a DAX device", path);
+		um_err("%s: is neither a file, a block device nor a DAX device", name);
 	if (!ret)
 		ret = set_map_len(pool, &target, size);
 	if (!ret)
@@ -221,4 +222,31 @@ int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool
 	else
 		*out = pool;
 	return ret;
+}
+
+int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool **out)
+{
+	return open_named(path, path, flags, size, out);
+}
+
+int um_pool_reopen(struct um_pool *seen, unsigned flags, struct um_pool **out)
+{
+	char path[32];
+
+	if (seen->fd < 0)
+		return -EOPNOTSUPP; /* memory of a test */
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", seen->fd);
+	/* The two locks would exclude each other. */
+	if (flock(seen->fd, LOCK_UN))
+		return -errno;
+	return open_named(path, seen->path, flags, 0, out);
+}
+
+int um_pool_relock(const struct um_pool *seen)
+{
+	if (seen->fd < 0)
+		return 0;
+	if (flock(seen->fd, LOCK_SH | LOCK_NB))
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	return 0;
 }

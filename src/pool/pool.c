@@ -393,8 +393,6 @@ void um_pool_free(struct um_pool *pool)
 		pool->ops->unmap(pool);
 	if (pool->verified)
 		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->room));
-	if (pool->read_fd >= 0)
-		close(pool->read_fd);
 	um_moved_free(pool);
 	free(pool->next);
 	if (pool->fd >= 0)

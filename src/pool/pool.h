@@ -167,7 +167,7 @@ struct um_pool {
 #define UM_POOL_RDONLY 1u   /* shared lock, never a store */
 #define UM_POOL_EXCL 2u     /* exclusive lock: any use that may store */
 #define UM_POOL_NOLOCK 4u   /* with RDONLY: look at a pool that may be in use (umbractl info) */
-#define UM_POOL_WAIT 8u     /* wait up to 30 s for the lock (a daemon that is just leaving) */
+#define UM_POOL_TRY 8u      /* one attempt: -EBUSY at once, and without a word */
 #define UM_POOL_NOSUPER 16u /* do not read a superblock (mkfs): `size` says how much to map */
 #define UM_POOL_PRIVATE 32u /* with RDONLY: stores allowed, to private pages only (fsck -n) */
 #define UM_POOL_SHARED 64u /* with EXCL: a block device is claimed by somebody else on our behalf */
@@ -179,6 +179,12 @@ struct um_pool {
  * -EROFS ro_compat bit unknown and not RDONLY; others of open(2). Each with one log line.
  */
 int um_pool_open(const char *path, unsigned flags, uint64_t size, struct um_pool **out);
+/*
+ * The pool that was opened RDONLY once more, another way: the same file, whatever its path names by now. The lock is the
+ * new one's; after an error um_pool_relock() takes it again for the old one, -EBUSY if somebody else has it.
+ */
+int um_pool_reopen(struct um_pool *seen, unsigned flags, struct um_pool **out);
+int um_pool_relock(const struct um_pool *seen);
 /* A pool of zeros in memory; for unit tests. Superblock fields are for the caller to fill. */
 int um_pool_open_memory(uint64_t size, struct um_pool **out);
 /* The same over memory the caller owns (a crash image). Verifies the superblock unless NOSUPER. */

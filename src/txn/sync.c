@@ -201,6 +201,7 @@ int um_log_serve(struct um_log *log)
 
 	if (log->direct || log->pool->readonly)
 		return 0;
+	c->stop = false;
 	err = pthread_create(&c->thread, NULL, committer_main, log);
 	c->runs = !err;
 	if (c->runs)

@@ -11,16 +11,7 @@
 start
 need fusermount3
 
-# /usr/sbin with our helpers added, in this namespace only.
-SBIN=$(readlink -f /sbin)
-mkdir "$MEM/up" "$MEM/work"
-if ! mount -t overlay -o "lowerdir=$SBIN,upperdir=$MEM/up,workdir=$MEM/work" overlay "$SBIN" 2>/dev/null; then
-	cp -a "$SBIN" "$MEM/sbin" && mount --bind "$MEM/sbin" "$SBIN" || skip "cannot cover $SBIN here"
-fi
-for p in "$BUILD"/inst/sbin/*; do
-	ln -sf "$p" "$SBIN/${p##*/}" || die "ln"
-done
-export PATH="$PATH:/usr/sbin:/sbin"
+helpers_in_sbin
 mkdir "$T/second"
 
 field() { # of the mount on $MNT: fstype, source, options
@@ -32,24 +23,6 @@ field() { # of the mount on $MNT: fstype, source, options
 wait_free() { # the helper has waited: the pool must be free at once
 	flock -n "$POOL" true || die "$1: the pool is still locked"
 	"$FSCK" -n "$POOL" >"$T/fsck.out" 2>&1 || die "$1: $(tail -n1 "$T/fsck.out")"
-}
-
-quiet() { # WHAT COMMAND...: succeeds and says nothing
-	local what=$1
-	shift
-	timeout 60 "$@" >"$T/out" 2>&1 </dev/null || die "$what: exit $?: $(head -n2 "$T/out")"
-	[ ! -s "$T/out" ] || die "$what: says $(head -n2 "$T/out")"
-	say "ok: $what"
-}
-
-fails_with() { # WHAT CODE COMMAND...
-	local what=$1 code=$2 rc
-	shift 2
-	timeout 60 "$@" >"$T/out" 2>&1 </dev/null
-	rc=$?
-	[ $rc = "$code" ] || die "$what: exit $rc, must be $code: $(head -n2 "$T/out")"
-	[ -s "$T/out" ] || die "$what: fails without a word"
-	say "ok: $what: $(head -n1 "$T/out")"
 }
 
 # ---- mkfs(8), fsck(8) --------------------------------------------------------------------------------
@@ -83,14 +56,9 @@ quiet "mount with generic options" mount -t fuse.umbrafs "$POOL" "$MNT" \
 	-o rw,nofail,noauto,_netdev,x-systemd.automount,noatime,nosuid,nodev,comment=x,data=inplace
 case ,$(field OPTIONS), in *,nosuid,*) ;; *) die "nosuid is lost: $(field OPTIONS)" ;; esac
 fails_with "the same pool on the same directory" 32 mount -t fuse.umbrafs "$POOL" "$MNT"
-timeout 60 mount -t fuse.umbrafs "$POOL" "$T/second" >"$T/out" 2>&1 </dev/null
-rc=$?
-[ $rc = 32 ] || [ $rc = 0 ] || die "the same pool on a second directory: exit $rc"
-if [ $rc = 0 ]; then
-	cmp "$MNT/f-umbrafs" "$T/second/f-umbrafs" || die "two mounts of a pool differ"
-	umount "$T/second" || die "umount of the second"
-fi
-say "ok: the same pool on a second directory: exit $rc: $(head -n1 "$T/out")"
+quiet "the same pool on a second directory" mount -t fuse.umbrafs "$POOL" "$T/second"
+cmp "$MNT/f-umbrafs" "$T/second/f-umbrafs" || die "two mounts of a pool differ"
+quiet "umount of the second" umount "$T/second"
 
 quiet "remount ro" mount -o remount,ro "$MNT"
 touch "$MNT/x" 2>/dev/null && die "written after remount,ro"
@@ -163,6 +131,12 @@ if [ "$BACKEND" = file ]; then
 		user sh -c 'echo mine >"$1/f" && cat "$1/f" >/dev/null && mkdir "$1/d"' sh "$MEM/user/mnt" || die "work as user"
 		[ "$(findmnt -n -o FSTYPE "$MEM/user/mnt")" = fuse.umbrafs ] || die "type as user"
 		case ,$(findmnt -n -o OPTIONS "$MEM/user/mnt"), in *,nosuid,*) ;; *) die "a user's mount without nosuid" ;; esac
+		# Whose daemon it is decides whom it may serve.
+		fails_with "a user's pool a second time by root" 32 mount -t fuse.umbrafs "$UPOOL" "$T/second"
+		grep -q 'by user 65534' "$T/out" || die "does not say whose mount it is: $(cat "$T/out")"
+		user mkdir "$MEM/user/second"
+		fails_with "a user's pool a second time" 32 setpriv --reuid 65534 --regid 65534 --clear-groups "$UMBRAFS" -m "$UPOOL" "$MEM/user/second"
+		grep -q 'only root' "$T/out" || die "does not say who may: $(cat "$T/out")"
 		user fusermount3 -u "$MEM/user/mnt" || die "fusermount3 -u"
 		for ((i = 0; i < 100; i++)); do
 			user "$FSCK" -n "$UPOOL" >"$T/out" 2>&1 && break

@@ -144,6 +144,38 @@ start() {
 		skip "may not mount here (no CAP_SYS_ADMIN)"
 }
 
+# /usr/sbin with our helpers added, as if installed, in this namespace only.
+helpers_in_sbin() {
+	local sbin p
+	sbin=$(readlink -f /sbin)
+	mkdir "$MEM/up" "$MEM/work"
+	if ! mount -t overlay -o "lowerdir=$sbin,upperdir=$MEM/up,workdir=$MEM/work" overlay "$sbin" 2>/dev/null; then
+		cp -a "$sbin" "$MEM/sbin" && mount --bind "$MEM/sbin" "$sbin" || skip "cannot cover $sbin here"
+	fi
+	for p in "$BUILD"/inst/sbin/*; do
+		ln -sf "$p" "$sbin/${p##*/}" || die "ln"
+	done
+	export PATH="$PATH:/usr/sbin:/sbin" SBIN=$sbin
+}
+
+quiet() { # WHAT COMMAND...: succeeds and says nothing
+	local what=$1
+	shift
+	timeout 60 "$@" >"$T/out" 2>&1 </dev/null || die "$what: exit $?: $(head -n2 "$T/out")"
+	[ ! -s "$T/out" ] || die "$what: says $(head -n2 "$T/out")"
+	say "ok: $what"
+}
+
+fails_with() { # WHAT CODE COMMAND...
+	local what=$1 code=$2 rc
+	shift 2
+	timeout 60 "$@" >"$T/out" 2>&1 </dev/null
+	rc=$?
+	[ $rc = "$code" ] || die "$what: exit $rc, must be $code: $(head -n2 "$T/out")"
+	[ -s "$T/out" ] || die "$what: fails without a word"
+	say "ok: $what: $(head -n1 "$T/out")"
+}
+
 # pool_make SIZE [mkfs option...]
 pool_make() {
 	local size=$1 dev

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* In what order things become durable. What the crash machine (tests/crash) found is here as well, by itself. */
 #include "datakit.h"
+#include "fs/orphan.h"
 #include "pool/backend.h"
 
 /* ---- direct pools: data before the record that refers to it ---------------------------------------------- */
@@ -163,12 +164,130 @@ static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
 	kit_close(&k);
 }
 
+/* ---- reading only, and then not --------------------------------------------------------------------------- */
+
+static uint64_t sum_of_file(const char *path)
+{
+	uint64_t sum = 0, word[512];
+	FILE *f = fopen(path, "r");
+
+	assert_non_null(f);
+	while (fread(word, sizeof(word), 1, f) == 1)
+		for (unsigned i = 0; i < 512; i++)
+			sum = sum * 31 + word[i];
+	fclose(f);
+	return sum;
+}
+
+static uint64_t orphans(struct kit *k)
+{
+	struct um_orphan_item item[8];
+	uint64_t pos = 0;
+	unsigned n;
+
+	ok(um_orphan_list(k->fs, false, &pos, item, 8, &n));
+	return n;
+}
+
+/* As after kill -9 with a removed file still open. */
+static void leave_an_orphan(struct kit *k)
+{
+	struct umbra_attr attr;
+	struct file gone;
+
+	file_make(k, &gone, "gone", 1 << 20);
+	file_write(k, &gone, 0, 2 * B, 5);
+	ok(umbra_lookup(k->fs, UM_ROOT_INO, "gone", &attr));
+	ok(umbra_unlink(k->fs, UM_ROOT_INO, "gone"));
+	file_free(&gone);
+	umbra_abandon(k->fs);
+}
+
+static void a_pool_opened_to_read_becomes_writable(void **state)
+{
+	struct umbra_attr attr;
+	struct um_pool *other;
+	struct umbra_info info;
+	struct file f;
+	struct kit k;
+	uint64_t sum;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 3 * B, 1);
+	ok(umbra_sync(k.fs));
+	leave_an_orphan(&k);
+	sum = sum_of_file(k.path);
+	k.opt.readonly = true;
+	kit_mount(&k);
+	ok(umbra_lookup(k.fs, UM_ROOT_INO, "f", &attr));
+	assert_int_equal(attr.st.st_ino, f.ino);
+	file_verify(&k, &f);
+	assert_int_equal(um_data_resize(k.fs, f.ino, B, false), -EROFS);
+	assert_int_equal(orphans(&k), 1);
+	assert_int_equal(sum_of_file(k.path), sum);
+
+	/* Somebody else is looking at it. */
+	ok(um_pool_open(k.path, UM_POOL_RDONLY, 0, &other));
+	assert_int_equal(umbra_remount(k.fs, false), -EBUSY);
+	um_pool_close(other);
+	file_verify(&k, &f);
+	assert_int_equal(sum_of_file(k.path), sum);
+
+	ok(umbra_remount(k.fs, false));
+	ok(umbra_info(k.fs, &info));
+	assert_false(info.readonly);
+	file_verify(&k, &f);
+	file_write(&k, &f, B, 20, 2);
+	um_reaper_wait(k.fs, 5000);
+	assert_int_equal(orphans(&k), 0);
+	/* The file was looked up before, and has no name now: it stays until it is forgotten. */
+	ok(umbra_unlink(k.fs, UM_ROOT_INO, "f"));
+	um_reaper_wait(k.fs, 100);
+	file_verify(&k, &f);
+	umbra_forget(k.fs, f.ino, 1);
+	file_free(&f);
+	k.opt.readonly = false;
+	kit_close(&k);
+}
+
+static void and_back_again(void **state)
+{
+	struct umbra_info info;
+	struct file f;
+	struct kit k;
+	uint64_t sum;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 3 * B, 1);
+	ok(umbra_remount(k.fs, true));
+	ok(umbra_info(k.fs, &info));
+	assert_true(info.readonly);
+	assert_int_equal(um_data_resize(k.fs, f.ino, B, false), -EROFS);
+	/* At home, so that nothing is left to be written. */
+	assert_int_equal(um_log_checkpointed(k.fs->log), um_log_committed(k.fs->log));
+	sum = sum_of_file(k.path);
+	file_verify(&k, &f);
+	ok(umbra_sync(k.fs));
+	assert_int_equal(sum_of_file(k.path), sum);
+	ok(umbra_remount(k.fs, false));
+	file_write(&k, &f, B, 20, 2);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(data_is_durable_before_the_record_that_refers_to_it),
 		cmocka_unit_test(a_block_whose_other_owner_may_come_back_is_not_overwritten),
 		cmocka_unit_test(nor_is_one_below_a_node_whose_other_owner_may),
+		cmocka_unit_test(a_pool_opened_to_read_becomes_writable),
+		cmocka_unit_test(and_back_again),
 	};
 
 	(void)argc;

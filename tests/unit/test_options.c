@@ -159,9 +159,48 @@ static void long_contexts_are_refused_not_cut(void **state)
 	assert_int_equal(parse(&opt, list, false, msg), -EINVAL);
 }
 
+/* What a list asks for, against a filesystem mounted with another: the word that cannot be had, or "". */
+static const char *differs(const char *mounted, const char *list)
+{
+	static char word[256];
+	struct um_options opt, have;
+	char msg[256], text[2048];
+
+	assert_int_equal(parse(&opt, mounted, false, msg), 0);
+	um_options_text(&opt, text, sizeof(text));
+	assert_int_equal(parse(&have, text, false, msg), 0);
+	if (!um_options_differ(&have, list, word, sizeof(word)))
+		assert_string_equal(word, "");
+	return word;
+}
+
+static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
+{
+	static const char *const all[] = {"", "noatime,nodiratime", "strictatime,data=inplace",
+		"data-csum=scrub,cache=none", "share=off,commit=17", "shadow_mem=0",
+		"shadow_mem=3M", "threads=9,allow_other", "sync", "dirsync,fuseblk",
+		"context=\"a:b,c\",fscontext=d"};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+		assert_string_equal(differs(all[i], ""), "");
+		assert_string_equal(differs(all[i], all[i]), "");
+	}
+	/* Each mount's own. */
+	assert_string_equal(differs("", "ro,nosuid,nodev,noexec,user,x-y=z,comment=c"), "");
+	assert_string_equal(differs("commit=17", "commit=18"), "commit=18");
+	assert_string_equal(differs("", "commit=5,relatime,shadow_mem=64M,share=auto"), "");
+	assert_string_equal(differs("commit=17", "commit=18,commit=17"), "");
+	assert_string_equal(differs("", "noatime,rw"), "noatime");
+	assert_string_equal(differs("noatime", "relatime"), "relatime");
+	assert_string_equal(differs("shadow_mem=3M", "shadow_mem=2M"), "shadow_mem=2M");
+	assert_string_equal(differs("", "context=e"), "context=e");
+	assert_string_equal(differs("context=e", "context=e"), "");
+}
+
 static void mount_points_are_found_by_path(void **state)
 {
-	struct um_where where;
+	struct um_where where, other;
 	char *path;
 
 	(void)state;
@@ -170,7 +209,8 @@ static void mount_points_are_found_by_path(void **state)
 	assert_int_equal(um_mounts_at(path, &where), 0);
 	assert_string_equal(where.type, "proc");
 	assert_false(um_where_is_ours(&where));
-	assert_true(um_mounts_have_device(where.major, where.minor));
+	assert_int_equal(um_mounts_of_device(where.major, where.minor, &other), 0);
+	um_where_clear(&other);
 	um_where_clear(&where);
 	free(path);
 	assert_int_equal(um_mounts_resolve("/", &path), 0);
@@ -223,6 +263,7 @@ int main(void)
 		cmocka_unit_test(shadow_memory_is_a_size),
 		cmocka_unit_test(remount_takes_what_the_mount_table_shows),
 		cmocka_unit_test(long_contexts_are_refused_not_cut),
+		cmocka_unit_test(a_second_mount_may_not_ask_for_another_filesystem),
 		cmocka_unit_test(mount_points_are_found_by_path),
 	};
 

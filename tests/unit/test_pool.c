@@ -226,14 +226,41 @@ static void one_owner_at_a_time(void **state)
 	ok(try_open(UM_POOL_RDONLY));
 	assert_int_equal(try_open(UM_POOL_EXCL), -EBUSY);
 	um_pool_close(pool);
-	/* An owner that is just leaving is waited for a moment, even without WAIT. */
+	/* An owner that is just leaving is waited for a moment, unless it shall be tried only. */
 	pid = hold(UM_POOL_EXCL, 300);
+	assert_int_equal(try_open(UM_POOL_EXCL | UM_POOL_TRY), -EBUSY);
 	ok(try_open(UM_POOL_EXCL));
 	reap(pid);
 	pid = hold(UM_POOL_EXCL, 2500);
 	assert_int_equal(try_open(UM_POOL_EXCL), -EBUSY);
-	ok(try_open(UM_POOL_EXCL | UM_POOL_WAIT));
 	reap(pid);
+	ok(try_open(UM_POOL_EXCL | UM_POOL_TRY));
+}
+
+static void a_pool_that_was_looked_at_is_taken_by_its_file(void **state)
+{
+	struct um_pool *seen, *pool, *other;
+	char moved[sizeof(fixture_path) + 8];
+
+	(void)state;
+	fixture_make(CHUNKS, 2, JOURNAL);
+	snprintf(moved, sizeof(moved), "%s.moved", fixture_path);
+	seen = must_open(UM_POOL_RDONLY | UM_POOL_PRIVATE);
+	/* Somebody else looks at it, too: everything stays as it is. */
+	other = must_open(UM_POOL_RDONLY);
+	assert_int_equal(um_pool_reopen(seen, UM_POOL_EXCL | UM_POOL_TRY, &pool), -EBUSY);
+	ok(um_pool_relock(seen));
+	um_pool_close(other);
+	assert_int_equal(try_open(UM_POOL_EXCL | UM_POOL_TRY), -EBUSY);
+	/* What its path names by now is another file. */
+	ok(rename(fixture_path, moved));
+	ok(close(open(fixture_path, O_RDWR | O_CREAT, 0600)));
+	ok(um_pool_reopen(seen, UM_POOL_EXCL, &pool));
+	assert_string_equal(pool->path, fixture_path);
+	assert_int_equal(um_pool_relock(seen), -EBUSY);
+	um_pool_close(seen);
+	um_pool_close(pool);
+	ok(rename(moved, fixture_path));
 }
 
 static void the_lock_stays_with_a_forked_daemon(void **state)
@@ -527,6 +554,7 @@ static void other_failures_end_the_process_as_before(void **state)
 		file_test(impossible_superblocks_are_unsound),                                     \
 		file_test(a_truncated_pool_says_so_and_a_longer_one_works),                        \
 		file_test(one_bad_superblock_is_repaired), file_test(one_owner_at_a_time),         \
+		file_test(a_pool_that_was_looked_at_is_taken_by_its_file),                         \
 		file_test(the_lock_stays_with_a_forked_daemon), file_test(reading_never_writes),   \
 		file_test(stores_are_seen_at_once_and_in_the_file),                                \
 		file_test(failing_loads_are_errors_not_signals),                                   \

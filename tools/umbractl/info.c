@@ -44,6 +44,7 @@ static struct json_object *pool_json(const struct umbra_info *in)
 	json_object_object_add(obj, "readonly", json_object_new_boolean(in->readonly));
 	json_object_object_add(obj, "clean", json_object_new_boolean(in->clean));
 	add_num(obj, "errors", in->errors);
+	json_object_object_add(obj, "options", json_object_new_string("")); /* of a mount */
 	return obj;
 }
 

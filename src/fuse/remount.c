@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From read-only to writable and back, while it is mounted. */
+#include "fuse/remount.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuse/message.h"
+
+bool um_gate_enter(struct um_mount *m)
+{
+	if (!m->gated)
+		return false;
+	pthread_rwlock_rdlock(&m->gate);
+	return true;
+}
+
+void um_gate_leave(struct um_mount *m, bool entered)
+{
+	if (entered)
+		pthread_rwlock_unlock(&m->gate);
+}
+
+struct job {
+	struct um_mount *m;
+	fuse_req_t req;
+	bool readonly;
+};
+
+static int remount(struct um_mount *m, bool readonly)
+{
+	int err;
+
+	/* First the kernel's side, views and what they need; and last again. */
+	if (readonly)
+		m->readonly = true;
+	if (m->gated)
+		pthread_rwlock_wrlock(&m->gate);
+	err = umbra_remount(m->fs, readonly);
+	if (!readonly)
+		m->readonly = err != 0;
+	if (m->gated)
+		pthread_rwlock_unlock(&m->gate);
+	if (err)
+		um_message(UMBRA_LOG_WARN, "%s could not become %s: %s", m->pool,
+			readonly ? "read-only" : "writable", strerror(-err));
+	else
+		um_message(UMBRA_LOG_INFO, "%s is %s from now on", m->pool,
+			readonly ? "read-only" : "writable");
+	return err;
+}
+
+static void *job_main(void *arg)
+{
+	struct job job = *(struct job *)arg;
+	int err;
+
+	free(arg);
+	err = remount(job.m, job.readonly);
+	if (err)
+		fuse_reply_err(job.req, -err);
+	else
+		fuse_reply_ioctl(job.req, 0, NULL, 0);
+	atomic_fetch_sub(&job.m->late, 1);
+	return NULL;
+}
+
+/* In a thread of its own: it waits for all others that are at a request. */
+int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
+{
+	struct job *job = malloc(sizeof(*job));
+	pthread_t thread;
+	int err;
+
+	if (!job)
+		return -ENOMEM;
+	*job = (struct job){m, req, readonly};
+	atomic_fetch_add(&m->late, 1);
+	err = pthread_create(&thread, NULL, job_main, job);
+	if (err) {
+		atomic_fetch_sub(&m->late, 1);
+		free(job);
+		return -err;
+	}
+	pthread_detach(thread);
+	return 0;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* From read-only to writable and back, while it is mounted. */
+#ifndef UM_FUSE_REMOUNT_H
+#define UM_FUSE_REMOUNT_H
+
+#include "fuse/session.h"
+
+/* Answers the request later, or returns an error and leaves that to the caller. */
+int um_remount(struct um_mount *m, fuse_req_t req, bool readonly);
+
+/*
+ * A pool that was opened for reading only is opened anew, for storing, when nobody is at it: every thread that serves requests
+ * is in here meanwhile (true: leave it again). Mounts that began writable have no such gate.
+ */
+bool um_gate_enter(struct um_mount *m);
+void um_gate_leave(struct um_mount *m, bool entered);
+
+#endif
