@@ -480,6 +480,7 @@ int umbra_setxattr(struct umbra_fs *fs, uint64_t ino, const char *name, const vo
 ssize_t umbra_getxattr(
 	struct umbra_fs *fs, uint64_t ino, const char *name, void *value, size_t size);
 ssize_t umbra_listxattr(struct umbra_fs *fs, uint64_t ino, char *list, size_t size);
+/* -ENODATA; removing an ACL that is not there is 0, as in the kernel. */
 int umbra_removexattr(struct umbra_fs *fs, uint64_t ino, const char *name);
 /* FS_*_FL that can be set: IMMUTABLE, APPEND, NOATIME, NODUMP, SYNC, DIRSYNC; others -EOPNOTSUPP. */
 int umbra_set_flags(struct umbra_fs *fs, uint64_t ino, uint32_t flags);

@@ -339,7 +339,8 @@ int umbra_removexattr(struct umbra_fs *fs, uint64_t ino, const char *name)
 	ret = load(txn, ino, &inode);
 	if (!ret)
 		ret = um_xattr_remove(txn, &inode, name);
-	return store(txn, &inode, ret);
+	ret = store(txn, &inode, ret);
+	return ret == -ENODATA && um_acl_is_name(name) ? 0 : ret;
 }
 
 ssize_t umbra_getxattr(

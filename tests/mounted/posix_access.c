@@ -320,6 +320,26 @@ static void default_acl_is_inherited(void)
 	fails(ENODATA, getxattr("d/g", ACCESS, &acl, sizeof(acl)));
 }
 
+/* casync and setfacl -b remove ACLs from whatever there is. */
+static void removing_an_acl_that_is_not_there_succeeds(void)
+{
+	const struct acl none = {2, {{0}}};
+	const char *const which[] = {ACCESS, DEFAULT};
+	size_t i;
+
+	ok(mkdir("d", 0755));
+	t_touch("f");
+	for (i = 0; i < 2; i++) {
+		if (setxattr("d", which[i], &none, acl_size(0), 0) && errno == EOPNOTSUPP)
+			t_skip("no ACLs here");
+		ok(setxattr("d", which[i], &none, acl_size(0), 0));
+		ok(setxattr("f", which[i], &none, acl_size(0), 0));
+		ok(removexattr("d", which[i]));
+		ok(removexattr("f", which[i]));
+	}
+	fails(ENODATA, removexattr("d", "user.a"));
+}
+
 static void unsound_acls_are_refused(void)
 {
 	struct acl acl = {1, {{USER_OBJ, 7, NO_ID}, {GROUP_OBJ, 5, NO_ID}, {OTHER, 1, NO_ID}}};
@@ -348,6 +368,7 @@ const struct t_case t_access[] = {
 	T_CASE(acl_grants_and_denies),
 	T_CASE(acl_that_says_no_more_than_the_mode),
 	T_CASE(default_acl_is_inherited),
+	T_CASE(removing_an_acl_that_is_not_there_succeeds),
 	T_CASE(unsound_acls_are_refused),
 	{NULL, NULL},
 };
