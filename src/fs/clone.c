@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/failure.h"
 #include "fs/shadows.h"
 
 /* ---- by root --------------------------------------------------------------------------------------- */
@@ -257,6 +258,8 @@ static int copy_step(const struct remap_step *s)
 	const struct um_remap *r = s->r;
 	struct piece p = {.at = s->done};
 	unsigned si = 0, di = 0;
+	uint64_t tries;
+	um_lba_t bad;
 	int err = 0;
 
 	while (!err && next_piece(s, &si, &di, &p)) {
@@ -269,7 +272,10 @@ static int copy_step(const struct remap_step *s)
 			err = um_data_punch(r->fs, r->dst, off, len);
 			continue;
 		}
-		err = um_data_verify(r->fs, p.src, p.len, NULL);
+		tries = p.len + UM_CURES;
+		do
+			err = um_data_verify(r->fs, p.src, p.len, &bad);
+		while (err && tries-- && !um_failure_cure(r->fs, bad));
 		if (!err)
 			err = copy_blocks(r, p.src, len, off);
 	}

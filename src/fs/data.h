@@ -153,7 +153,7 @@ static inline uint64_t um_blocks_of(uint64_t bytes)
 /* write.c: as umbra_write at an offset. */
 ssize_t um_data_write(struct umbra_fs *fs, struct um_mem *mem, const void *buf, size_t len,
 	uint64_t off, unsigned flags);
-/* write.c: moves inline data into a block. */
+/* uninline.c: moves inline data into a block. */
 int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem);
 /*
  * resize.c: before a file grows by anything but bytes put right behind its end. On an indirect pool a write

@@ -151,7 +151,7 @@ static int health_record(void *arg, uint64_t key, const void *val, uint16_t len)
 
 	(void)key, (void)len;
 	memcpy(&bad, val, sizeof(bad));
-	out->lost += !!(bad.flags & UM_BAD_LOST);
+	out->lost += bad.flags & UM_BAD_LOST && bad.kind != UM_KIND_PARITY;
 	out->moved += !!(bad.flags & UM_BAD_MOVED);
 	return 0;
 }

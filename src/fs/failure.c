@@ -17,7 +17,6 @@
 #define TICK_SECONDS 1
 #define SWEEP_TICKS 5u
 #define CURE_WAIT_SECONDS 5
-#define PLACES_TRIED 8u
 
 int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
 
@@ -31,11 +30,58 @@ struct um_failures {
 	bool untold;          /* records may have no event yet */
 	unsigned ticks;
 	uint64_t *given_up; /* a bit a block: nothing can be done for it, and that was said */
-	uint64_t nblocks;
+	uint64_t nblocks;   /* as the pool may become, while it is mounted */
 	um_lba_t later[LATER_MAX]; /* free but not to be had yet */
 	unsigned nlater;
 	bool all_later;
 };
+
+/* ---- what is remembered -------------------------------------------------------------------------------- */
+
+static bool is_given_up(const struct um_failures *f, um_lba_t lba)
+{
+	return lba < f->nblocks && f->given_up[lba / 64] >> (lba % 64) & 1;
+}
+
+/* False: it was before. */
+static bool give_up(struct um_failures *f, um_lba_t lba)
+{
+	bool before = is_given_up(f, lba);
+
+	if (lba < f->nblocks)
+		f->given_up[lba / 64] |= 1ull << (lba % 64);
+	return !before;
+}
+
+static void see_to_later(struct um_failures *f, um_lba_t lba)
+{
+	for (unsigned i = 0; i < f->nlater; i++)
+		if (f->later[i] == lba)
+			return;
+	if (f->nlater < LATER_MAX)
+		f->later[f->nlater++] = lba;
+	else
+		f->all_later = true;
+}
+
+static size_t given_up_bytes(const struct um_failures *f)
+{
+	return f->nblocks / 8 + sizeof(*f->given_up);
+}
+
+/* Takes no memory but where bits are set. */
+static int open_given_up(struct um_failures *f, uint64_t nblocks)
+{
+	void *map;
+
+	f->nblocks = nblocks;
+	map = mmap(NULL, given_up_bytes(f), PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (map == MAP_FAILED)
+		return -ENOMEM;
+	f->given_up = map;
+	return 0;
+}
 
 /* ---- events ------------------------------------------------------------------------------------------- */
 
@@ -44,7 +90,7 @@ const char *umbra_kind_name(unsigned kind)
 	static const char *const names[] = {"file data", "superblock", "chunk words",
 		"reference counts", "pool root", "journal", "inode node", "extent node",
 		"directory node", "xattr node", "orphan node", "remap node", "event node",
-		"data checksums", "table of data checksums", "cover of parity", "parity"};
+		"data checksums", "table of data checksums", "cover of parity", "parity", "unused"};
 
 	return kind < sizeof(names) / sizeof(names[0]) ? names[kind] : "unknown";
 }
@@ -95,13 +141,14 @@ static void begin_event(struct um_event *event, um_lba_t lba, unsigned kind, uns
 static void add_event(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba,
 	unsigned cause, unsigned done, um_lba_t other)
 {
+	unsigned kind = found->kind || found->what == UM_FOUND_DATA ? found->kind : UM_KIND_NOTHING;
 	_Alignas(8) uint8_t buf[UM_EVENT_MAX];
 	struct um_event *event = (struct um_event *)buf;
 	struct um_txn *txn;
 	uint16_t len;
 	int ret;
 
-	begin_event(event, lba, found->kind, cause, done, other);
+	begin_event(event, lba, kind, cause, done, other);
 	len = um_failure_owners(fs, found, lba, event);
 	log_event(fs, event);
 	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
@@ -167,56 +214,12 @@ static void tell(struct umbra_fs *fs)
 	if (!f->untold)
 		return;
 	f->untold = false;
-	for (; !next_record(fs, &lba, &bad); lba++)
+	for (; !next_record(fs, &lba, &bad); lba++) {
 		if (!(bad.flags & UM_BAD_TOLD) && tell_one(fs, lba, &bad))
 			f->untold = true;
-}
-
-/* ---- what is remembered -------------------------------------------------------------------------------- */
-
-static bool is_given_up(const struct um_failures *f, um_lba_t lba)
-{
-	return lba < f->nblocks && f->given_up[lba / 64] >> (lba % 64) & 1;
-}
-
-/* False: it was before. */
-static bool give_up(struct um_failures *f, um_lba_t lba)
-{
-	bool before = is_given_up(f, lba);
-
-	if (lba < f->nblocks)
-		f->given_up[lba / 64] |= 1ull << (lba % 64);
-	return !before;
-}
-
-static void see_to_later(struct um_failures *f, um_lba_t lba)
-{
-	for (unsigned i = 0; i < f->nlater; i++)
-		if (f->later[i] == lba)
-			return;
-	if (f->nlater < LATER_MAX)
-		f->later[f->nlater++] = lba;
-	else
-		f->all_later = true;
-}
-
-static size_t given_up_bytes(const struct um_failures *f)
-{
-	return f->nblocks / 8 + sizeof(*f->given_up);
-}
-
-/* Takes no memory but where bits are set. */
-static int open_given_up(struct um_failures *f, uint64_t nblocks)
-{
-	void *map;
-
-	f->nblocks = nblocks;
-	map = mmap(NULL, given_up_bytes(f), PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (map == MAP_FAILED)
-		return -ENOMEM;
-	f->given_up = map;
-	return 0;
+		if (bad.kind == UM_KIND_PARITY)
+			see_to_later(f, lba);
+	}
 }
 
 /* ---- putting bytes elsewhere ------------------------------------------------------------------------------ */
@@ -246,10 +249,13 @@ static bool in_use(struct um_src src, um_lba_t lba)
 static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move *m, um_lba_t *out)
 {
 	unsigned flags = UM_SPACE_RESERVE | (m->found ? UM_SPACE_META : 0u);
+	uint64_t failed;
 	uint32_t got;
-	int ret = -EIO;
+	int ret;
 
-	for (unsigned i = 0; i < PLACES_TRIED && ret == -EIO; i++) {
+	/* Each turn has one bad place less, or ends. */
+	do {
+		failed = atomic_load(&fs->pool->nfailed);
 		ret = um_space_take(fs->space, m->lba, 1, flags, out, &got);
 		if (ret)
 			return ret;
@@ -258,7 +264,7 @@ static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move 
 			ret = um_ref_alloc(txn, *out, 1);
 		if (ret)
 			um_space_give(fs->space, *out, 1);
-	}
+	} while (ret == -EIO && atomic_load(&fs->pool->nfailed) != failed);
 	return ret;
 }
 
@@ -373,8 +379,7 @@ static int cure_data(struct umbra_fs *fs, um_lba_t lba)
 	if (!m)
 		return -ENOMEM;
 	m->lba = lba;
-	ret = um_failure_source ? um_failure_source(fs, lba, m->content)
-				: um_failure_parity(fs, lba, m->content);
+	ret = um_failure_content(fs, lba, m->content);
 	if (!ret)
 		ret = move_block(fs, m);
 	else
@@ -417,7 +422,7 @@ int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
 	if (!f)
 		return -EIO;
 	um_failures_kick(fs);
-	if (!um_failure_source && !um_has_parity(fs->pool))
+	if (!um_failure_source && !um_has_parity(fs->pool) && fs->pool->direct)
 		return -EIO;
 	/* Who holds it may wait for space, that is for this reader's epoch. */
 	clock_gettime(CLOCK_REALTIME, &limit);
@@ -450,12 +455,16 @@ static void sum_again(struct umbra_fs *fs, um_lba_t lba)
 {
 	const struct um_found found = {.what = UM_FOUND_FIXED, .kind = UM_KIND_PARITY};
 	um_lba_t at;
+	int ret;
 
 	if (!um_has_parity(fs->pool))
 		return;
 	at = um_parity_lba(fs->pool, lba);
-	if (um_failure_rewrite_fixed(fs, &found, at, true) == -EAGAIN)
+	ret = um_failure_rewrite_fixed(fs, &found, at, true);
+	if (ret == -EAGAIN)
 		um_trouble_add(fs->pool, &(struct um_trouble){.lba = at, .what = UM_TROUBLE_WRONG});
+	else if (ret && ret != -EALREADY)
+		um_pool_set_lost(fs->pool, at, 1);
 }
 
 static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
@@ -468,7 +477,8 @@ static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t
 		return 0;
 	if (found->kind == UM_KIND_REMAP) {
 		ret = rebuild_records(fs);
-		if (!ret)
+		/* It is retired now, which is not told of as well. */
+		if (!ret && give_up(fs->failures, lba))
 			add_event(fs, found, lba, UM_CAUSE_MEMORY, UM_DONE_MOVED, other);
 		return ret;
 	}
@@ -490,6 +500,53 @@ static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t
 
 /* ---- fixed places -------------------------------------------------------------------------------------------- */
 
+/* On record is that it does not tell the truth; a load may succeed after the next mount. */
+static int record_parity(struct umbra_fs *fs, um_lba_t lba, bool void_now, bool *out_changed)
+{
+	struct um_bad bad = {.flags = UM_BAD_LOST | UM_BAD_TOLD,
+		.kind = UM_KIND_PARITY,
+		.sec = (um_le64_t)time(NULL)};
+	struct um_bad old;
+	struct um_txn *txn;
+	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+
+	if (ret)
+		return ret;
+	ret = um_bad_get(um_txn_src(txn), lba, &old);
+	*out_changed = void_now == (ret == -ENOENT);
+	if (!ret || ret == -ENOENT)
+		ret = !*out_changed ? 0
+		      : void_now    ? um_bad_put(txn, lba, &bad)
+				    : um_bad_del(txn, lba);
+	return um_txn_end(txn, ret);
+}
+
+/*
+ * Parity whose memory failed, or that nobody could keep up as two blocks of its stripe could not be read. The latter ends when
+ * they are elsewhere, or other ones: it is asked again.
+ */
+static int cure_parity(
+	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
+{
+	int ret = um_failure_rewrite_fixed(fs, found, lba, cause == UM_CAUSE_CHECKSUM), err;
+	bool changed;
+
+	if (ret == -EAGAIN || ret == -EALREADY)
+		return ret == -EAGAIN ? ret : 0;
+	if (ret)
+		um_pool_set_bad(fs->pool, lba);
+	err = record_parity(fs, lba, ret != 0, &changed);
+	if (err)
+		return -EAGAIN;
+	if (changed || !ret)
+		add_event(fs, found, lba, cause,
+			!ret              ? UM_DONE_REWRITTEN
+			: ret == -ENODATA ? UM_DONE_NO_COPY
+					  : UM_DONE_ONE_COPY /* what it is the sum of */,
+			0);
+	return ret == -ENODATA ? -EAGAIN : 0;
+}
+
 static int cure_fixed(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
 {
@@ -497,6 +554,8 @@ static int cure_fixed(
 	unsigned done = UM_DONE_ONE_COPY;
 	int ret;
 
+	if (found->kind == UM_KIND_PARITY)
+		return cure_parity(fs, found, lba, cause);
 	if (is_given_up(fs->failures, lba))
 		return 0;
 	ret = um_failure_rewrite_fixed(fs, found, lba, cause == UM_CAUSE_CHECKSUM);
@@ -506,8 +565,6 @@ static int cure_fixed(
 		give_up(fs->failures, lba);
 	if (!ret)
 		done = UM_DONE_REWRITTEN;
-	else if (found->kind == UM_KIND_PARITY && ret != -ENODATA)
-		done = UM_DONE_ONE_COPY;                /* what it is the sum of */
 	else if (ret == -ENODATA || !found->ptr.mirror) /* the superblock's first copy is block 0 */
 		done = UM_DONE_NO_COPY;
 	add_event(fs, found, lba, cause, done, done == UM_DONE_NO_COPY ? 0 : other);
@@ -533,7 +590,7 @@ static int retire_free(struct umbra_fs *fs, um_lba_t lba)
 	if (ret)
 		um_space_give(fs->space, lba, 1);
 	ret = um_txn_end(txn, ret);
-	if (!ret)
+	if (!ret && give_up(fs->failures, lba))
 		add_event(fs, &none, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
 	return ret;
 }
@@ -544,7 +601,7 @@ static bool is_retired(struct umbra_fs *fs, um_lba_t lba)
 {
 	uint32_t count = 0, same;
 
-	if (!um_lba_ok(fs->pool, lba, 1) || !um_chunk_of(lba))
+	if (!um_chunk_usable(&fs->pool->super, um_chunk_of(lba)))
 		return false;
 	um_log_read_lock(fs->log);
 	if (um_ref_count(um_fs_src(fs), lba, 1, &count, &same))
@@ -654,6 +711,9 @@ static void sweep(struct umbra_fs *fs)
 
 	for (; !next_record(fs, &lba, &bad); lba++) {
 		uint32_t count = 0, same;
+
+		if (bad.kind == UM_KIND_PARITY)
+			continue;
 
 		um_log_read_lock(fs->log);
 		ret = um_ref_count(um_fs_src(fs), lba, 1, &count, &same);
@@ -773,7 +833,7 @@ int um_failures_start(struct umbra_fs *fs)
 
 	if (!f)
 		return -ENOMEM;
-	if (open_given_up(f, fs->pool->nblocks)) {
+	if (open_given_up(f, fs->pool->room >> UM_BLOCK_SHIFT)) {
 		free(f);
 		return -ENOMEM;
 	}

@@ -57,6 +57,8 @@ uint16_t um_failure_owners(
 /* The good copy of metadata. -ENODATA: there is none. */
 int um_failure_copy(struct um_pool *pool, const struct um_found *found, um_lba_t bad, void *out);
 int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out);
+/* Of file data whose memory failed: from wherever it is. -ENOENT, -EIO: nowhere. */
+int um_failure_content(struct umbra_fs *fs, um_lba_t lba, void *out);
 /*
  * In place. wrong: memory is well and the bytes are not; -EALREADY when they are. -EAGAIN: not now; -ENODATA: nobody knows what
  * belongs there; else it cannot be stored.
@@ -68,7 +70,8 @@ int um_failure_rewrite_data(struct umbra_fs *fs, um_lba_t lba);
 
 /* ---- seeing to it (failure.c) ------------------------------------------------------------------------------ */
 
-#define UM_FAILURES_AT_ONCE 16u /* bad blocks that one operation gets over */
+#define UM_CURES                                                                                   \
+	4u /* of one block, in one operation: whoever makes it bad again meanwhile, it is not for us */
 
 int um_failures_start(struct umbra_fs *fs);
 void um_failures_stop(struct umbra_fs *fs);

@@ -40,10 +40,12 @@ static bool find_journal(const struct um_super *super, um_lba_t lba, struct um_f
 /* Which blocks parity covers: in places of counts that parity's chunks do not have. */
 static bool find_cover(const struct um_pool *pool, uint32_t ag, unsigned at, struct um_found *out)
 {
-	uint64_t chunk = um_ag_first(&pool->super, ag), end = chunk + um_ag_chunks(pool, ag);
+	uint64_t first = um_ag_first(&pool->super, ag);
+	struct um_group group;
 
-	for (; chunk < end; chunk += UM_COVER_CHUNKS) {
-		struct um_ptr ptr = um_cover_ptr(pool, chunk);
+	um_group_layout(&pool->super, ag, &group);
+	for (uint32_t i = 0; i < group.first + group.data; i += UM_COVER_CHUNKS) {
+		struct um_ptr ptr = um_cover_ptr(pool, first + i);
 
 		if (!ptr.lba || ptr.lba % UM_CHUNK_BLOCKS != at)
 			continue;

@@ -27,26 +27,47 @@ int um_failure_copy(struct um_pool *pool, const struct um_found *found, um_lba_t
 	return 0;
 }
 
-/*
- * What the other blocks of the stripe say: the truth if they are all right, which the block's checksum tells where there is one.
- */
+/* The block's checksum, where there is one, has the last word. The read lock is held. */
+static int agrees(struct um_src src, um_lba_t lba, const void *content)
+{
+	uint32_t value;
+	int ret;
+
+	if (!um_has_csum(src.pool))
+		return 0;
+	ret = um_csum_get(src, lba, 1, &value);
+	return ret ? ret : um_data_csum(content) == value ? 0 : -EIO;
+}
+
+/* What the other blocks of the stripe say: the truth if they are all right. */
 int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out)
 {
 	struct um_src src = um_fs_src(fs);
-	uint32_t value;
 	int ret;
 
 	if (!um_has_parity(fs->pool))
 		return -ENOENT;
 	um_log_read_lock(fs->log);
 	ret = um_parity_rebuild(src, lba, out);
-	if (!ret && um_has_csum(fs->pool)) {
-		ret = um_csum_get(src, lba, 1, &value);
-		if (!ret && um_data_csum(out) != value)
-			ret = -EIO;
-	}
+	if (!ret)
+		ret = agrees(src, lba, out);
 	um_log_read_unlock(fs->log);
 	return ret;
+}
+
+int um_failure_content(struct umbra_fs *fs, um_lba_t lba, void *out)
+{
+	int ret;
+
+	if (um_failure_source)
+		return um_failure_source(fs, lba, out);
+	/* Of an indirect pool only a page of the mapping is gone, as a rule, and file data is never there alone. */
+	um_log_read_lock(fs->log);
+	ret = um_pool_reread(fs->pool, lba, out);
+	if (!ret)
+		ret = agrees(um_fs_src(fs), lba, out);
+	um_log_read_unlock(fs->log);
+	return ret ? um_failure_parity(fs, lba, out) : 0;
 }
 
 /* ---- fixed places --------------------------------------------------------------------------------- */
@@ -138,13 +159,27 @@ static bool is_right(struct umbra_fs *fs, um_lba_t lba, const uint8_t *content)
 	return !um_guard_check() && same;
 }
 
+static bool parity_is_void(struct umbra_fs *fs, um_lba_t lba, uint8_t *content)
+{
+	bool ret;
+
+	um_log_read_lock(fs->log);
+	ret = um_parity_content(um_fs_src(fs), lba, content) != 0;
+	um_log_read_unlock(fs->log);
+	return ret;
+}
+
 int um_failure_rewrite_fixed(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, bool wrong)
 {
 	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
 	struct um_txn *txn;
-	int ret = begin_durable(fs, &txn);
+	int ret;
 
+	/* Asked often, if a file has a lost page that nobody writes. */
+	if (found->kind == UM_KIND_PARITY && parity_is_void(fs, lba, content))
+		return -ENODATA;
+	ret = begin_durable(fs, &txn);
 	if (ret)
 		return -EAGAIN;
 	ret = fixed_content(fs, found, lba, content);

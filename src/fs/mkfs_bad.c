@@ -90,7 +90,7 @@ static int add_retired(struct um_pool *pool, uint64_t chunk, struct um_badset *s
 	return ret ? ret : um_guard_check();
 }
 
-/* Blocks in use whose memory failed; of the others on record only the bytes were wrong. */
+/* Blocks in use whose memory failed; of the others on record only the bytes were wrong, or are not known (parity). */
 static int add_recorded(struct um_pool *pool, struct um_badset *set)
 {
 	struct um_src src = {pool, NULL};
@@ -100,7 +100,7 @@ static int add_recorded(struct um_pool *pool, struct um_badset *set)
 
 	for (;; lba++) {
 		ret = um_bad_next(src, &lba, &bad);
-		if (!ret && !(bad.flags & UM_BAD_WRONG))
+		if (!ret && !(bad.flags & UM_BAD_WRONG) && bad.kind != UM_KIND_PARITY)
 			ret = add(set, lba);
 		if (ret)
 			return ret == -ENOENT ? 0 : ret;
@@ -183,34 +183,19 @@ um_lba_t um_badset_room(
 	return found;
 }
 
-/* 0: what is stored there is there. */
-static int rewrite(struct um_pool *pool, um_lba_t lba)
-{
-	static const uint8_t zeros[UM_BLOCK_SIZE];
-	int ret = um_pool_heal(pool, lba, zeros);
-
-	if (ret != -EOPNOTSUPP)
-		return ret;
-	ret = um_pool_zero(pool, lba, 0, UM_BLOCK_SIZE);
-	um_pool_drain(pool);
-	um_guard_check();
-	if (!ret && memcmp(um_pool_ptr(pool, lba), zeros, UM_BLOCK_SIZE))
-		ret = -EIO;
-	return um_guard_check() ? -EIO : ret;
-}
-
 /*
  * One block where a table has to be: in a table all is rewritten anyhow, in a way that lets the device heal. Parity
  * does not matter: a mount gets over a block of it that is bad.
  */
 static int make_fixed_good(struct um_pool *pool, um_lba_t lba)
 {
+	static const uint8_t zeros[UM_BLOCK_SIZE];
 	struct um_found found = {0};
 	int ret;
 
 	if (!um_failure_fixed(pool, lba, &found) || !found.kind)
 		return 0;
-	ret = rewrite(pool, lba);
+	ret = um_pool_retry(pool, lba, zeros);
 	if (!ret || found.kind == UM_KIND_PARITY)
 		return 0;
 	um_err("%s: block %llu is bad and cannot be rewritten, and the new pool would have its %s "

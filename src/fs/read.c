@@ -254,7 +254,8 @@ int um_read_iov(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, boo
 		.max = max,
 		.verify = um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ,
 	};
-	unsigned tries = len ? UM_FAILURES_AT_ONCE : 0;
+	/* A block may have to be looked at again to find out which one it is. */
+	uint64_t tries = 2 * um_blocks_of(len) + UM_CURES;
 	um_lba_t bad;
 	int err = 0;
 

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "fs/failure.h"
 #include "fs/orphan.h"
 #include "fs/shadows.h"
 #include "pool/seeded.h"
@@ -222,6 +223,12 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 	um_log_read_unlock(fs->log);
 	if (err)
 		return err;
+	/* If there is parity it is what it was, or lost, from here on. */
+	if (um_run_data(&s->last) && um_has_parity(fs->pool) &&
+		(s->last.lost || um_data_verify(fs, s->last.lba, 1, NULL))) {
+		um_failure_cure(fs, s->last.lba);
+		s->last.lost = um_pool_lost(fs->pool, s->last.lba, 1);
+	}
 	/* A page that cannot be read shows no old bytes either. */
 	if (!um_run_data(&s->last) || s->last.lost || tail_clean(fs->pool, s))
 		s->tail = 0;

@@ -73,6 +73,8 @@ static void check_tree(
 	struct um_tree tree = {.type = type, .root = *root};
 	struct tree_scrub t = {s, type->kind};
 
+	if (root->format != UM_ROOT_NODE)
+		return; /* it is in the record, or empty */
 	um_tree_nodes(um_fs_src(s->fs), &tree, check_node, &t);
 }
 

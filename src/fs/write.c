@@ -544,58 +544,6 @@ static int put_inline(struct umbra_fs *fs, struct segment *s, unsigned flags)
 	return um_txn_end(txn, err);
 }
 
-static int uninline_txn(
-	struct umbra_fs *fs, um_ino_t ino, struct um_pieces *pieces, const uint32_t *csum)
-{
-	struct um_inode inode;
-	struct um_tree tree;
-	struct um_txn *txn;
-	int err = um_txn_begin(fs->log, 0, &txn);
-
-	if (err)
-		return err;
-	err = um_pieces_count(txn, pieces);
-	if (!err)
-		err = um_inode_load(um_txn_src(txn), ino, &inode);
-	if (!err) {
-		um_inode_tree(&inode, UM_FORK_DATA, &tree);
-		err = um_pieces_add(txn, &tree, pieces, false);
-	}
-	if (!err)
-		err = um_data_counts(txn, pieces->v[0].lba, 1, csum);
-	if (!err) {
-		um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
-		inode.core.blocks = 1;
-		err = um_inode_store(txn, &inode);
-	}
-	return um_txn_end(txn, err);
-}
-
-int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
-{
-	const struct um_wish wish = {.n = 1};
-	uint8_t block[UM_BLOCK_SIZE] = {0};
-	struct um_pieces pieces;
-	struct um_inode inode;
-	uint32_t csum;
-	uint64_t got;
-	int err = um_inode_read(fs, mem->ino, &inode);
-
-	if (err || inode.core.data.format != UM_ROOT_INLINE)
-		return err;
-	pieces.n = pieces.counted = 0;
-	err = um_pieces_take(fs, mem, &wish, &pieces, &got);
-	if (err)
-		return err;
-	memcpy(block, inode.data, inode.core.data.len);
-	um_data_sums(fs->pool, block, 1, &csum);
-	err = um_pool_write(fs->pool, pieces.v[0].lba, 0, block, sizeof(block));
-	if (!err)
-		err = uninline_txn(fs, mem->ino, &pieces, &csum);
-	um_pieces_give(fs, &pieces);
-	return err;
-}
-
 /* ---- segments ---------------------------------------------------------------------------------------- */
 
 struct writer {
@@ -624,6 +572,32 @@ static int segment_run(struct writer *w, struct segment *s)
 		err = segment_commit(w->fs, s, w->flags);
 	um_pieces_give(w->fs, &s->fresh);
 	return err;
+}
+
+/* A block that the segment covers in part: is it bad, and its bytes were made again? */
+static bool block_cured(struct umbra_fs *fs, const struct segment *s, uint64_t block)
+{
+	for (unsigned i = 0; i < s->nruns; i++) {
+		const struct um_run *run = &s->runs[i];
+		um_lba_t lba = run->lba + (block - run->block);
+
+		if (block < run->block || block - run->block >= run->len)
+			continue;
+		if (!um_run_data(run) || block_whole(s, block) ||
+			(!um_pool_lost(fs->pool, lba, 1) && !um_data_verify(fs, lba, 1, NULL)))
+			return false;
+		return !um_failure_cure(fs, lba);
+	}
+	return false;
+}
+
+/* What is left of old blocks lies in the first and the last one. */
+static bool segment_cured(struct umbra_fs *fs, const struct segment *s)
+{
+	uint64_t last = s->first + s->nblocks - 1;
+	bool cured = block_cured(fs, s, s->first);
+
+	return (last != s->first && block_cured(fs, s, last)) || cured;
 }
 
 /* The masters of the shared blocks that the segment replaces. */
@@ -683,7 +657,7 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 	struct segment s;
 	size_t done = 0;
 	bool waited = false, unshared = false, settled = false;
-	unsigned failures = 0;
+	unsigned cures = 0;
 	uint64_t failed;
 	int err = 0;
 
@@ -704,9 +678,9 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		if (!err)
 			err = segment_run(w, &s);
 		um_master_unlock(w->fs->page, &s.hold);
-		/* Memory failed under it: with a new plan, which goes around what is bad. */
-		if (err == -EIO && atomic_load(&w->fs->pool->nfailed) != failed &&
-			failures++ < UM_FAILURES_AT_ONCE)
+		/* Memory failed under it, or before: with a new plan, which goes around what is bad. */
+		if (err == -EIO && (atomic_load(&w->fs->pool->nfailed) != failed ||
+					   (cures++ < UM_CURES && segment_cured(w->fs, &s))))
 			continue;
 		if (err == -ENOSPC && !waited) {
 			/* What was removed lately may still be on its way to free space. */

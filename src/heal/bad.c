@@ -21,6 +21,33 @@ static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_b
 	return um_counts_use(&c->counts, bad->to) == UM_USE_NONE ? NULL : "put where another is";
 }
 
+/*
+ * Parity that could not be kept up, or whose memory failed: nobody believes it, which is no problem. When what it is the sum of can be read again, it is made anew: before the stripes are
+ * held against their sums, by the cover as it is stored.
+ */
+static enum um_verdict void_parity(struct um_check *c, um_lba_t lba)
+{
+	um_block_t sum;
+
+	if (c->mode == UMBRA_CHECK_ONLY ||
+		um_parity_content((struct um_src){c->pool, NULL}, lba, sum))
+		return UM_KEEP;
+	return um_problem(c, "parity", UM_CURE_SAFE,
+		       "block %llu: parity was given up, and can be made again",
+		       (unsigned long long)lba) &&
+			       !um_pool_retry(c->pool, lba, sum)
+		       ? UM_DROP
+		       : UM_KEEP;
+}
+
+static bool is_parity(struct um_check *c, um_lba_t lba, const struct um_bad *bad)
+{
+	struct um_found found = {0};
+
+	return bad->kind == UM_KIND_PARITY && bad->flags == (UM_BAD_LOST | UM_BAD_TOLD) &&
+	       um_failure_fixed(c->pool, lba, &found) && found.kind == UM_KIND_PARITY;
+}
+
 static enum um_verdict bad_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
 {
 	struct um_check *c = w->c;
@@ -29,6 +56,8 @@ static enum um_verdict bad_record(struct um_walk *w, uint64_t key, uint8_t *val,
 
 	if (*len == sizeof(bad)) {
 		memcpy(&bad, val, sizeof(bad));
+		if (is_parity(c, key, &bad))
+			return void_parity(c, key);
 		why = bad_fault(c, key, &bad);
 	}
 	if (why) {

@@ -25,12 +25,13 @@ static void found_bits(const struct um_check *c, uint64_t chunk, uint64_t out[WO
 	}
 }
 
-/* -1: it cannot be told; else whether the stripe's parity is what it should be. *sum is that. */
+/* -1: it cannot be told, or is on record as void; else whether the stripe's parity is what it should be. *sum is that. */
 static int compare(struct um_check *c, um_lba_t stripe, unsigned mask, um_block_t sum)
 {
 	um_block_t stored;
 
-	if (um_parity_sum(c->pool, stripe, mask, sum))
+	if (um_pool_lost(c->pool, um_parity_lba(c->pool, stripe), 1) ||
+		um_parity_sum(c->pool, stripe, mask, sum))
 		return -1;
 	return um_read_raw(c, um_parity_lba(c->pool, stripe), stored) &&
 	       !memcmp(sum, stored, UM_BLOCK_SIZE);

@@ -62,7 +62,8 @@ enum um_kind {
 	UM_KIND_CSUM_AG = 14, /* which chunks of a group have such a block */
 	UM_KIND_COVER = 15,   /* which blocks are in the parity of their stripe */
 	UM_KIND_MAX,
-	UM_KIND_PARITY = 16, /* has no header: in events only */
+	UM_KIND_PARITY = 16,  /* has no header: in events only */
+	UM_KIND_NOTHING = 17, /* free, or a place of no use: in events only */
 };
 #define UM_BLOCK_MAGIC 0x424d55u /* "UMB" in the low three bytes, the kind in the fourth */
 #define UM_MAGIC(kind) (UM_BLOCK_MAGIC | ((uint32_t)(kind) << 24))
@@ -369,7 +370,7 @@ struct um_event {
 	um_le64_t sec;
 	um_le64_t lba;
 	um_le64_t other;  /* where its bytes came to lie, or 0 */
-	uint8_t kind;     /* enum um_kind; 0: file data, or nothing */
+	uint8_t kind;     /* enum um_kind; 0: file data */
 	uint8_t cause;    /* UM_CAUSE_* */
 	uint8_t done;     /* UM_DONE_* */
 	uint8_t nowners;  /* that follow */

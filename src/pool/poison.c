@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Tests only (-Dpoison=true): makes a block of a pool in use fail, or changes one of its bits. Failing is the real
- * thing, as far as this process goes: UFFDIO_POISON (Linux 6.6) on a mapping of a file on tmpfs.
+ * thing, as far as this process goes: a page of memory with UFFDIO_POISON (Linux 6.6) takes the place of the block's in the
+ * mapping, at once: whoever loads from there meanwhile gets the block's bytes, or the failure.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -23,9 +24,7 @@ struct uffdio_poison {
 #define UFFD_FEATURE_POISON (1 << 14)
 #endif
 
-#define TRIES 1000
-
-static int uffd = -1; /* stays open: with it goes what is registered */
+static int uffd = -1;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 static int open_uffd(void)
@@ -46,25 +45,24 @@ static int open_uffd(void)
 	return 0;
 }
 
-/* Somebody may load from the page, and so map it, between the two calls. */
-static int poison_page(uintptr_t at)
+static int poison_page(void *at)
 {
-	struct uffdio_register reg = {
-		.range = {at, UM_BLOCK_SIZE}, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	void *page = mmap(
+		NULL, UM_BLOCK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_range range = {(uintptr_t)page, UM_BLOCK_SIZE};
+	struct uffdio_register reg = {.range = range, .mode = UFFDIO_REGISTER_MODE_MISSING};
+	struct uffdio_poison poison = {.range = range};
+	int err = 0;
 
-	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
-		return -errno;
-	for (int i = 0; i < TRIES; i++) {
-		struct uffdio_poison poison = {.range = {at, UM_BLOCK_SIZE}};
-
-		if (madvise((void *)at, UM_BLOCK_SIZE, MADV_DONTNEED))
-			return -errno;
-		if (!ioctl(uffd, UFFDIO_POISON, &poison))
-			return 0;
-		if (errno != EEXIST && errno != EAGAIN)
-			return -errno;
+	if (page == MAP_FAILED)
+		return -ENOMEM;
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg) || ioctl(uffd, UFFDIO_POISON, &poison) ||
+		mremap(page, UM_BLOCK_SIZE, UM_BLOCK_SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, at) ==
+			MAP_FAILED) {
+		err = -errno;
+		munmap(page, UM_BLOCK_SIZE);
 	}
-	return -EBUSY;
+	return err;
 }
 
 int um_pool_poison(struct um_pool *pool, um_lba_t lba, int bit)
@@ -82,7 +80,7 @@ int um_pool_poison(struct um_pool *pool, um_lba_t lba, int bit)
 	pthread_mutex_lock(&lock);
 	ret = open_uffd();
 	if (!ret)
-		ret = poison_page((uintptr_t)at);
+		ret = poison_page(at);
 	pthread_mutex_unlock(&lock);
 	return ret;
 }

@@ -142,6 +142,15 @@ int um_pool_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 	return ret;
 }
 
+int um_pool_reread(struct um_pool *pool, um_lba_t lba, void *out)
+{
+	off_t off = (off_t)(um_pool_home(pool, lba) << UM_BLOCK_SHIFT);
+
+	if (pool->direct || pool->fd < 0)
+		return -EOPNOTSUPP;
+	return pread(pool->fd, out, UM_BLOCK_SIZE, off) == UM_BLOCK_SIZE ? 0 : -EIO;
+}
+
 /* ---- stores --------------------------------------------------------------------------------------- */
 
 /* Address of a store, checked: what is above computes them from what the pool says. */
@@ -267,6 +276,24 @@ int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len)
 {
 	return um_pool_write(pool, lba, off, NULL, len);
+}
+
+int um_pool_retry(struct um_pool *pool, um_lba_t lba, const void *content)
+{
+	int ret = um_pool_heal(pool, lba, content);
+
+	if (ret != -EOPNOTSUPP || pool->readonly)
+		return ret;
+	if (atomic_fetch_and(&pool->lost[lba / 64], ~(1ull << (lba % 64))) >> (lba % 64) & 1)
+		atomic_fetch_sub(&pool->nlost, 1);
+	ret = um_pool_write(pool, lba, 0, content, UM_BLOCK_SIZE);
+	um_pool_drain(pool);
+	um_guard_check();
+	if (!ret && memcmp(pool->base + (lba << UM_BLOCK_SHIFT), content, UM_BLOCK_SIZE))
+		ret = -EIO;
+	if (um_guard_check() || ret)
+		um_pool_set_bad(pool, lba);
+	return um_pool_lost(pool, lba, 1) ? -EIO : 0;
 }
 
 int um_pool_mend(struct um_pool *pool, um_lba_t lba, const void *content)

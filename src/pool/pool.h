@@ -298,8 +298,15 @@ void um_pool_set_bad(struct um_pool *pool, um_lba_t lba);
  * mapping. -EOPNOTSUPP, -EIO: it cannot be done.
  */
 int um_pool_heal(struct um_pool *pool, um_lba_t lba, const void *content);
+/* The same for a block that is on record as bad and was not touched since the pool was opened, where there is no such way. */
+int um_pool_retry(struct um_pool *pool, um_lba_t lba, const void *content);
 /* Memory is well, the bytes are not: other ones, at once. What is committed must be durable. */
 int um_pool_mend(struct um_pool *pool, um_lba_t lba, const void *content);
+/*
+ * What the file has of a block of file data whose page in the mapping failed. -EOPNOTSUPP: the mapping is the medium;
+ * -EIO.
+ */
+int um_pool_reread(struct um_pool *pool, um_lba_t lba, void *out);
 /* For who keeps the record: the next thing that became known, -ENOENT. (trouble.c) */
 int um_trouble_take(struct um_pool *pool, struct um_trouble *out);
 void um_trouble_add(struct um_pool *pool, const struct um_trouble *trouble);

@@ -5,6 +5,7 @@
  * least a quarter of the pool away.
  */
 #include <errno.h>
+#include <stdlib.h>
 
 #include "space/space_int.h"
 
@@ -328,6 +329,21 @@ static void reap_some(struct um_space *space)
 		um_quarantine_reap(space);
 }
 
+static bool room_to_withhold(struct um_space *space)
+{
+	size_t cap = space->withheld_cap ? 2 * space->withheld_cap : 64;
+	um_lba_t *bigger;
+
+	if (space->nwithheld < space->withheld_cap)
+		return true;
+	bigger = realloc(space->withheld, cap * sizeof(*bigger));
+	if (!bigger)
+		return false;
+	space->withheld = bigger;
+	space->withheld_cap = cap;
+	return true;
+}
+
 /*
  * Of blocks just taken, those before the first bad one are left to the caller, those behind given back; that one is
  * withheld. True: none is left.
@@ -338,7 +354,8 @@ static bool withhold_bad(struct um_space *space, um_lba_t lba, uint32_t *n)
 
 	for (i = 0; i < *n && !um_pool_place_bad(space->pool, lba + i); i++)
 		;
-	if (i == *n || space->nwithheld == UM_WITHHELD_MAX)
+	/* Without memory to note it the store will fail. */
+	if (i == *n || !room_to_withhold(space))
 		return false;
 	space->withheld[space->nwithheld++] = lba + i;
 	space->taken--;
@@ -425,7 +442,7 @@ int um_space_take_at(struct um_space *space, um_lba_t lba)
 	pthread_mutex_lock(&space->lock);
 	if (um_chunk_ok(space->pool, um_chunk_of(lba)))
 		err = data_at_goal(space, lba, 1, &run) ? mark_taken(space, &run, 1) : -EBUSY;
-	for (unsigned i = 0; err == -EBUSY && i < space->nwithheld; i++) {
+	for (size_t i = 0; err == -EBUSY && i < space->nwithheld; i++) {
 		if (space->withheld[i] != lba)
 			continue;
 		space->withheld[i] = space->withheld[--space->nwithheld];

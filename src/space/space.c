@@ -165,6 +165,7 @@ void um_space_close(struct um_space *space)
 	free(space->chunk);
 	free(space->region);
 	free(space->meta_free);
+	free(space->withheld);
 	um_quarantine_drop(space);
 	pthread_mutex_destroy(&space->lock);
 	free(space);

@@ -8,7 +8,6 @@
 #include "space/space.h"
 
 #define UM_CHUNK_WORDS (UM_CHUNK_BLOCKS / 64)
-#define UM_WITHHELD_MAX 64u
 #define UM_REGION_CHUNKS 64u /* chunks summed up in one entry of um_space.region */
 
 /*
@@ -54,9 +53,9 @@ struct um_space {
 	um_lba_t data_cursor; /* where the last search for data without a goal ended */
 	um_lba_t meta_cursor, mirror_cursor;
 	struct um_freed_list freed_data, freed_meta;
-	/* Free blocks that are bad: nobody's, until they are retired. More stay free, and are met again. */
-	um_lba_t withheld[UM_WITHHELD_MAX];
-	unsigned nwithheld;
+	/* Free blocks that are bad: nobody's, until they are retired. */
+	um_lba_t *withheld;
+	size_t nwithheld, withheld_cap;
 };
 
 /* ---- index (free.c); space->lock held ------------------------------------------------------------ */

@@ -183,8 +183,12 @@ static int store_both(struct um_ring *ring, um_lba_t first, um_lba_t second, uin
 		ret2 = um_pool_write_journal(
 			ring->pool, second + at / UM_BLOCK_SIZE, off, src, len);
 	ret = um_pool_write_journal(ring->pool, first + at / UM_BLOCK_SIZE, off, src, len);
-	/* A file that cannot take one copy is no place to rely on the other. */
-	return ret && second && !ret2 && ring->pool->direct ? 0 : ret;
+	/* A file that cannot take one copy is no place to rely on the other; bad memory in front of it is another thing. */
+	if (ret && second && !ret2 &&
+		(ring->pool->direct || um_pool_lost(ring->pool, first + at / UM_BLOCK_SIZE,
+					       (off + len + UM_BLOCK_SIZE - 1) / UM_BLOCK_SIZE)))
+		return 0;
+	return ret;
 }
 
 int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode)

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Memory failure: blocks of a small pool fail, one after the other, under a reader, a writer and a mapping. The daemon
 # lives; nobody else is killed but by touching a lost page; metadata is repaired; the right pages of the right files are
-# reported, and heal when they are written. Bit flips; death at any moment of a repair. With --long every block.
+# reported, and heal when they are written; with parity none is lost. Bit flips; death at any moment of a repair. With
+# --long every block of the pool, on persistent memory and in a plain file (both on tmpfs, where a page can be made to
+# fail), without and with checksums and parity.
 # backends: dax
 # seconds: 150 3000
 # shellcheck source=lib.sh
@@ -16,17 +18,27 @@ poison() {
 	local rc
 	"$PYTHON" "$LIB/poison.py" "$@"
 	rc=$?
-	[ $rc = 77 ] && exit 77
-	[ $rc = 0 ] || die "poison.py $1"
+	[ $rc = 77 ] && skip "$(tail -n 1 "$T/outcomes")" >&2
+	[ $rc = 0 ] || die "poison.py $1: $(grep -h FAIL "$T/outcomes" 2>/dev/null)" >&2
 }
 
-pool_make $SIZE
-pool_mount share=off
-poison make "$MNT"
-"$UMBRACTL" clone "$MNT/plain" "$MNT/shared.new" || die "clone"
-mv "$MNT/shared.new" "$MNT/shared"
-pool_umount
-cp "$POOL" "$MEM/pristine" || die "copy"
+# pristine FORM: a pool with the files, in $MEM/pristine. Forms: dax, file; with + for checksums and parity.
+pristine() {
+	local features=()
+	case $1 in
+	dax*) export PMEM_IS_PMEM_FORCE=1 ;;
+	*) export PMEM_IS_PMEM_FORCE=0 ;;
+	esac
+	[[ $1 == *+ ]] && features=(--data-csum --parity)
+	rm -f "$POOL"
+	pool_make $SIZE "${features[@]}"
+	pool_mount share=off
+	poison make "$MNT"
+	"$UMBRACTL" clone "$MNT/plain" "$MNT/shared.new" || die "clone"
+	mv "$MNT/shared.new" "$MNT/shared"
+	pool_umount
+	cp "$POOL" "$MEM/pristine" || die "copy"
+}
 
 # Where metadata and data lie: the first blocks of chunks; and some from all over.
 sample() {
@@ -47,19 +59,32 @@ if [ "$LONG" = 1 ]; then
 	UMBRA_EVERY_BLOCK=1 "$BUILD/tests/unit/test_failure" || die "test_failure, every block"
 fi
 
-say "blocks fail"
+# each FORM LBA...: the blocks fail in turn; a fresh pool for each 200.
+each() {
+	local form=$1 i
+	shift
+	pristine "$form"
+	: >"$T/outcomes"
+	for ((i = 1; i <= $#; i += 200)); do
+		cp "$MEM/pristine" "$POOL" || die "copy"
+		pool_mount share=off
+		poison try "$MNT" "$UMBRACTL" "$((SEED + i))" "${@:i:200}" >>"$T/outcomes"
+		pool_umount
+		"$FSCK" -n "$POOL" >"$T/fsck" || die "fsck: $(cat "$T/fsck")"
+		pool_mount share=off
+		poison look "$MNT" "$UMBRACTL"
+		pool_umount
+	done
+	say "$form: $# blocks failed, one after the other"
+	awk -F'\t' '{ n[$1 "\t" $2] += $3 } END { for (k in n) print k "\t" n[k] }' "$T/outcomes" | sort |
+		awk -F'\t' '{ printf "  %-24s %-24s %d\n", $1, $2, $3 }'
+}
+
 mapfile -t lbas < <(sample | tr ' ' '\n')
-for ((i = 0; i < ${#lbas[@]}; i += 40)); do
-	cp "$MEM/pristine" "$POOL" || die "copy"
-	pool_mount share=off
-	poison try "$MNT" "$UMBRACTL" "$((SEED + i))" "${lbas[@]:i:40}"
-	pool_umount
-	"$FSCK" -n "$POOL" >"$T/fsck" || die "fsck: $(cat "$T/fsck")"
-	pool_mount share=off
-	poison look "$MNT" "$UMBRACTL"
-	pool_umount
-done
-say "${#lbas[@]} blocks"
+each file+ "${lbas[@]}"
+each dax+ "${lbas[@]}"
+[ "$LONG" != 1 ] || each file "${lbas[@]}"
+each dax "${lbas[@]}"
 
 say "mkfs -f knows the bad blocks of the pool before"
 bad() {

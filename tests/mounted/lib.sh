@@ -188,7 +188,7 @@ pool_make() {
 		"$MKFS" -q "$@" "$POOL" || die "mkfs failed"
 	elif [ "$BACKEND" = devdax ]; then
 		# Over what the test before left there.
-		"$MKFS" -q -f -s "$size" "$@" "$POOL" || die "mkfs failed"
+		"$MKFS" -q -f --forget-bad -s "$size" "$@" "$POOL" || die "mkfs failed"
 	else
 		"$MKFS" -q -s "$size" "$@" "$POOL" || die "mkfs failed"
 	fi

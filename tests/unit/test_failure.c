@@ -122,6 +122,11 @@ static int no_source(struct umbra_fs *fs, um_lba_t lba, void *out)
 	return -ENOENT;
 }
 
+static void quiet(void *arg, enum umbra_log_level level, const char *line)
+{
+	(void)arg, (void)level, (void)line;
+}
+
 /* ---- file data ------------------------------------------------------------------------------------- */
 
 static void a_lost_page_is_lost_in_all_clones_until_it_is_written(void **state)
@@ -326,9 +331,26 @@ static void writes_go_around_memory_that_fails_under_them(void **state)
 	fixture_free(f);
 }
 
-static void quiet(void *arg, enum umbra_log_level level, const char *line)
+/* However many bad blocks lie where it would go, an operation gets around them. */
+static void one_write_goes_around_any_number_of_bad_blocks(void **state)
 {
-	(void)arg, (void)level, (void)line;
+	struct fixture *f = fixture_new(FIXTURE_SIZE);
+	uint64_t ino = new_inode(f->fs, ROOT, "f", S_IFREG | 0644), lba;
+	static uint8_t buf[64 * B], back[64 * B];
+
+	(void)state;
+	umbra_log_to(quiet, NULL);
+	fill(f->fs, ino, 0, 1, 1);
+	lba = lba_of(f->fs, ino, 0);
+	for (unsigned i = 1; i < 200; i++)
+		if (i % 3)
+			poison(f->image, lba + i);
+	memset(buf, 'x', sizeof(buf));
+	assert_int_equal(umbra_write(f->fs, ino, buf, sizeof(buf), B, 0, NULL), sizeof(buf));
+	assert_int_equal(umbra_read(f->fs, ino, back, sizeof(back), B), sizeof(back));
+	assert_memory_equal(buf, back, sizeof(buf));
+	umbra_log_to(NULL, NULL);
+	fixture_free(f);
 }
 
 /* Retired and found again at each mount: by the kernel's list, say. */
@@ -519,6 +541,7 @@ int main(void)
 		cmocka_unit_test(holes_cuts_and_removal_give_up_lost_pages),
 		cmocka_unit_test(a_block_of_many_clones_is_made_again_once),
 		cmocka_unit_test(writes_go_around_memory_that_fails_under_them),
+		cmocka_unit_test(one_write_goes_around_any_number_of_bad_blocks),
 		cmocka_unit_test(blocks_that_are_listed_at_each_mount_are_told_of_once),
 		cmocka_unit_test(every_block_can_fail),
 	};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Parity: what every covered block should have can be told from the others, and what cannot is said so. */
 #include "datakit.h"
+#include "fs/failure.h"
 
 static const struct umbra_mkfs_options with = {.copies = 2, .parity = true};
 static const struct umbra_mkfs_options both = {.copies = 2, .parity = true, .data_csum = true};
@@ -346,6 +347,150 @@ static void flipped_bits_are_made_good_by_readers_and_the_scrub(void **state)
 	kit_close(&k);
 }
 
+/* ---- parity that nobody can keep up ------------------------------------------------------------------- */
+
+static int nowhere(struct umbra_fs *fs, um_lba_t lba, void *out)
+{
+	(void)fs, (void)lba, (void)out;
+	return -ENOENT;
+}
+
+static int rebuilt(struct kit *k, um_lba_t lba)
+{
+	uint8_t block[B];
+	int ret;
+
+	um_log_read_lock(k->fs->log);
+	ret = um_parity_rebuild(um_fs_src(k->fs), lba, block);
+	um_log_read_unlock(k->fs->log);
+	return ret;
+}
+
+static struct umbra_health settled(struct kit *k)
+{
+	struct umbra_health health;
+
+	for (unsigned i = 0; i < 8; i++) /* records are swept now and then */
+		umbra_failures_settle(k->fs);
+	ok(umbra_health(k->fs, &health, NULL, NULL));
+	return health;
+}
+
+/* Two lost blocks, one of which goes: what the sum is now, nobody knows. After a mount no more than before. */
+static void given_up(struct kit *k)
+{
+	struct file f;
+	um_lba_t lba;
+	uint64_t first;
+
+	um_failure_source = nowhere;
+	file_make(k, &f, "f", 64 * B);
+	file_write(k, &f, 0, 64 * B, 1);
+	ok(umbra_sync(k->fs));
+	for (first = 0; file_lba(k, &f, first) % 8; first++)
+		;
+	lba = file_lba(k, &f, first);
+	um_pool_set_lost(k->fs->pool, lba, 2);
+	assert_int_equal(settled(k).lost, 2);
+	ok(umbra_fallocate(k->fs, f.ino, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, first * B, B));
+	want_bytes(&f, first * B, NULL, B);
+	assert_int_equal(settled(k).lost, 1);
+	assert_int_equal(rebuilt(k, lba + 1), -EIO);
+	kit_remount(k);
+	assert_int_equal(rebuilt(k, lba + 1), -EIO);
+	assert_int_equal(rebuilt(k, lba + 2), -EIO);
+	assert_int_equal(settled(k).lost, 1);
+	/* The other one goes, too: now it can be told again, where the block can be rewritten. */
+	file_write(k, &f, (first + 1) * B, B, 5);
+	ok(umbra_sync(k->fs));
+	settled(k);
+	assert_int_equal(rebuilt(k, lba + 2), k->path ? 0 : -EIO);
+	kit_remount(k);
+	assert_int_equal(rebuilt(k, lba + 2), k->path ? 0 : -EIO);
+	file_verify(k, &f);
+	um_failure_source = NULL;
+	if (!k->path) {
+		struct umbra_check_report report;
+
+		ok(umbra_close(k->fs));
+		ok(umbra_check_image(k->base, k->size, UMBRA_CHECK_REPAIR, NULL, NULL, &report));
+		kit_mount(k);
+		ok(rebuilt(k, lba + 2));
+	}
+	file_free(&f);
+}
+
+static void parity_that_was_given_up_is_not_believed_after_a_mount(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, with);
+	given_up(&k);
+	kit_close(&k);
+	kit_open_file_as(&k, "test_parity.pool", 64, with);
+	given_up(&k);
+	kit_close(&k);
+}
+
+static void wrong_under_writes(struct kit *k)
+{
+	struct file f;
+
+	file_make(k, &f, "f", 64 * B);
+	file_write(k, &f, 0, 64 * B, 1);
+	ok(umbra_sync(k->fs));
+	kit_flip(k, file_lba(k, &f, 20), 99);
+	file_write(k, &f, 20 * B + 1000, 500, 2);
+	kit_flip(k, file_lba(k, &f, 30), 99);
+	kit_flip(k, file_lba(k, &f, 32), 99);
+	file_write(k, &f, 30 * B + 1000, 2 * B, 3);
+	file_verify(k, &f);
+	kit_flip(k, file_lba(k, &f, 50), 99);
+	file_truncate(k, &f, 50 * B + 777);
+	file_verify(k, &f);
+	kit_remount(k);
+	file_verify(k, &f);
+	file_free(&f);
+}
+
+static void a_part_of_a_wrong_block_is_written_over_what_parity_has(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, both);
+	wrong_under_writes(&k);
+	kit_close(&k);
+	kit_open_file_as(&k, "test_parity.pool", 64, both);
+	wrong_under_writes(&k);
+	kit_close(&k);
+}
+
+/* What it has is in the file; it is its pages in the mapping that failed. */
+static void bad_pages_before_a_journal_in_a_file_stop_nothing(void **state)
+{
+	struct file f;
+	struct kit k;
+	um_lba_t lba;
+
+	(void)state;
+	kit_open_file_as(&k, "test_parity.pool", 64, both);
+	file_make(&k, &f, "f", 64 * B);
+	for (unsigned i = 0; i < 64; i++) {
+		um_pool_set_bad(k.fs->pool, k.fs->pool->super.journal_lba + i);
+		file_write(&k, &f, i * B, B, i);
+		ok(umbra_sync(k.fs));
+	}
+	/* Of data, the file has it, too. */
+	lba = file_lba(&k, &f, 7);
+	um_pool_set_lost(k.fs->pool, lba, 1);
+	file_verify(&k, &f);
+	assert_int_equal(settled(&k).moved, 1);
+	file_free(&f);
+	kit_close(&k);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -355,6 +500,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_stripe_with_a_lost_block_is_kept_up),
 		cmocka_unit_test(fsck_mends_parity_and_mends_data_by_it),
 		cmocka_unit_test(flipped_bits_are_made_good_by_readers_and_the_scrub),
+		cmocka_unit_test(parity_that_was_given_up_is_not_believed_after_a_mount),
+		cmocka_unit_test(a_part_of_a_wrong_block_is_written_over_what_parity_has),
+		cmocka_unit_test(bad_pages_before_a_journal_in_a_file_stop_nothing),
 	};
 
 	(void)argc;
