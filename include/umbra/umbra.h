@@ -33,6 +33,12 @@ enum umbra_data_mode {
 /* When file data is held against its checksums, in a pool that has them. */
 enum umbra_data_csum { UMBRA_CSUM_READ = 0, UMBRA_CSUM_SCRUB = 1 };
 enum umbra_atime { UMBRA_RELATIME = 0, UMBRA_NOATIME = 1, UMBRA_STRICTATIME = 2 };
+/*
+ * When the journal cannot be written, or the medium refuses what the kernel has of it: changes stop, with -EROFS, and
+ * reading goes on (RO, CONTINUE), or nothing does, with -EIO (SHUTDOWN). With CONTINUE an operation whose journal record cannot
+ * be written fails by itself. Another mount goes on from what was durable.
+ */
+enum umbra_errors { UMBRA_ERRORS_RO = 0, UMBRA_ERRORS_CONTINUE, UMBRA_ERRORS_SHUTDOWN };
 
 struct umbra_options {
 	bool readonly;
@@ -41,6 +47,7 @@ struct umbra_options {
 	enum umbra_data_mode data; /* a pool with checksums of data or parity is always ATOMIC */
 	enum umbra_data_csum data_csum;
 	enum umbra_atime atime;
+	enum umbra_errors errors;
 	bool nodiratime;         /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
 	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
@@ -228,6 +235,9 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
 #define UMBRA_WRITE_APPEND 1u   /* at the end of the file; off ignored, *out_off says where */
 #define UMBRA_WRITE_KILLPRIV 2u /* drop set-id bits and security.capability */
 #define UMBRA_WRITE_SYNC 4u     /* durable at return */
+#define UMBRA_WRITE_LATE                                                                           \
+	8u /* of pages stored to before: nobody is there to be told of a failure, see below */
+#define UMBRA_WRITE_QUIET 16u /* whoever writes remembers a failure itself */
 /* Bytes written (short only when space runs out after some) or -errno. */
 ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
 	unsigned flags, uint64_t *out_off);
@@ -241,7 +251,14 @@ ssize_t umbra_write_start(struct umbra_fs *fs, uint64_t ino, const void *buf, si
 int umbra_fallocate(struct umbra_fs *fs, uint64_t ino, int mode, uint64_t off, uint64_t len);
 /* whence SEEK_DATA or SEEK_HOLE; -ENXIO as lseek(2). */
 int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *out);
+/* Of all that was written up to now. An error of a write before is told by umbra_open_error(). */
 int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
+/*
+ * Errors of writing are told to each descriptor of the file once: the error (negative) of a write that failed, or
+ * -EIO when changes were stopped, or 0. number: the descriptor's, taken when it was opened. As errseq_t in the kernel.
+ */
+uint64_t umbra_open_number(struct umbra_fs *fs);
+int umbra_open_error(struct umbra_fs *fs, uint64_t ino, uint64_t number);
 /* The same without waiting: fn is called once, in this thread or another, when it is done. umbra_close must not be
  * called before. */
 typedef void umbra_synced_fn(void *arg, int err);
@@ -431,6 +448,8 @@ struct umbra_health {
 	uint64_t moved;           /* bad blocks whose bytes are elsewhere */
 	uint64_t retired;         /* bad blocks that nothing refers to any more */
 	uint64_t checksum_errors; /* met since the mount */
+	int stopped;              /* 0, or the error for which nothing is changed any more, */
+	const char *stopped_by;   /* and what it came from; NULL: a request */
 };
 /* Events from the oldest on; non-0 from fn ends it and is returned. fn may be NULL. */
 typedef int umbra_event_fn(void *arg, const struct umbra_event *event);

@@ -13,7 +13,7 @@ int um_data_may_change(const struct umbra_fs *fs)
 
 	if (stopped)
 		return -abs(stopped);
-	return fs->readonly ? -EROFS : 0;
+	return fs->readonly ? -EROFS : um_log_stopped(fs->log);
 }
 
 int um_data_regular(const struct um_inode *inode)

@@ -178,6 +178,9 @@ int umbra_health(struct umbra_fs *fs, struct umbra_health *out, umbra_event_fn *
 	ret = get_health(um_fs_src(fs), out);
 	um_log_read_unlock(fs->log);
 	out->checksum_errors = atomic_load(&fs->pool->csum_errors);
+	out->stopped = um_log_failed(fs->log, &out->stopped_by);
+	if (!out->stopped)
+		out->stopped = um_log_stopped(fs->log);
 	return ret || !fn ? ret : each_event(fs->log, fs->pool, fn, arg);
 }
 

@@ -292,8 +292,8 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	size_t got;
 	int err;
 
-	/* Checksums of data are held against the mapping. */
-	if (fs->pool->read_fd < 0 ||
+	/* Checksums of data are held against the mapping. And when the medium has refused something the page cache knows better. */
+	if (fs->pool->read_fd < 0 || um_log_failed(fs->log, NULL) ||
 		(um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ))
 		return -EOPNOTSUPP;
 	/* What is not used of it is not touched. */

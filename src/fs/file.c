@@ -81,8 +81,10 @@ int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv)
 
 	if (ret)
 		return ret;
-	if (fs->readonly && (wants_write(flags) || flags & O_TRUNC))
-		return -EROFS;
+	if (wants_write(flags) || flags & O_TRUNC)
+		ret = fs->readonly ? -EROFS : um_log_stopped(fs->log);
+	if (ret)
+		return ret;
 	um_log_read_lock(fs->log);
 	ret = um_inode_load(um_fs_src(fs), ino, &inode);
 	if (!ret)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/errors.h"
 #include "fs/failure.h"
 #include "fs/fs.h"
 #include "page/page.h"
@@ -81,6 +82,7 @@ static void tear_down(struct umbra_fs *fs)
 	threads_stop(fs);
 	state_drop(fs);
 	um_mem_table_close(fs->mems);
+	um_errors_close(fs);
 	um_page_close(fs->page);
 }
 
@@ -105,6 +107,15 @@ static uint64_t shadow_mem(const struct umbra_options *opt)
 	return opt->shadow_mem ? opt->shadow_mem : UM_PAGE_MEM_DEFAULT;
 }
 
+/* The log has stopped changes. With locks of its held: nothing is called that takes any. */
+static void on_failed(void *arg)
+{
+	struct umbra_fs *fs = arg;
+
+	if (fs->opt.errors == UMBRA_ERRORS_SHUTDOWN)
+		atomic_store(&fs->stopped, EIO);
+}
+
 /* Replays the journal. */
 static int state_load(struct umbra_fs *fs)
 {
@@ -112,6 +123,8 @@ static int state_load(struct umbra_fs *fs)
 
 	um_bad_attach(fs->pool);
 	ret = um_log_open(fs->pool, &fs->log);
+	if (!ret)
+		um_log_on_error(fs->log, fs->opt.errors == UMBRA_ERRORS_CONTINUE, on_failed, fs);
 	if (!ret)
 		ret = um_space_open(fs->log, &fs->space);
 	if (ret)
@@ -143,8 +156,10 @@ static int threads_start(struct umbra_fs *fs)
 
 static int bring_up(struct umbra_fs *fs)
 {
-	int ret = state_load(fs);
+	int ret = um_errors_open(fs);
 
+	if (!ret)
+		ret = state_load(fs);
 	if (!ret)
 		ret = um_mem_table_open(&fs->mems);
 	if (!ret)
@@ -310,6 +325,9 @@ int umbra_remount(struct umbra_fs *fs, bool readonly)
 {
 	int ret = um_fs_alive(fs);
 
+	/* After an error of the medium it takes another mount: what is in memory may not be on the medium. */
+	if (!ret && !readonly)
+		ret = um_log_stopped(fs->log);
 	if (ret || readonly == fs->readonly)
 		return ret;
 	if (!readonly)
@@ -317,7 +335,7 @@ int umbra_remount(struct umbra_fs *fs, bool readonly)
 	fs->readonly = true;
 	um_reaper_wait(fs, CLOSE_WAIT_MSEC);
 	/* All is at home then, so that a copy of the pool made now needs no replay. */
-	return um_log_checkpoint(fs->log);
+	return um_log_stopped(fs->log) ? 0 : um_log_checkpoint(fs->log);
 }
 
 /* ---- the pool as a whole --------------------------------------------------------------------------- */
@@ -385,7 +403,7 @@ int umbra_info(struct umbra_fs *fs, struct umbra_info *out)
 	out->total_blocks = space.total;
 	out->free_blocks = space.free;
 	out->replayed = um_log_replayed(fs->log);
-	out->readonly = fs->readonly;
+	out->readonly = fs->readonly || um_log_stopped(fs->log);
 	um_log_read_lock(fs->log);
 	ret = um_root_get(um_fs_src(fs), &root);
 	if (!ret) {
@@ -408,6 +426,8 @@ void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg)
 	um_log_stats(fs->log, &log);
 	um_page_stats(fs->page, &page);
 	um_space_stat(fs->space, &space);
+	fn(arg, "stopped", !!um_log_stopped(fs->log));
+	fn(arg, "write_errors", um_error_count(fs));
 	fn(arg, "reads", atomic_load(&fs->stat_reads));
 	fn(arg, "read_bytes", atomic_load(&fs->stat_read_bytes));
 	fn(arg, "writes", atomic_load(&fs->stat_writes));

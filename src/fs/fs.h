@@ -29,6 +29,8 @@ struct um_page;
 struct um_failures;
 struct um_scrub;
 struct um_again;
+struct um_errors;
+struct um_told;
 
 struct umbra_fs {
 	struct um_pool *pool;
@@ -43,6 +45,7 @@ struct umbra_fs {
 	struct um_reaper *reaper;     /* background thread: orphans, quarantine, commit timer */
 	struct um_failures *failures; /* another: bad blocks */
 	struct um_scrub *scrub;       /* another, when asked for */
+	struct um_errors *errors;     /* of writing, not yet told to all: errors.c */
 	struct um_again *again;       /* another, when direct reads have failed: fetch.c */
 	pthread_mutex_t scrub_lock;   /* of starting and ending that */
 	pthread_mutex_t grow_lock;    /* one grows the pool at a time; outermost */
@@ -106,6 +109,7 @@ struct um_mem {
 	uint32_t pins;          /* users of this struct */
 	atomic_bool unlinked;   /* nlink reached 0: free with the last lookup and open */
 	uint64_t unlinked_nsec; /* CLOCK_MONOTONIC of that, for statfs's bounded wait */
+	struct um_told *told;   /* error of writing: errors.c */
 	um_lba_t next_goal;     /* where the file's last allocation ended; under lock */
 	struct um_mem *next;
 };

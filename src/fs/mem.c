@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "fs/errors.h"
 #include "fs/fs.h"
 #include "page/page.h"
 
@@ -73,6 +74,7 @@ fail:
 static void mem_free(struct um_mem *mem)
 {
 	pthread_rwlock_destroy(&mem->lock);
+	um_told_free(mem->told);
 	free(mem);
 }
 

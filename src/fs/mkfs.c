@@ -206,6 +206,20 @@ static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *o
 	return ret;
 }
 
+/*
+ * In a sparse file the journal has its space all the same, which it would take in a while: when the filesystem below is full,
+ * files can be removed.
+ */
+static int reserve_journal(struct um_pool *pool)
+{
+	const struct um_super *super = &pool->super;
+	int ret = um_pool_reserve(pool, super->journal_lba, super->journal_blocks);
+
+	if (!ret && super->journal_mirror)
+		ret = um_pool_reserve(pool, super->journal_mirror, super->journal_blocks);
+	return ret;
+}
+
 int um_mkfs_write(
 	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
 {
@@ -226,6 +240,8 @@ int um_mkfs_write(
 	progress(opt, pool->nags, total);
 	if (!ret)
 		ret = um_log_format(pool);
+	if (!ret && opt->sparse)
+		ret = reserve_journal(pool);
 	if (!ret)
 		ret = write_pool_root(pool);
 	if (ret)

@@ -285,7 +285,7 @@ static void tick(struct umbra_fs *fs, struct um_reaper *r, uint64_t now)
 	if (commit && um_log_durable(fs->log) < um_log_committed(fs->log)) {
 		int ret = um_log_sync(fs->log);
 
-		if (ret && !atomic_load(&fs->stopped))
+		if (ret && !um_log_stopped(fs->log))
 			um_err("background commit: %s", strerror(-ret));
 	}
 	um_space_reap(fs->space);

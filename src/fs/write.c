@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "fs/errors.h"
 #include "fs/failure.h"
 #include "fs/shadows.h"
 #include "pool/seeded.h"
@@ -764,6 +765,9 @@ static ssize_t write_file(
 		pthread_rwlock_rdlock(&w->mem->lock);
 	done = write_locked(w, buf, len, off);
 	pthread_rwlock_unlock(&w->mem->lock);
+	if (done < 0 &&
+		(w->flags & UMBRA_WRITE_LATE || (done == -EIO && !(w->flags & UMBRA_WRITE_QUIET))))
+		um_error_note(w->fs, w->mem, (int)done);
 	um_mem_put(w->fs, w->mem);
 	return done;
 }

@@ -2,6 +2,7 @@
 #include "fuse/health.h"
 
 #include <errno.h>
+#include <string.h>
 
 static const char *done_word(enum umbra_event_done done)
 {
@@ -25,6 +26,11 @@ static const char *done_word(enum umbra_event_done done)
 static void add_number(struct json_object *obj, const char *name, uint64_t value)
 {
 	json_object_object_add(obj, name, json_object_new_uint64(value));
+}
+
+static void add_string(struct json_object *obj, const char *name, const char *value)
+{
+	json_object_object_add(obj, name, json_object_new_string(value));
 }
 
 int um_health_event(void *arg, const struct umbra_event *event)
@@ -63,5 +69,9 @@ void um_health_fill(
 	add_number(obj, "moved", health->moved);
 	add_number(obj, "retired", health->retired);
 	add_number(obj, "checksum_errors", health->checksum_errors);
+	if (health->stopped) {
+		add_string(obj, "stopped", strerror(-health->stopped));
+		add_string(obj, "stopped_by", health->stopped_by ? health->stopped_by : "request");
+	}
 	json_object_object_add(obj, "events", events);
 }

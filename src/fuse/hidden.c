@@ -366,6 +366,9 @@ static void on_write(const struct request *r)
 	}
 	if (r->v->m->opt->ms_flags & MS_SYNCHRONOUS)
 		flags |= UMBRA_WRITE_SYNC;
+	/* The kernel remembers it for our descriptor, not for those of the file. */
+	if (in->write_flags & FUSE_WRITE_CACHE)
+		flags |= UMBRA_WRITE_LATE;
 	n = -EPERM;
 	if (t.bound)
 		n = umbra_write_start(

@@ -103,7 +103,7 @@ static void list(fuse_req_t req, uint64_t dir, size_t size, off_t off, bool plus
 void um_op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fi->fh = (uint32_t)fi->flags;
+	fi->fh = (uint64_t)fi->flags & UM_FH_FLAGS;
 	fuse_reply_open(req, fi);
 }
 
@@ -124,5 +124,5 @@ void um_op_readdirplus(
 void um_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)fi;
-	um_reply_synced(req, ino, datasync, -1);
+	um_reply_synced(req, ino, 0, datasync, -1);
 }

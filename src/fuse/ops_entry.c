@@ -254,7 +254,7 @@ int um_tmpfile(struct um_mount *m, uint64_t parent, mode_t mode, int flags,
 
 	if (err)
 		return err;
-	*out_fh = (uint32_t)flags;
+	*out_fh = (uint64_t)flags & UM_FH_FLAGS;
 	err = umbra_file_open(m->fs, out->st.st_ino, flags & ~O_TRUNC, false);
 	if (err)
 		umbra_forget(m->fs, out->st.st_ino, 1);

@@ -17,9 +17,30 @@
 #define COPY_STEP (64ull << 20)
 #define BLOCK 4096u
 
+uint64_t um_fh_number(const struct um_mount *m)
+{
+	uint64_t number;
+
+	do
+		number = umbra_open_number(m->fs) & UM_FH_NUMBERS;
+	while (!number);
+	return number;
+}
+
+/* An error of writing that the descriptor has not been told of. */
+static int error_of(const struct um_mount *m, uint64_t ino, uint64_t fh)
+{
+	uint64_t now = umbra_open_number(m->fs);
+	uint64_t number = (now & ~UM_FH_NUMBERS) | fh >> UM_FH_SHIFT;
+
+	if (number > now)
+		number -= UM_FH_NUMBERS + 1;
+	return umbra_open_error(m->fs, ino, number);
+}
+
 /*
  * A handle carries what later requests need to know and nothing that could not be made again: the
- * flags of open(2), and UM_FH_KILLCAP. Pages stay in the page cache from one open to the next; files
+ * flags of open(2), UM_FH_KILLCAP, and a number that says which one it is. Pages stay in the page cache from one open to the next; files
  * opened with O_DIRECT, and all of them with cache=none, bypass it, where writers of one file need not
  * wait for each other. The kernel keeps the two coherent.
  */
@@ -28,8 +49,10 @@ void um_open_answer(
 {
 	bool writes = (fi->flags & O_ACCMODE) != O_RDONLY;
 
-	fi->fh = (uint32_t)fi->flags | (uint64_t)grant->seq << UM_FH_SEQ_SHIFT;
+	fi->fh = ((uint64_t)fi->flags & UM_FH_FLAGS) | (grant->seq ? grant->seq : um_fh_number(m))
+							       << UM_FH_SHIFT;
 	if (grant->seq) {
+		fi->fh |= UM_FH_THROUGH;
 		um_facts.open_flags |= UM_FOPEN_PASSTHROUGH;
 		um_facts.backing = grant->backing;
 		fi->noflush = 1;
@@ -154,8 +177,8 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	/* The flags it was opened with: those in the request may have been changed with fcntl(2). */
 	atomic_fetch_add(&m->forgetting, 1);
-	umbra_file_release(m->fs, ino, (int)(uint32_t)fi->fh);
-	um_views_leave(m->views, ino, (uint32_t)(fi->fh >> UM_FH_SEQ_SHIFT));
+	umbra_file_release(m->fs, ino, (int)(fi->fh & UM_FH_FLAGS));
+	um_views_leave(m->views, ino, um_fh_seq(fi->fh));
 	if ((fi->fh & O_ACCMODE) != O_RDONLY)
 		um_views_stir(m->views, true); /* it may have parted the file from others */
 	atomic_fetch_sub(&m->forgetting, 1);
@@ -236,14 +259,24 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 struct syncing {
 	fuse_req_t req;
 	struct um_mount *m;
+	uint64_t ino, fh;
 	ssize_t written; /* a write's answer; -1: there is none */
 };
+
+/* What became of it. A descriptor that was not told of an error yet is told now. */
+static int outcome(const struct um_mount *m, uint64_t ino, uint64_t fh, int err)
+{
+	int before = fh ? error_of(m, ino, fh) : 0;
+
+	return before ? before : err;
+}
 
 static void on_synced(void *arg, int err)
 {
 	struct syncing s = *(struct syncing *)arg;
 
 	free(arg);
+	err = outcome(s.m, s.ino, s.fh, err);
 	if (!err && s.written >= 0)
 		fuse_reply_write(s.req, (size_t)s.written);
 	else
@@ -251,19 +284,19 @@ static void on_synced(void *arg, int err)
 	atomic_fetch_sub(&s.m->fetching, 1);
 }
 
-void um_reply_synced(fuse_req_t req, uint64_t ino, bool datasync, ssize_t written)
+void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, ssize_t written)
 {
 	struct um_mount *m = um_of(req);
 	struct syncing *s = malloc(sizeof(*s));
 	int err;
 
 	if (s) {
-		*s = (struct syncing){req, m, written};
+		*s = (struct syncing){req, m, ino, fh, written};
 		atomic_fetch_add(&m->fetching, 1);
 		umbra_fsync_start(m->fs, ino, datasync, on_synced, s);
 		return;
 	}
-	err = umbra_fsync(m->fs, ino, datasync);
+	err = outcome(m, ino, fh, umbra_fsync(m->fs, ino, datasync));
 	if (!err && written >= 0)
 		fuse_reply_write(req, (size_t)written);
 	else
@@ -275,7 +308,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 {
 	struct um_mount *m = um_of(req);
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
-	unsigned flags = fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0;
+	unsigned flags = (fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0) |
+			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
 	bool sync;
 	ssize_t n;
 
@@ -296,16 +330,15 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else if (sync)
-		um_reply_synced(req, ino, true, n);
+		um_reply_synced(req, ino, fi->fh, true, n);
 	else
 		fuse_reply_write(req, (size_t)n);
 }
 
 void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
-	(void)fi;
 	um_views_flush(um_of(req)->views, ino);
-	um_reply_synced(req, ino, datasync, -1);
+	um_reply_synced(req, ino, fi->fh, datasync, -1);
 }
 
 void um_op_fallocate(

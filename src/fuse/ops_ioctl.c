@@ -29,7 +29,7 @@ struct ioctl_in {
 	fuse_req_t req;
 	struct um_mount *m;
 	uint64_t ino;
-	uint64_t fh; /* low 32 bits: open flags */
+	uint64_t fh; /* low bits: open flags */
 	unsigned cmd;
 	const void *arg; /* the caller's pointer */
 	const void *in;  /* what the kernel copied from it */

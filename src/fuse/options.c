@@ -16,6 +16,7 @@ enum kind {
 	DATA,    /* value: enum umbra_data_mode */
 	CSUM,    /* value: enum umbra_data_csum */
 	CACHE,   /* value: none or not */
+	ERRORS,  /* value: enum umbra_errors */
 	SHARE,   /* value: enum um_share_policy */
 	SIZE,    /* after '=': bytes, with K, M or G */
 	NUMBER,  /* after '=', within limits */
@@ -61,6 +62,10 @@ static const struct word words[] = {
 	{"data=inplace", DATA, UMBRA_DATA_INPLACE, NULL},
 	{"data-csum=read", CSUM, UMBRA_CSUM_READ, NULL},
 	{"data-csum=scrub", CSUM, UMBRA_CSUM_SCRUB, NULL},
+	{"errors=remount-ro", ERRORS, UMBRA_ERRORS_RO, NULL},
+	{"errors=continue", ERRORS, UMBRA_ERRORS_CONTINUE, NULL},
+	{"errors=shutdown", ERRORS, UMBRA_ERRORS_SHUTDOWN, NULL},
+	{"errors=panic", REFUSE, 0, "is not for a program to do: errors=shutdown ends all access"},
 	{"cache=auto", CACHE, 0, NULL},
 	{"cache=none", CACHE, 1, NULL},
 	{"share=auto", SHARE, UM_SHARE_AUTO, NULL},
@@ -225,6 +230,9 @@ static int take_word(
 		break;
 	case CSUM:
 		opt->fs.data_csum = (enum umbra_data_csum)word->value;
+		break;
+	case ERRORS:
+		opt->fs.errors = (enum umbra_errors)word->value;
 		break;
 	case CACHE:
 		opt->cache_none = word->value;

@@ -100,7 +100,7 @@ static void do_tmpfile(const struct raw *raw)
 	out.open.fh = fi.fh;
 	out.open.open_flags = um_open_bits(&fi) | um_facts.open_flags;
 	if (reply(raw, 0, &out, sizeof(out))) {
-		um_views_leave(raw->m->views, attr.st.st_ino, 0);
+		um_views_leave(raw->m->views, attr.st.st_ino, grant.seq);
 		umbra_file_release(raw->m->fs, attr.st.st_ino, (int)in->flags);
 		umbra_forget(raw->m->fs, attr.st.st_ino, 1);
 	}

@@ -20,10 +20,15 @@
 #include "fuse/options.h"
 #include "umbra/umbra.h"
 
-#define UM_MAX_IO (1u << 20)       /* bytes of a read or write request */
-#define UM_FOREVER_SEC 1.0e9       /* of cached names and attributes */
-#define UM_ROOT_NODE 1u            /* FUSE_ROOT_ID; the pool's root inode has the same number */
-#define UM_FH_KILLCAP (1ull << 32) /* handle: file had security.capability, see ops_file.c */
+#define UM_MAX_IO (1u << 20) /* bytes of a read or write request */
+#define UM_FOREVER_SEC 1.0e9 /* of cached names and attributes */
+#define UM_ROOT_NODE 1u      /* FUSE_ROOT_ID; the pool's root inode has the same number */
+/* A file's handle: open(2)'s flags, these, and the number of the open. */
+#define UM_FH_FLAGS 0xffffffull
+#define UM_FH_KILLCAP (1ull << 24) /* it had security.capability, see ops_file.c */
+#define UM_FH_THROUGH (1ull << 25) /* passed through a view, which knows it by its number */
+#define UM_FH_SHIFT 26             /* of the number, of which this keeps 38 bits */
+#define UM_FH_NUMBERS (~0ull >> UM_FH_SHIFT)
 
 struct um_door;
 struct um_views;
@@ -149,11 +154,19 @@ void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
 	uint64_t dst, uint64_t dst_off, uint64_t len);
-/* Answers when the file is durable: a write (of so many bytes) or, with -1, anything else. */
-void um_reply_synced(fuse_req_t req, uint64_t ino, bool datasync, ssize_t written);
+/* Answers when the file is durable: a write (of so many bytes) or, with -1, anything else. fh: 0, or the descriptor's
+ * that is told of writes that failed before. */
+void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, ssize_t written);
 /* The answer's flags for a file opened with open(2) flags, as granted; also sets fi->fh. */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);
+/* A number for an open: not 0. */
+uint64_t um_fh_number(const struct um_mount *m);
+/* What views know the open by, or 0. */
+static inline uint64_t um_fh_seq(uint64_t fh)
+{
+	return fh & UM_FH_THROUGH ? fh >> UM_FH_SHIFT : 0;
+}
 /* FOPEN_* bits of the same, for answers that the seam writes. */
 uint32_t um_open_bits(const struct fuse_file_info *fi);
 

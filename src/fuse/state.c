@@ -226,10 +226,7 @@ static int grant_view(struct um_views *v, struct um_share *s, uint32_t tid, stru
 
 	if (!p)
 		return -ENOMEM;
-	v->next_seq = (v->next_seq + 1) & 0x7fffffff;
-	if (!v->next_seq)
-		v->next_seq = 1;
-	*p = (struct um_pending){.share = s, .seq = v->next_seq, .tid = tid};
+	*p = (struct um_pending){.share = s, .seq = um_fh_number(v->m), .tid = tid};
 	p->next = s->view->pending;
 	s->view->pending = p;
 	s->front++;
@@ -425,7 +422,7 @@ int um_views_enter(
 }
 
 /* An open that the kernel gave up before it came to the hidden mount. */
-static void drop_pending(struct um_view *view, uint32_t seq)
+static void drop_pending(struct um_view *view, uint64_t seq)
 {
 	for (struct um_pending **at = &view->pending; *at; at = &(*at)->next) {
 		struct um_pending *p = *at;
@@ -438,7 +435,7 @@ static void drop_pending(struct um_view *view, uint32_t seq)
 	}
 }
 
-void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq)
+void um_views_leave(struct um_views *v, uint64_t ino, uint64_t seq)
 {
 	struct um_share *s;
 

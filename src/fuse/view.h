@@ -21,12 +21,11 @@ struct um_views;
 /* How an open is to be answered. */
 struct um_grant {
 	int32_t backing; /* FOPEN_PASSTHROUGH with this id; 0: by the inode's own cache */
-	uint32_t seq;    /* names a passed-through open until its release; else 0 */
+	uint64_t seq;    /* number of a passed-through open, see um_open_answer(); else 0 */
 	int fd;          /* bound: our descriptor of the view; else -1 */
 	bool stale;      /* the inode's own cache may hold old pages: no KEEP_CACHE */
 };
 #define UM_GRANT_NONE ((struct um_grant){.fd = -1})
-#define UM_FH_SEQ_SHIFT 33 /* handle: the grant's seq, see um_open_answer() */
 
 /* v may be NULL in all of them: nothing is shared then. */
 
@@ -45,7 +44,7 @@ void um_views_stop(struct um_views *v);
  */
 int um_views_enter(
 	struct um_views *v, uint64_t ino, int flags, uint32_t tid, bool wait, struct um_grant *out);
-void um_views_leave(struct um_views *v, uint64_t ino, uint32_t seq);
+void um_views_leave(struct um_views *v, uint64_t ino, uint64_t seq);
 
 /*
  * Around a change of content that does not come through the inode's own cache: SETATTR of the size,

@@ -50,7 +50,8 @@ struct um_view {
 struct um_pending {
 	struct um_pending *next;
 	struct um_share *share; /* NULL: our own */
-	uint32_t seq, tid;
+	uint64_t seq;
+	uint32_t tid;
 };
 
 /* A handle of the hidden mount. */
@@ -95,7 +96,6 @@ struct um_views {
 	struct um_view *dead;
 	unsigned nviews, nidle;
 	uint64_t next_id;
-	uint32_t next_seq;
 	bool enabled;
 	bool closing, inval;
 	bool stirred; /* files may be gone, or not any more what they were */

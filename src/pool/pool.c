@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The pool in use: stores, marks of verified and lost blocks, life of struct um_pool. */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -370,6 +371,31 @@ int um_pool_barrier(struct um_pool *pool)
 	if (!ret && pool->behind)
 		um_behind_clean(pool);
 	return ret;
+}
+
+bool um_pool_barrier_failed(struct um_pool *pool)
+{
+	bool failed;
+
+	pthread_mutex_lock(&pool->barrier_lock);
+	failed = pool->barrier_failed;
+	pthread_mutex_unlock(&pool->barrier_lock);
+	return failed;
+}
+
+int um_pool_reserve(struct um_pool *pool, um_lba_t lba, uint64_t n)
+{
+	if ((pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX) || pool->fd < 0 ||
+		!fallocate(pool->fd, FALLOC_FL_KEEP_SIZE, (off_t)(lba << UM_BLOCK_SHIFT),
+			(off_t)(n << UM_BLOCK_SHIFT)))
+		return 0;
+	return errno == ENOSPC || errno == EDQUOT ? -errno : 0;
+}
+
+void um_pool_forget_cached(const struct um_pool *pool)
+{
+	if (pool->fd >= 0)
+		(void)posix_fadvise(pool->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 int um_barrier_none(struct um_pool *pool)

@@ -257,6 +257,12 @@ void um_pool_drain(struct um_pool *pool);
 extern _Thread_local bool um_pool_undrained;
 /* All stores before, except applied metadata of an indirect pool, are on the medium. -EIO. */
 int um_pool_barrier(struct um_pool *pool);
+bool um_pool_barrier_failed(struct um_pool *pool); /* once, and so from then on */
+
+/* A plain file: its blocks there are allocated, where the filesystem below can do that. -ENOSPC. */
+int um_pool_reserve(struct um_pool *pool, um_lba_t lba, uint64_t n);
+/* Clean pages of the host's page cache are dropped: what is loaded next is what the medium has. Best effort. */
+void um_pool_forget_cached(const struct um_pool *pool);
 
 /* Indirect only, as the operations of these names. */
 int um_pool_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);

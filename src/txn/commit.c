@@ -236,8 +236,12 @@ static int write_and_apply(struct um_txn *txn)
 		((struct um_record *)txn->record.at)->nentry++;
 	if (ret) {
 		um_err("%s: cannot write to the journal: %s", log->pool->path, strerror(-ret));
-		if (ret == -EUCLEAN)
-			um_log_fail(log, -EIO, "taking back what was written");
+		if (ret == -EUCLEAN) {
+			ret = -EIO;
+			um_log_fail(log, ret, "taking back what was written");
+		} else if (!um_no_room(ret) && !log->go_on) {
+			um_log_fail(log, ret, "writing to the journal");
+		}
 		return ret;
 	}
 	if (!um_seeded_bug(2))

@@ -8,6 +8,8 @@
 #ifndef UM_TXN_INTERNAL_H
 #define UM_TXN_INTERNAL_H
 
+#include <errno.h>
+
 #include "txn/txn.h"
 
 /* ---- a growing buffer ------------------------------------------------------------------------- */
@@ -52,6 +54,8 @@ extern const uint8_t *um_boot_id_fake; /* NULL, or what tests have the boot's na
 int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_state *out);
 /* Writes the whole header: boot, mode, and the ring's tail with seq + 1 expected there. */
 int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode);
+/* The next mount is not to believe what the host's page cache has: only COMMITs count. Best effort. */
+void um_ring_disown(struct um_ring *ring);
 /* Moves the tail; durable after the next drain (direct) or barrier. */
 int um_ring_move_tail(struct um_ring *ring, uint64_t offset, uint64_t next_seq);
 /* Bytes that a record of len would take at the head now, with what has to be skipped. */
@@ -214,6 +218,11 @@ struct um_log {
 	pthread_rwlock_t apply; /* metadata in the mapping: shared to read, alone to store */
 
 	_Atomic(int) stopped; /* negative errno that begin returns */
+	_Atomic(int) failed;  /* error of the medium that stopped it */
+	_Atomic(const char *) failed_what;
+	bool go_on;
+	void (*on_failed)(void *arg);
+	void *on_failed_arg;
 	_Atomic(uint64_t) committed, durable, checkpointed;
 	/*
 	 * Up to where there is a COMMIT record, and one that rests on no list of data: written, with ring_lock held;
@@ -275,6 +284,11 @@ int um_log_seal_to(struct um_log *log, uint64_t seq);
 void um_log_set_seq(struct um_log *log, uint64_t seq);
 /* Stops changes after an error that leaves no choice, loudly, once. */
 void um_log_fail(struct um_log *log, int err, const char *what);
+/* There is no room in the file below: an operation fails, and the next may go well. */
+static inline bool um_no_room(int err)
+{
+	return err == -ENOSPC || err == -EDQUOT || err == -EFBIG;
+}
 /* Takes the writer lock when changes are allowed and the journal has room for any transaction. */
 int um_log_lock_for_txn(struct um_log *log);
 /*

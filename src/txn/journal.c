@@ -229,6 +229,24 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 	return ret || !ret2 || um_pool_lost(pool, at.mirror, 1) ? ret : ret2;
 }
 
+void um_ring_disown(struct um_ring *ring)
+{
+	const um_lba_t copy[2] = {ring->lba - 1, ring->mirror ? ring->mirror - 1 : 0};
+	struct um_pool *pool = ring->pool;
+
+	for (unsigned i = 0; i < 2 && copy[i]; i++) {
+		struct um_journal head;
+
+		memcpy(&head, um_pool_ptr(pool, copy[i]), sizeof(head));
+		if (um_guard_check() || head_fault(pool, &head, ring->size))
+			continue;
+		memset(head.boot_id, 0, sizeof(head.boot_id));
+		head.hdr.csum = um_journal_csum(&head);
+		if (um_pool_write_journal(pool, copy[i], 0, &head, HEAD_CSUM_LEN))
+			um_warn("%s: the journal's header could not be marked", pool->path);
+	}
+}
+
 int um_ring_move_tail(struct um_ring *ring, uint64_t offset, uint64_t next_seq)
 {
 	um_lba_t first = ring->lba - 1, second = ring->mirror ? ring->mirror - 1 : 0;
@@ -309,7 +327,7 @@ static int void_record(struct um_ring *ring, uint64_t offset)
 	if (ring->mirror)
 		ret = um_pool_write_journal(ring->pool, ring->mirror + offset / UM_BLOCK_SIZE,
 			(uint32_t)(offset % UM_BLOCK_SIZE), &none, sizeof(none));
-	return ret == -ENOSPC ? 0 : ret;
+	return um_no_room(ret) ? 0 : ret;
 }
 
 int um_ring_append(struct um_ring *ring, struct um_record *record, uint64_t len, uint64_t seq)

@@ -70,6 +70,7 @@ static int start_ring(struct um_log *log, const struct um_ring_state *state)
 /* What was found is brought home; then the journal is empty and of this boot. */
 static int recover(struct um_log *log)
 {
+	static const uint8_t nobody[16];
 	struct um_ring_state state;
 	int ret = um_ring_load(log->pool, &log->ring, &state);
 
@@ -79,6 +80,9 @@ static int recover(struct um_log *log)
 			um_err("%s: cannot find out which boot of the system this is: %s",
 				log->pool->path, strerror(-ret));
 	}
+	/* What the page cache has may be what the medium refused: see um_ring_disown(). */
+	if (!ret && !log->direct && !memcmp(state.boot_id, nobody, sizeof(nobody)))
+		um_pool_forget_cached(log->pool);
 	if (!ret)
 		ret = um_log_replay(log, &state);
 	if (ret || log->pool->readonly)
@@ -267,9 +271,44 @@ void um_log_fail(struct um_log *log, int err, const char *what)
 {
 	int none = 0;
 
-	if (atomic_compare_exchange_strong(&log->stopped, &none, err))
-		um_err("%s: %s failed: %s; no more changes are made to this pool", log->pool->path,
-			what, strerror(-err));
+	if (!atomic_compare_exchange_strong(&log->failed, &none, err))
+		return;
+	atomic_store(&log->failed_what, what);
+	none = 0;
+	atomic_compare_exchange_strong(&log->stopped, &none, -EROFS);
+	um_err("%s: %s failed: %s; no more changes are made to this pool until it is mounted again",
+		log->pool->path, what, strerror(-err));
+	/* What the kernel was handed may not have come to the medium, and it will not say so again. */
+	if (um_pool_barrier_failed(log->pool) && !log->direct) {
+		um_ring_disown(&log->ring);
+		um_err("%s: changes since the last commit (fsync, or the timer) were not made "
+		       "durable "
+		       "and will be gone then",
+			log->pool->path);
+	}
+	if (log->on_failed)
+		log->on_failed(log->on_failed_arg);
+}
+
+void um_log_on_error(struct um_log *log, bool go_on, void (*failed)(void *arg), void *arg)
+{
+	log->go_on = go_on;
+	log->on_failed = failed;
+	log->on_failed_arg = arg;
+}
+
+int um_log_failed(const struct um_log *log, const char **out_what)
+{
+	int err = atomic_load(&log->failed);
+
+	if (out_what)
+		*out_what = err ? atomic_load(&log->failed_what) : NULL;
+	return err;
+}
+
+int um_log_stopped(const struct um_log *log)
+{
+	return atomic_load(&log->stopped);
 }
 
 void um_log_stop(struct um_log *log, int err, bool flush)

@@ -108,7 +108,7 @@ static int commit_group(struct um_log *log, bool full)
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	um_rests_done(log->pool, end);
 	/* No room in the file below for the COMMIT: nothing has happened, the next sync may find some. */
-	if (ret && ret != -ENOSPC) {
+	if (ret && !um_no_room(ret)) {
 		um_log_fail(log, ret, "writing to the medium");
 		ret = -EIO;
 	}

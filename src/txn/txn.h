@@ -70,6 +70,18 @@ uint64_t um_log_checkpointed(const struct um_log *log);
  */
 void um_log_stop(struct um_log *log, int err, bool flush);
 
+/*
+ * Errors of the medium. The journal could not be written, or a barrier failed: nothing that follows could be made durable, so
+ * changes stop, and begin and sync fail with EROFS from then on. What was durable is; after a barrier that failed the next
+ * mount finds that and no more, as after a power cut. go_on: a journal write that fails is only that transaction's
+ * error. failed(arg) is called once, when changes have stopped, with locks held.
+ */
+void um_log_on_error(struct um_log *log, bool go_on, void (*failed)(void *arg), void *arg);
+/* 0, or the error that changes were stopped for, and in which doing. */
+int um_log_failed(const struct um_log *log, const char **out_what);
+/* 0, or the error that changes fail with since they were stopped, for whatever reason. */
+int um_log_stopped(const struct um_log *log);
+
 /* Readers' side of the apply lock. Not recursive; not needed by the thread that runs a txn. */
 void um_log_read_lock(struct um_log *log);
 void um_log_read_unlock(struct um_log *log);

@@ -128,8 +128,8 @@ static void a_barrier_that_failed_is_nobodys_success(void **state)
 			assert_int_equal(um_pool_barrier(w.e.pool), with[i % 2]);
 		ok(pthread_join(thread, &result));
 		assert_int_equal((intptr_t)result, -EIO);
-		assert_int_equal(um_log_sync(w.e.log), -EIO);
-		assert_int_equal(um_txn_begin(w.e.log, 0, &txn), -EIO);
+		assert_int_equal(um_log_sync(w.e.log), -EROFS);
+		assert_int_equal(um_txn_begin(w.e.log, 0, &txn), -EROFS);
 		w.e.pool->ops = recorder.real;
 		die(&w.e);
 	}

@@ -71,6 +71,10 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(opt.fs.data, UMBRA_DATA_INPLACE);
 	assert_true(opt.cache_none);
 	assert_int_equal(opt.share, UM_SHARE_AUTO);
+	assert_int_equal(parse(&opt, "errors=continue,errors=shutdown", false, msg), 0);
+	assert_int_equal(opt.fs.errors, UMBRA_ERRORS_SHUTDOWN);
+	assert_int_equal(parse(&opt, "errors=panic", false, msg), -EINVAL);
+	assert_non_null(strstr(msg, "errors=shutdown"));
 	assert_int_equal(parse(&opt, "share=all,share=immutable", false, msg), 0);
 	assert_int_equal(opt.share, UM_SHARE_IMMUTABLE);
 }

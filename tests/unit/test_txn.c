@@ -686,8 +686,8 @@ static void a_failed_write_aborts_a_failed_barrier_stops(void **state)
 	recorder.fail_barrier = -EIO;
 	assert_int_equal(um_log_sync(w.e.log), -EIO);
 	recorder.fail_barrier = 0;
-	assert_int_equal(um_txn_begin(w.e.log, 0, &txn), -EIO);
-	assert_int_equal(um_log_sync(w.e.log), -EIO);
+	assert_int_equal(um_txn_begin(w.e.log, 0, &txn), -EROFS);
+	assert_int_equal(um_log_sync(w.e.log), -EROFS);
 	recorder_detach(w.e.pool);
 	die(&w.e);
 	ok(um_pool_open(fixture_path, UM_POOL_EXCL, 0, &w.e.pool));

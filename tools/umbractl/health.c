@@ -83,6 +83,9 @@ static void print_health(struct json_object *obj)
 {
 	struct json_object *events;
 
+	if (*text(obj, "stopped"))
+		printf("read-only          %s: %s\n", text(obj, "stopped_by"),
+			text(obj, "stopped"));
 	printf("pages lost         %llu\n", (unsigned long long)number(obj, "lost"));
 	printf("blocks elsewhere   %llu\n", (unsigned long long)number(obj, "moved"));
 	printf("blocks retired     %llu\n", (unsigned long long)number(obj, "retired"));
