@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/direct.h"
 #include "fuse/late.h"
 #include "fuse/proto.h"
 #include "fuse/seam.h"
@@ -220,6 +221,12 @@ static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, 
 	return err;
 }
 
+/* Past the page cache, as it was opened or as fcntl(2) has it since; what the kernel writes back comes from the cache. */
+static bool is_direct(const struct fuse_file_info *fi)
+{
+	return ((uint32_t)fi->fh | (uint32_t)fi->flags) & O_DIRECT && !fi->writepage;
+}
+
 /*
  * The answer points into the pool. Blocks it points at are not reused before umbra_read_end(), and no
  * lock is held while the kernel copies.
@@ -232,7 +239,8 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	size_t len = 0;
 	int err;
 
-	(void)fi;
+	if (!is_direct(fi))
+		um_direct_read(m->direct, ino);
 	err = fetch(m, req, ino, size, (uint64_t)off);
 	if (!err)
 		return;
@@ -329,6 +337,9 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		um_inval_attr(m, ino);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
+	else if (is_direct(fi) &&
+		 um_direct_wrote(m->direct, req, ino, fi->fh, (uint64_t)off, (size_t)n, sync))
+		return;
 	else if (sync)
 		um_reply_synced(req, ino, fi->fh, true, n);
 	else

@@ -16,6 +16,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "fuse/direct.h"
 #include "fuse/door.h"
 #include "fuse/late.h"
 #include "fuse/message.h"
@@ -333,6 +334,8 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 		err = answer_init(m);
 	if (!err)
 		err = um_door_open(m, &m->door);
+	if (!err && !opt->cache_none && m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP)
+		err = um_direct_open(m, &m->direct);
 	if (!err) {
 		m->ended = eventfd(0, EFD_CLOEXEC);
 		err = m->ended < 0 ? -errno : 0;
@@ -463,6 +466,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 			ready(arg);
 		um_views_guarded(m->views);
 		serve_until_end(m, signals);
+		um_direct_stop(m->direct);
 		um_door_stop(m->door);
 	}
 	stop_workers(m);
@@ -474,6 +478,7 @@ void um_mount_free(struct um_mount *m)
 {
 	if (!m)
 		return;
+	um_direct_close(m->direct);
 	um_door_close(m->door);
 	um_late_wait(m);
 	um_views_stop(m->views);

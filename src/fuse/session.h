@@ -30,6 +30,7 @@
 #define UM_FH_SHIFT 26             /* of the number, of which this keeps 38 bits */
 #define UM_FH_NUMBERS (~0ull >> UM_FH_SHIFT)
 
+struct um_direct;
 struct um_door;
 struct um_views;
 struct um_grant;
@@ -47,12 +48,13 @@ struct um_mount {
 	bool gated; /* it began read-only: see remount.h */
 	pthread_rwlock_t gate;
 	bool inited;
-	uint64_t offered;       /* INIT flags of the kernel */
-	struct um_door *door;   /* clones, tokens: door.c */
-	struct um_views *views; /* shared page cache: view.h; NULL: none */
-	atomic_uint late;       /* requests in threads of their own: late.h */
-	atomic_uint fetching;   /* requests whose answer comes when the data has, or is durable */
-	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
+	uint64_t offered;         /* INIT flags of the kernel */
+	struct um_door *door;     /* clones, tokens: door.c */
+	struct um_direct *direct; /* direct.h; NULL: nothing is cached, or all writes are */
+	struct um_views *views;   /* shared page cache: view.h; NULL: none */
+	atomic_uint late;         /* requests in threads of their own: late.h */
+	atomic_uint fetching;     /* requests whose answer comes when the data has, or is durable */
+	atomic_uint forgetting;   /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	pthread_t *workers;
 	atomic_uint nworkers;

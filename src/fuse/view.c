@@ -428,6 +428,18 @@ static void tell_kernel(struct um_views *v)
 	}
 }
 
+bool um_views_watched(struct um_views *v)
+{
+	bool watched;
+
+	if (!v)
+		return false;
+	pthread_mutex_lock(&v->lock);
+	watched = v->enabled;
+	pthread_mutex_unlock(&v->lock);
+	return watched;
+}
+
 static void tick(struct um_views *v)
 {
 	if (v->enabled && !um_guardian_there(v->guardian)) {

@@ -66,6 +66,9 @@ void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners);
 /* What a sweep looks for may have happened; removed: it has. */
 void um_views_stir(struct um_views *v, bool removed);
 
+/* Is there a guardian, so that a thread may wait for what others bring? */
+bool um_views_watched(struct um_views *v);
+
 void um_views_stat(struct um_views *v, umbra_stat_fn *fn, void *arg);
 
 #endif

@@ -181,7 +181,7 @@ static const char *differs(const char *mounted, const char *list)
 static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 {
 	static const char *const all[] = {"", "noatime,nodiratime", "strictatime,data=inplace",
-		"data-csum=scrub,cache=none", "share=off,commit=17", "shadow_mem=0",
+		"data-csum=scrub,cache=none,errors=shutdown", "share=off,commit=17", "shadow_mem=0",
 		"shadow_mem=3M", "threads=9,allow_other", "sync", "dirsync,fuseblk",
 		"context=\"a:b,c\",fscontext=d"};
 
@@ -196,6 +196,7 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 	assert_string_equal(differs("", "commit=5,relatime,shadow_mem=64M,share=auto"), "");
 	assert_string_equal(differs("commit=17", "commit=18,commit=17"), "");
 	assert_string_equal(differs("", "noatime,rw"), "noatime");
+	assert_string_equal(differs("errors=continue", "errors=shutdown"), "errors=shutdown");
 	assert_string_equal(differs("noatime", "relatime"), "relatime");
 	assert_string_equal(differs("shadow_mem=3M", "shadow_mem=2M"), "shadow_mem=2M");
 	assert_string_equal(differs("", "context=e"), "context=e");

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Writes past the page cache, beside reads through it. */
+#ifndef UM_FUSE_DIRECT_H
+#define UM_FUSE_DIRECT_H
+
+#include "fuse/session.h"
+
+struct um_direct;
+
+int um_direct_open(struct um_mount *m, struct um_direct **out);
+/* None waits any more; what comes from now on is answered at once. Requests are still served. */
+void um_direct_stop(struct um_direct *d);
+void um_direct_close(struct um_direct *d);
+
+/* A read through the cache has come, and nothing of the file was looked at for it yet. */
+void um_direct_read(struct um_direct *d, uint64_t ino);
+/*
+ * A write past the cache was carried out. True: it is answered later, when no page from before it is cached, as um_reply_synced()
+ * does if it shall be durable, too. False: the caller answers.
+ */
+bool um_direct_wrote(struct um_direct *d, fuse_req_t req, uint64_t ino, uint64_t fh, uint64_t off,
+	size_t len, bool sync);
+
+#endif
