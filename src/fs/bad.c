@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <string.h>
+#include <time.h>
 
 #include "fs/failure.h"
 
@@ -106,6 +107,66 @@ int um_bad_rebuild(struct um_txn *txn)
 		ret = um_tree_drop_step(txn, &old, 0, &done);
 	r.tree.dirty = true;
 	return ret ? ret : um_root_store(txn, UM_ROOT_BADS, &r.tree);
+}
+
+/* ---- what memory knows of it ------------------------------------------------------------------------ */
+
+static int drop_node(void *arg, struct um_ptr ptr, unsigned level)
+{
+	bool last;
+
+	(void)level;
+	return um_txn_drop(arg, ptr, &last);
+}
+
+/* A record that cannot be read, of a block whose place is known to be bad. -ENOENT: that is all that is known. */
+static int remembered(struct um_pool *pool, um_lba_t lba, struct um_bad *out)
+{
+	struct um_found found = {0};
+	const struct um_block_hdr *hdr;
+
+	*out = (struct um_bad){.to = um_pool_home(pool, lba), .sec = (um_le64_t)time(NULL)};
+	if (out->to != lba) {
+		hdr = um_pool_ptr(pool, lba);
+		out->flags = UM_BAD_MOVED | UM_BAD_TOLD;
+		out->kind =
+			hdr->kind < UM_KIND_MAX && !um_block_verify(pool, hdr, lba, hdr->kind, NULL)
+				? hdr->kind
+				: 0;
+		return um_guard_check();
+	}
+	if (!um_failure_fixed(pool, lba, &found) || found.kind != UM_KIND_PARITY)
+		return -ENOENT;
+	out->to = 0;
+	out->flags = UM_BAD_LOST | UM_BAD_TOLD;
+	out->kind = UM_KIND_PARITY;
+	return 0;
+}
+
+int um_bad_salvage(struct um_txn *txn)
+{
+	struct um_pool *pool = um_txn_pool(txn);
+	struct um_tree old, tree;
+	um_lba_t lba = 0;
+	int ret = um_root_tree(um_txn_src(txn), UM_ROOT_BADS, &old);
+
+	tree = old;
+	memset(&tree.root, 0, sizeof(tree.root));
+	for (; !ret && um_pool_next_bad(pool, &lba); lba++) {
+		struct um_bad bad;
+
+		ret = um_bad_get(um_txn_src(txn), lba, &bad);
+		if (ret && ret != -ENOENT)
+			ret = remembered(pool, lba, &bad);
+		if (!ret)
+			ret = um_tree_insert(txn, &tree, lba, &bad, sizeof(bad));
+		else if (ret == -ENOENT)
+			ret = 0;
+	}
+	if (!ret)
+		ret = um_tree_nodes(um_txn_src(txn), &old, drop_node, txn);
+	tree.dirty = true;
+	return ret ? ret : um_root_store(txn, UM_ROOT_BADS, &tree);
 }
 
 /* ---- reading it ------------------------------------------------------------------------------------ */

@@ -447,7 +447,16 @@ static int rebuild_records(struct umbra_fs *fs)
 	struct um_txn *txn;
 	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 
-	return ret ? ret : um_txn_end(txn, um_bad_rebuild(txn));
+	if (!ret)
+		ret = um_txn_end(txn, um_bad_rebuild(txn));
+	if (ret != -EIO && ret != -EUCLEAN)
+		return ret;
+	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
+	if (!ret)
+		ret = um_txn_end(txn, um_bad_salvage(txn));
+	if (!ret)
+		fs->failures->all_later = true;
+	return ret;
 }
 
 /* What was stored while the node could not be is in its other copy, and so in its new place; its stripe's sum has it not. */
@@ -467,21 +476,27 @@ static void sum_again(struct umbra_fs *fs, um_lba_t lba)
 		um_pool_set_lost(fs->pool, at, 1);
 }
 
-static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
+static int cure_records(
+	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
 {
 	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
+	int ret = rebuild_records(fs);
+
+	/* It is retired now, which is not told of as well. */
+	if (!ret && give_up(fs->failures, lba))
+		add_event(fs, found, lba, cause, UM_DONE_MOVED, other);
+	return ret;
+}
+
+static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
+{
 	struct move *m;
 	int ret;
 
 	if (!um_pool_lost(fs->pool, lba, 1))
 		return 0;
-	if (found->kind == UM_KIND_REMAP) {
-		ret = rebuild_records(fs);
-		/* It is retired now, which is not told of as well. */
-		if (!ret && give_up(fs->failures, lba))
-			add_event(fs, found, lba, UM_CAUSE_MEMORY, UM_DONE_MOVED, other);
-		return ret;
-	}
+	if (found->kind == UM_KIND_REMAP)
+		return cure_records(fs, found, lba, UM_CAUSE_MEMORY);
 	m = calloc(1, sizeof(*m));
 	if (!m)
 		return -ENOMEM;
@@ -563,12 +578,28 @@ static int cure_fixed(
 		return ret == -EAGAIN ? ret : 0;
 	if (ret)
 		give_up(fs->failures, lba);
+	if (ret && found->kind == UM_KIND_COVER)
+		atomic_store(&fs->pool->cover_void, true); /* if it is so of both copies */
 	if (!ret)
 		done = UM_DONE_REWRITTEN;
-	else if (ret == -ENODATA || !found->ptr.mirror) /* the superblock's first copy is block 0 */
+	else if (ret == -ENODATA ||
+		 !found->ptr.mirror || /* the superblock's first copy is block 0 */
+		 um_pool_lost(fs->pool, other, 1))
 		done = UM_DONE_NO_COPY;
 	add_event(fs, found, lba, cause, done, done == UM_DONE_NO_COPY ? 0 : other);
 	return 0;
+}
+
+/* Both copies are bad, in one way or another: what they had can be found again. */
+static int cure_cover(struct umbra_fs *fs, const struct um_found *found)
+{
+	const um_lba_t at[2] = {found->ptr.lba, found->ptr.mirror};
+	int ret = 0;
+
+	for (unsigned i = 0; !ret && i < 2 && at[i]; i++)
+		ret = cure_fixed(fs, found, at[i],
+			um_pool_lost(fs->pool, at[i], 1) ? UM_CAUSE_MEMORY : UM_CAUSE_CHECKSUM);
+	return ret;
 }
 
 /* ---- free blocks ----------------------------------------------------------------------------------------------- */
@@ -677,6 +708,16 @@ static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 		if (is_given_up(fs->failures, t->ptr.lba) ||
 			um_failure_find(fs, t->ptr.lba, &found) || found.kind != t->kind)
 			break;
+		if (found.kind == UM_KIND_COVER) {
+			ret = cure_cover(fs, &found);
+			break;
+		}
+		if (found.kind == UM_KIND_REMAP && found.what == UM_FOUND_NODE) {
+			ret = cure_records(fs, &found, t->ptr.lba,
+				um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
+								      : UM_CAUSE_CHECKSUM);
+			break;
+		}
 		no_copy(fs, &found, t->ptr.lba,
 			um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
 							      : UM_CAUSE_CHECKSUM);

@@ -19,6 +19,11 @@ int um_bad_put(struct um_txn *txn, um_lba_t lba, const struct um_bad *bad); /* n
 int um_bad_del(struct um_txn *txn, um_lba_t lba);
 /* Writes the whole tree anew, in other blocks: some of its own are bad. */
 int um_bad_rebuild(struct um_txn *txn);
+/*
+ * The same when parts of it have no good copy: by what the pool in memory knows of bad places since it was opened. What was
+ * lost comes back on record when it is seen to again.
+ */
+int um_bad_salvage(struct um_txn *txn);
 /* Has the record read whenever a log of this pool is opened: struct um_pool, load_bad. */
 void um_bad_attach(struct um_pool *pool);
 
@@ -56,6 +61,8 @@ uint16_t um_failure_owners(
 
 /* The good copy of metadata. -ENODATA: there is none. */
 int um_failure_copy(struct um_pool *pool, const struct um_found *found, um_lba_t bad, void *out);
+/* What parity covers, a block of that, from all trees; in a transaction. -ENODATA: they cannot be read. (failure_cover.c) */
+int um_failure_cover(struct umbra_fs *fs, struct um_ptr at, void *out);
 int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out);
 /* Of file data whose memory failed: from wherever it is. -ENOENT, -EIO: nowhere. */
 int um_failure_content(struct umbra_fs *fs, um_lba_t lba, void *out);

@@ -122,7 +122,10 @@ static int fixed_content(
 	case UM_KIND_CSUM_AG:
 		return um_failure_copy(fs->pool, found, lba, out);
 	case UM_KIND_COVER:
-		return um_failure_copy(fs->pool, found, lba, out);
+		return um_failure_copy(fs->pool, found, lba, out) &&
+				       um_failure_cover(fs, found->ptr, out)
+			       ? -ENODATA
+			       : 0;
 	case UM_KIND_PARITY:
 		return um_parity_content(um_fs_src(fs), lba, out) ? -ENODATA : 0;
 	default:

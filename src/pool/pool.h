@@ -129,6 +129,8 @@ struct um_pool {
 	/* One bit a block: it is bad, see um_pool_lost(). By where it lies, not by what it is called. */
 	_Atomic(uint64_t) *lost;
 	atomic_uint_fast64_t nlost;
+	atomic_bool
+		cover_void; /* a block of cover is bad for good in all copies: its stripes have no parity */
 	_Atomic(struct um_moved *) moved; /* NULL: no block was ever put elsewhere */
 	atomic_uint_fast64_t csum_errors, mirror_repairs;
 	atomic_uint_fast64_t

@@ -183,6 +183,13 @@ static int note_bits(struct um_txn *txn, um_lba_t lba, uint64_t changed, bool on
 	return err;
 }
 
+/* Not only bad just now: it was tried to write it again. */
+static bool is_void(const struct um_pool *pool, struct um_ptr ptr)
+{
+	return atomic_load(&pool->cover_void) && um_pool_lost(pool, ptr.lba, 1) &&
+	       (!ptr.mirror || um_pool_lost(pool, ptr.mirror, 1));
+}
+
 int um_txn_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on)
 {
 	const struct um_pool *pool = txn->log->pool;
@@ -203,6 +210,10 @@ int um_txn_cover(struct um_txn *txn, um_lba_t lba, uint32_t n, bool on)
 			return -EUCLEAN;
 		ptr = um_cover_ptr(pool, um_chunk_of(lba));
 		err = um_txn_edit(txn, ptr, UM_KIND_COVER, &block);
+		if (err && is_void(pool, ptr)) {
+			err = 0;
+			continue;
+		}
 		if (err)
 			return err;
 		word = (um_le64_t *)bits_in(pool, block, um_chunk_of(lba)) + i / 64;

@@ -331,6 +331,63 @@ static void writes_go_around_memory_that_fails_under_them(void **state)
 	fixture_free(f);
 }
 
+/* The record of bad blocks without a good copy: what is in memory has it all. */
+static void records_that_are_lost_are_written_anew(void **state)
+{
+	struct fixture *f = fixture_new(FIXTURE_SIZE);
+	uint64_t ino = new_inode(f->fs, ROOT, "f", S_IFREG | 0644), dir;
+	struct umbra_health h, after;
+	char name[64];
+	struct um_tree tree;
+
+	(void)state;
+	um_failure_source = no_source;
+	umbra_log_to(quiet, NULL);
+	fill(f->fs, ino, 0, 16, 1);
+	dir = new_inode(f->fs, ROOT, "dir", S_IFDIR | 0755);
+	for (unsigned i = 0; i < 400; i++) {
+		snprintf(name, sizeof(name), "file-with-a-longer-name-%u", i);
+		new_inode(f->fs, dir, name, S_IFREG | 0644);
+	}
+	poison(f->image, lba_of(f->fs, ino, 5));
+	assert_int_equal(page(f->fs, ino, 5, 1), -EIO);
+	for (int which = UM_ROOT_INODES; which <= UM_ROOT_ORPHANS; which++) {
+		ok(um_root_tree(um_fs_src(f->fs), (enum um_root_which)which, &tree));
+		if (tree.root.format == UM_ROOT_NODE)
+			um_pool_set_lost(f->fs->pool, tree.root.ptr.lba, 1);
+	}
+	h = health(f->fs);
+	assert_int_equal(h.lost, 1);
+	assert_true(h.moved >= 1);
+	for (int memory = 0; memory < 2; memory++) {
+		ok(um_root_tree(um_fs_src(f->fs), UM_ROOT_BADS, &tree));
+		if (memory) {
+			um_pool_set_lost(f->fs->pool, tree.root.ptr.lba, 1);
+			um_pool_set_lost(f->fs->pool, tree.root.ptr.mirror, 1);
+		} else {
+			memset((uint8_t *)f->image + tree.root.ptr.lba * B + 100, 7, 8);
+			memset((uint8_t *)f->image + tree.root.ptr.mirror * B + 100, 7, 8);
+			um_pool_mark(f->fs->pool, tree.root.ptr.lba, 1, false);
+			um_pool_mark(f->fs->pool, tree.root.ptr.mirror, 1, false);
+			assert_int_not_equal(page(f->fs, ino, 5, 1), 0);
+			um_bad_get(um_fs_src(f->fs), 1, &(struct um_bad){0});
+		}
+		for (int i = 0; i < 4; i++)
+			after = health(f->fs);
+		assert_int_equal(after.lost, h.lost);
+		assert_int_equal(after.moved, h.moved);
+		fixture_remount(f);
+		for (unsigned i = 0; i < 16; i++)
+			assert_int_equal(page(f->fs, ino, i, 1), i == 5 ? -EIO : 0);
+		after = health(f->fs);
+		assert_int_equal(after.lost, h.lost);
+		assert_int_equal(after.moved, h.moved);
+	}
+	um_failure_source = NULL;
+	umbra_log_to(NULL, NULL);
+	fixture_free(f);
+}
+
 /* However many bad blocks lie where it would go, an operation gets around them. */
 static void one_write_goes_around_any_number_of_bad_blocks(void **state)
 {
@@ -541,6 +598,7 @@ int main(void)
 		cmocka_unit_test(holes_cuts_and_removal_give_up_lost_pages),
 		cmocka_unit_test(a_block_of_many_clones_is_made_again_once),
 		cmocka_unit_test(writes_go_around_memory_that_fails_under_them),
+		cmocka_unit_test(records_that_are_lost_are_written_anew),
 		cmocka_unit_test(one_write_goes_around_any_number_of_bad_blocks),
 		cmocka_unit_test(blocks_that_are_listed_at_each_mount_are_told_of_once),
 		cmocka_unit_test(every_block_can_fail),

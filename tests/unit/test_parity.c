@@ -433,6 +433,69 @@ static void parity_that_was_given_up_is_not_believed_after_a_mount(void **state)
 	kit_close(&k);
 }
 
+/* Bad, one way or another, in both copies. */
+static void cover_lost(struct kit *k, bool memory)
+{
+	struct um_ptr at;
+	struct file f, g;
+
+	file_make(k, &f, "f", 64 * B);
+	file_make(k, &g, "g", 64 * B);
+	file_write(k, &f, 0, 64 * B, 1);
+	ok(umbra_fallocate(k->fs, g.ino, 0, 0, 32 * B));
+	want_size(&g, 32 * B);
+	ok(umbra_clone(k->fs, f.ino, file_ino(k, "clone")));
+	ok(umbra_sync(k->fs));
+	at = um_cover_ptr(k->fs->pool, um_chunk_of(file_lba(k, &f, 0)));
+	if (memory) {
+		um_pool_set_lost(k->fs->pool, at.lba, 1);
+		um_pool_set_lost(k->fs->pool, at.mirror, 1);
+	} else {
+		kit_flip(k, at.lba, 777);
+		kit_flip(k, at.mirror, 777);
+		um_pool_mark(k->fs->pool, at.lba, 1, false);
+		um_pool_mark(k->fs->pool, at.mirror, 1, false);
+		scrub(k);
+	}
+	settled(k);
+	/* Where it can be stored again it is what it was; where not, there is no parity, and all else goes on. */
+	assert_int_equal(rebuilt(k, file_lba(k, &f, 9)) == 0, !memory || k->path);
+	file_write(k, &f, 5 * B, 3 * B, 4);
+	file_write(k, &g, 0, 64 * B, 5);
+	file_truncate(k, &f, 40 * B);
+	file_verify(k, &f);
+	file_verify(k, &g);
+	if (memory && !k->path) {
+		struct umbra_check_report report;
+
+		ok(umbra_close(k->fs));
+		ok(umbra_check_image(k->base, k->size, UMBRA_CHECK_REPAIR, NULL, NULL, &report));
+		assert_int_equal(report.unrepaired, 0);
+		kit_mount(k);
+	} else {
+		kit_remount(k);
+	}
+	ok(rebuilt(k, file_lba(k, &f, 9)));
+	file_verify(k, &f);
+	file_free(&f);
+	file_free(&g);
+}
+
+static void cover_without_a_good_copy_is_made_from_the_trees(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	for (int memory = 0; memory < 2; memory++) {
+		kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, both);
+		cover_lost(&k, memory);
+		kit_close(&k);
+		kit_open_file_as(&k, "test_parity.pool", 64, both);
+		cover_lost(&k, memory);
+		kit_close(&k);
+	}
+}
+
 static void wrong_under_writes(struct kit *k)
 {
 	struct file f;
@@ -501,6 +564,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(fsck_mends_parity_and_mends_data_by_it),
 		cmocka_unit_test(flipped_bits_are_made_good_by_readers_and_the_scrub),
 		cmocka_unit_test(parity_that_was_given_up_is_not_believed_after_a_mount),
+		cmocka_unit_test(cover_without_a_good_copy_is_made_from_the_trees),
 		cmocka_unit_test(a_part_of_a_wrong_block_is_written_over_what_parity_has),
 		cmocka_unit_test(bad_pages_before_a_journal_in_a_file_stop_nothing),
 	};
