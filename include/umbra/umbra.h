@@ -238,6 +238,11 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
 #define UMBRA_WRITE_LATE                                                                           \
 	8u /* of pages stored to before: nobody is there to be told of a failure, see below */
 #define UMBRA_WRITE_QUIET 16u /* whoever writes remembers a failure itself */
+/*
+ * What a page cache has kept back: it makes no file longer. Bytes at or behind the end, which was elsewhere when they
+ * were stored, are left out, and count as written.
+ */
+#define UMBRA_WRITE_CACHED 32u
 /* Bytes written (short only when space runs out after some) or -errno. */
 ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
 	unsigned flags, uint64_t *out_off);

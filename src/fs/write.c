@@ -733,19 +733,31 @@ ssize_t um_data_write(struct umbra_fs *fs, struct um_mem *mem, const void *buf, 
 
 static ssize_t write_locked(struct writer *w, const void *buf, size_t len, uint64_t *off)
 {
+	const bool cached = w->flags & UMBRA_WRITE_CACHED;
 	struct um_inode inode;
+	size_t most = len;
+	ssize_t done;
 	int err = 0;
 
-	if (!len || w->flags & UMBRA_WRITE_APPEND) {
+	if (!len || cached || w->flags & UMBRA_WRITE_APPEND) {
 		err = um_inode_read(w->fs, w->mem->ino, &inode);
 		if (!err)
 			err = um_data_regular(&inode);
-		if (!err && w->flags & UMBRA_WRITE_APPEND)
+		if (err)
+			return err;
+		if (w->flags & UMBRA_WRITE_APPEND)
 			*off = inode.core.size;
+		if (cached && *off >= inode.core.size)
+			return (ssize_t)len;
+		if (cached && most > inode.core.size - *off)
+			most = inode.core.size - *off;
 	}
-	if (!err && len)
-		err = clip(*off, &len);
-	return err ? err : write_segments(w, buf, len, *off);
+	if (most)
+		err = clip(*off, &most);
+	if (err)
+		return err;
+	done = write_segments(w, buf, most, *off);
+	return cached && done == (ssize_t)most ? (ssize_t)len : done;
 }
 
 static ssize_t write_file(
@@ -754,7 +766,8 @@ static ssize_t write_file(
 	ssize_t done;
 	int err = um_data_may_change(w->fs);
 
-	w->alone = w->flags & UMBRA_WRITE_APPEND;
+	/* Where the end is must not change meanwhile. */
+	w->alone = w->flags & (UMBRA_WRITE_APPEND | UMBRA_WRITE_CACHED);
 	if (!err)
 		err = um_mem_get(w->fs, ino, &w->mem);
 	if (err)

@@ -368,7 +368,7 @@ static void on_write(const struct request *r)
 		flags |= UMBRA_WRITE_SYNC;
 	/* The kernel remembers it for our descriptor, not for those of the file. */
 	if (in->write_flags & FUSE_WRITE_CACHE)
-		flags |= UMBRA_WRITE_LATE;
+		flags |= UMBRA_WRITE_LATE | UMBRA_WRITE_CACHED;
 	n = -EPERM;
 	if (t.bound)
 		n = umbra_write_start(

@@ -55,8 +55,9 @@ struct um_ioc_map {
  * readable source descriptor gives a random 128-bit number, good for its inode, until used or 60 s.
  *
  * Two things are the caller's. Before UM_IOC_TOKEN: sync_file_range(2) of the source, for what was
- * stored through mappings and only the kernel has yet. After UM_IOC_CLONE: fstat(2) of the destination,
- * so that the kernel learns its size before an O_APPEND write of somebody's relies on it.
+ * stored through mappings and only the kernel has yet. After UM_IOC_CLONE: um_ioc_settle() (fuse/settle.h) of the
+ * destination,
+ * so that the kernel learns its size before an O_APPEND write or a mapping of somebody's relies on it.
  */
 struct um_ioc_token {
 	__u8 token[16]; /* out */

@@ -321,6 +321,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	bool sync;
 	ssize_t n;
 
+	if (fi->writepage)
+		flags |= UMBRA_WRITE_CACHED;
 	if (um_facts.kill_setid)
 		flags |= UMBRA_WRITE_KILLPRIV;
 	else if (fi->fh & UM_FH_KILLCAP)

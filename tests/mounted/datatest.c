@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "fuse/ioctl.h"
+#include "fuse/settle.h"
 
 #define FILES 5
 #define MAX (3u << 20)
@@ -329,7 +330,6 @@ static int door(unsigned src, size_t off, size_t len, unsigned dst, size_t to, u
 {
 	struct um_ioc_clone c = {.src_off = off, .len = len, .dst_off = to, .op = what};
 	struct um_ioc_token token;
-	struct stat st;
 
 	if (sync_file_range(files[src].fd, 0, 0,
 		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
@@ -343,8 +343,8 @@ static int door(unsigned src, size_t off, size_t len, unsigned dst, size_t to, u
 	memcpy(c.token, token.token, sizeof(c.token));
 	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c))
 		wrong("clone %u: %s", what, strerror(errno));
-	if (fstat(files[dst].fd, &st))
-		wrong("fstat: %s", strerror(errno));
+	if (um_ioc_settle(files[dst].fd))
+		wrong("settling the size: %s", strerror(errno));
 	return c.status;
 }
 

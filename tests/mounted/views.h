@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "fuse/ioctl.h"
+#include "fuse/settle.h"
 
 static char dir[256];
 static unsigned me;        /* which process */
@@ -51,19 +52,18 @@ __attribute__((format(printf, 1, 2), noreturn)) static inline void fail(const ch
 			fail("%s: %s", #call, strerror(errno));                                    \
 	} while (0)
 
-/* What FICLONERANGE does for its callers: the source's mappings count, the size is known. len 0: to the end. */
+/* What FICLONERANGE does for its callers: the source's mappings count, the kernel knows the size. len 0: to the end. */
 static inline void clone_into(int from, int to, uint64_t off, uint64_t len)
 {
 	struct um_ioc_token token;
 	struct um_ioc_clone clone = {
 		.op = UM_CLONE_RANGE, .src_off = off, .dst_off = off, .len = len};
-	struct stat st;
 
 	CHECK(!fdatasync(from));
 	CHECK(!ioctl(from, UM_IOC_TOKEN, &token));
 	memcpy(clone.token, token.token, sizeof(clone.token));
 	CHECK(!ioctl(to, UM_IOC_CLONE, &clone));
-	CHECK(!fstat(to, &st));
+	CHECK(!um_ioc_settle(to));
 }
 
 #endif

@@ -208,6 +208,34 @@ static void append_goes_to_the_end(void **state)
 	kit_close(&k);
 }
 
+/* Pages that a cache kept back while the file was cut. */
+static void late_pages_make_no_file_longer(void **state)
+{
+	uint8_t page[2 * B];
+	struct kit k;
+	struct file f;
+
+	(void)state;
+	kit_open(&k, 64, UMBRA_DATA_ATOMIC);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 10 * B, 1);
+	file_truncate(&k, &f, 3 * B + 100);
+	pattern(page, sizeof(page), 2);
+	assert_int_equal(umbra_write(k.fs, f.ino, page, B, 8 * B, UMBRA_WRITE_CACHED, NULL), B);
+	file_verify(&k, &f);
+	assert_int_equal(
+		umbra_write(k.fs, f.ino, page, 2 * B, 2 * B, UMBRA_WRITE_CACHED, NULL), 2 * B);
+	want_bytes(&f, 2 * B, page, B + 100);
+	file_verify(&k, &f);
+	assert_int_equal(file_size(&k, &f), 3 * B + 100);
+	file_truncate(&k, &f, 0);
+	assert_int_equal(umbra_write(k.fs, f.ino, page, B, 0, UMBRA_WRITE_CACHED, NULL), B);
+	file_verify(&k, &f);
+	assert_int_equal(file_blocks(&k, &f), 0);
+	file_free(&f);
+	kit_close(&k);
+}
+
 static void fallocating(struct kit *k)
 {
 	const int keep = FALLOC_FL_KEEP_SIZE;
@@ -707,6 +735,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(bytes_behind_the_end_read_as_zero_when_it_moves),
 		cmocka_unit_test(huge_offsets_work_to_the_last_byte),
 		cmocka_unit_test(append_goes_to_the_end),
+		cmocka_unit_test(late_pages_make_no_file_longer),
 		cmocka_unit_test(fallocate_prepares_punches_and_zeroes),
 		cmocka_unit_test(many_extents_are_truncated_in_steps),
 		cmocka_unit_test(a_full_pool_says_so_and_recovers),

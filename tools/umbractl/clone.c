@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /* umbractl clone: a file in constant time; with -r a tree (clone_tree.c). */
 #include "clone.h"
+#include "fuse/settle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,6 +87,8 @@ static int clone_content(const char *src_path, int src, const char *dst_path, in
 	}
 	if (!err)
 		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
+	if (!err)
+		err = um_ioc_settle(dst);
 	if (err)
 		um_err(err, "%s: cannot clone", src_path);
 	return err;

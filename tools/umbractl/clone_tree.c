@@ -17,6 +17,7 @@
 #include "clone.h"
 #include "umbractl.h"
 #include "walk.h"
+#include "fuse/settle.h"
 
 /* A source inode with several links, and where its first copy is. */
 struct linked {
@@ -187,6 +188,8 @@ static int clone_regular(struct tree *t, int dirfd, const char *name, const stru
 	/* An empty file may have preallocated blocks, which a clone of it has not either. */
 	if (!err && st.st_size > 0)
 		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
+	if (!err)
+		err = um_ioc_settle(dst);
 	if (!err)
 		err = copy_meta_fds(src, dst, &st);
 	if (dst >= 0 && close(dst) < 0 && !err)

@@ -8,6 +8,7 @@
  * finds the error code. Here are only the checks behind that point.
  */
 #include "exec.h"
+#include "fuse/settle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -207,7 +208,6 @@ static int drop_privileges(const struct um_call *call, const struct um_file *fil
 static int clone_checked(struct um_call *call, struct remap *r)
 {
 	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done, grown;
-	struct stat fresh;
 	int err;
 
 	err = check_area(r->src_off, r->len);
@@ -241,7 +241,7 @@ static int clone_checked(struct um_call *call, struct remap *r)
 		err = -EINVAL;
 	/* The kernel shall know a new size before the task maps the file. */
 	if (r->dst_off + grown > (uint64_t)r->dst->st.st_size)
-		(void)fstat(r->dst->fd, &fresh);
+		um_ioc_settle(r->dst->fd);
 	return err;
 }
 
