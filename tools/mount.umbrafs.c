@@ -117,7 +117,7 @@ static void warn_of_options(const struct helper *h, const char *dir)
 	have.ms_flags = h->opt.ms_flags;
 	if (h->opt.fs.atime == UMBRA_RELATIME)
 		have.fs.atime = UMBRA_RELATIME;
-	if (um_options_differ(&have, h->list, word, sizeof(word)))
+	if (um_options_differ(&have, h->list ? h->list : "", word, sizeof(word)))
 		fprintf(stderr,
 			"mount.umbrafs: %s: %s is passed over: that is chosen when the filesystem "
 			"is "
@@ -256,14 +256,13 @@ int main(int argc, char **argv)
 
 	um_options_init(&h.opt, geteuid() == 0);
 	status = take_arguments(&h, argc, argv);
-	if (status >= 0)
-		return status;
-	if (h.verbose)
+	if (status < 0 && h.verbose)
 		fprintf(stderr, "mount.umbrafs: %s on %s, options %s\n", h.pool, h.dir,
 			h.list ? h.list : "none");
-	if (h.opt.remount)
-		return remount(&h);
-	if (h.fake)
-		return check_only(&h);
-	return run_daemon(&h);
+	if (status < 0 && h.opt.remount)
+		status = remount(&h);
+	else if (status < 0)
+		status = h.fake ? check_only(&h) : run_daemon(&h);
+	free(h.list);
+	return status;
 }
