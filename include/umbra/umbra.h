@@ -48,7 +48,8 @@ struct umbra_options {
 	enum umbra_data_csum data_csum;
 	enum umbra_atime atime;
 	enum umbra_errors errors;
-	bool nodiratime;         /* reading a directory never sets its access time */
+	bool discard;    /* free space goes back to what the pool lies on, as umbra_trim() */
+	bool nodiratime; /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
 	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
 };
@@ -100,6 +101,19 @@ void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg);
  */
 #define UMBRA_GROW_ALL UINT64_MAX
 int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_size);
+
+/*
+ * Gives free space back to what the pool lies on: a hole in a file, a discard on a device. A bounded piece a call: begin with zeros
+ * but for start, len, min; call until done. What was removed before the first call is included. -EOPNOTSUPP: it
+ * cannot be given back (a DAX device; a device without discard). A file on a DAX filesystem gets back whole chunks of 2 MiB.
+ */
+struct umbra_trim {
+	uint64_t start, len; /* bytes of the pool; what is left of it */
+	uint64_t min;   /* shorter runs of free bytes stay; more than 2 MiB are as good as that */
+	uint64_t bytes; /* out: given back so far */
+	bool begun, done;
+};
+int umbra_trim(struct umbra_fs *fs, struct umbra_trim *trim);
 
 /* f_bfree exact to the block: waits, bounded, for removed files whose space is being freed. */
 int umbra_statfs(struct umbra_fs *fs, struct statvfs *out);

@@ -147,8 +147,10 @@ static int threads_start(struct umbra_fs *fs)
 		ret = 0; /* a direct pool, or one in the memory of a test */
 	else if (!ret)
 		ret = um_log_serve(fs->log);
-	if (!ret)
+	if (!ret) {
+		um_discard_start(fs);
 		ret = um_reaper_start(fs);
+	}
 	if (!ret)
 		ret = um_failures_start(fs);
 	return ret ? ret : um_scrub_open(fs);

@@ -49,6 +49,7 @@ struct umbra_fs {
 	struct um_again *again;       /* another, when direct reads have failed: fetch.c */
 	pthread_mutex_t scrub_lock;   /* of starting and ending that */
 	pthread_mutex_t grow_lock;    /* one grows the pool at a time; outermost */
+	bool discarding;              /* what comes free goes back to the host; the reaper's */
 	bool loose_tails;             /* bytes behind the end of a file are not known to be zeros */
 	atomic_int stopped;           /* 0, or the errno that changes fail with */
 	_Atomic(uint64_t) fetching;   /* bytes, see fetch.c */
@@ -162,6 +163,12 @@ void um_reaper_help(struct umbra_fs *fs);
 uint64_t um_reaper_backlog(struct umbra_fs *fs);
 /* Waits, at most `msec`, until no idle unlinked inode is left to free. */
 void um_reaper_wait(struct umbra_fs *fs, unsigned msec);
+
+/* ---- back to the host (trim.c) ------------------------------------------------------------------------- */
+
+void um_discard_start(struct umbra_fs *fs);
+/* From the reaper, once a second. */
+void um_discard_tick(struct umbra_fs *fs);
 
 /* ---- scrub (scrub.c) ---------------------------------------------------------------------------------- */
 

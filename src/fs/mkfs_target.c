@@ -184,9 +184,14 @@ static int grow_file(const struct target *target, const struct umbra_mkfs_option
 		return -errno;
 	if (target->have < target->size && ftruncate(fd, (off_t)target->size))
 		ret = -errno;
-	if (!ret && !opt->sparse && fallocate(fd, 0, 0, (off_t)target->size) &&
-		errno != EOPNOTSUPP && errno != ENOSYS)
-		ret = -errno;
+	if (!ret && !opt->sparse && fallocate(fd, 0, 0, (off_t)target->size)) {
+		if (errno != EOPNOTSUPP && errno != ENOSYS)
+			ret = -errno;
+		else
+			um_warn("%s: the filesystem below cannot allocate ahead: the file is "
+				"sparse",
+				target->path);
+	}
 	close(fd);
 	if (ret)
 		um_err("%s: cannot make it %llu bytes long: %s", target->path,

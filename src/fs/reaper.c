@@ -289,6 +289,7 @@ static void tick(struct umbra_fs *fs, struct um_reaper *r, uint64_t now)
 			um_err("background commit: %s", strerror(-ret));
 	}
 	um_space_reap(fs->space);
+	um_discard_tick(fs);
 	um_pool_scan_bad(fs->pool);
 	pthread_mutex_lock(&r->lock);
 }

@@ -604,6 +604,19 @@ static int do_grow(const struct ioctl_in *io)
 	return 0;
 }
 
+static int do_trim(const struct ioctl_in *io)
+{
+	struct fstrim_range range;
+
+	if (io->in_size < sizeof(range) || io->out_size < sizeof(range))
+		return -EINVAL;
+	if (!has_caps(fuse_req_ctx(io->req)->pid, 1ull << CAP_SYS_ADMIN))
+		return -EPERM;
+	memcpy(&range, io->in, sizeof(range));
+	um_room_trim(io->m, io->req, &range);
+	return 0;
+}
+
 #ifdef UM_POISON
 static int do_poison(const struct ioctl_in *io)
 {
@@ -680,6 +693,7 @@ static const struct {
 	{UM_IOC_CLONE, do_clone},
 	{UM_IOC_SCRUB, do_scrub},
 	{UM_IOC_GROW, do_grow},
+	{FITRIM, do_trim},
 #ifdef UM_POISON
 	{UM_IOC_POISON, do_poison},
 #endif

@@ -15,6 +15,7 @@ enum kind {
 	ATIME,   /* value: enum umbra_atime */
 	DATA,    /* value: enum umbra_data_mode */
 	CSUM,    /* value: enum umbra_data_csum */
+	DISCARD, /* value: or not */
 	CACHE,   /* value: none or not */
 	ERRORS,  /* value: enum umbra_errors */
 	SHARE,   /* value: enum um_share_policy */
@@ -66,6 +67,8 @@ static const struct word words[] = {
 	{"errors=continue", ERRORS, UMBRA_ERRORS_CONTINUE, NULL},
 	{"errors=shutdown", ERRORS, UMBRA_ERRORS_SHUTDOWN, NULL},
 	{"errors=panic", REFUSE, 0, "is not for a program to do: errors=shutdown ends all access"},
+	{"discard", DISCARD, 1, NULL},
+	{"nodiscard", DISCARD, 0, NULL},
 	{"cache=auto", CACHE, 0, NULL},
 	{"cache=none", CACHE, 1, NULL},
 	{"share=auto", SHARE, UM_SHARE_AUTO, NULL},
@@ -233,6 +236,9 @@ static int take_word(
 		break;
 	case ERRORS:
 		opt->fs.errors = (enum umbra_errors)word->value;
+		break;
+	case DISCARD:
+		opt->fs.discard = word->value;
 		break;
 	case CACHE:
 		opt->cache_none = word->value;

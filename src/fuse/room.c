@@ -42,3 +42,43 @@ void um_room_grow(struct um_mount *m, fuse_req_t req, const struct um_ioc_grow *
 	*g = (struct growth){m, req, *want};
 	um_late(m, grow, g);
 }
+
+/* ---- trim ------------------------------------------------------------------------------------------- */
+
+struct trimming {
+	struct um_mount *m;
+	fuse_req_t req;
+	struct fstrim_range range;
+};
+
+/* In bounded pieces, so that somebody who has had enough of it is heard. */
+static void trim(void *arg)
+{
+	struct trimming *t = arg;
+	struct umbra_trim now = {
+		.start = t->range.start, .len = t->range.len, .min = t->range.minlen};
+	int err = 0;
+
+	while (!err && !now.done && !fuse_req_interrupted(t->req))
+		err = umbra_trim(t->m->fs, &now);
+	t->range.len = now.bytes;
+	if (!err && !now.done)
+		err = -EINTR;
+	if (err)
+		fuse_reply_err(t->req, -err);
+	else
+		fuse_reply_ioctl(t->req, 0, &t->range, sizeof(t->range));
+	free(t);
+}
+
+void um_room_trim(struct um_mount *m, fuse_req_t req, const struct fstrim_range *range)
+{
+	struct trimming *t = malloc(sizeof(*t));
+
+	if (!t) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	*t = (struct trimming){m, req, *range};
+	um_late(m, trim, t);
+}

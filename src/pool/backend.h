@@ -26,9 +26,9 @@ int um_pmem_apply(struct um_pool *pool, uint64_t off, const void *src, size_t le
 void um_pmem_drain(struct um_pool *pool);
 int um_barrier_none(struct um_pool *pool);
 /*
- * Every block of the file is there, and its own: a store through the mapping to a hole or to a block that is shared
- * (with a reflink of the pool file) would have the filesystem below allocate, and its running out of space is a
- * signal to us. -ENOSPC.
+ * Every block of the file is its own, and where it has holes is known: a store through the mapping to a hole or to a block
+ * that is shared (with a reflink of the pool file) would have the filesystem below allocate, and its running out of
+ * space is a signal to us. -ENOSPC.
  */
 int um_fsdax_own_space(struct um_pool *pool);
 /* Would a mapping of this open file be persistent memory? */
@@ -78,6 +78,15 @@ int um_pool_alloc_verified(struct um_pool *pool);
 /* Finds and checks the superblock in the mapping, see um_pool_open; rewrites a bad copy. */
 int um_super_load(struct um_pool *pool);
 int um_super_rewrite(struct um_pool *pool);
+
+/* host.c: what a file may lack is found out, once the superblock is known; the operation of files and block devices. */
+int um_host_open(struct um_pool *pool);
+void um_host_close(struct um_pool *pool);
+/* Bytes from..to, to the chunk, may be a hole. */
+void um_host_lacks(struct um_pool *pool, uint64_t from, uint64_t to);
+/* Now they are none. -ENOSPC. */
+int um_host_fill(struct um_pool *pool, uint64_t from, uint64_t to);
+int um_host_punch(struct um_pool *pool, uint64_t off, uint64_t len);
 
 /* Write-behind of the file back end (behind.c): data was written there. */
 int um_behind_open(struct um_pool *pool);

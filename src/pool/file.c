@@ -149,6 +149,7 @@ const struct um_pool_ops um_ops_file = {
 	.map = file_map,
 	.unmap = um_room_give,
 	.extend = file_extend,
+	.punch = um_host_punch,
 	.badblocks = file_badblocks,
 	.write = file_write,
 	.apply = file_apply,

@@ -85,46 +85,45 @@ void um_pmem_drain(struct um_pool *pool)
 }
 
 struct layout {
+	struct um_pool *pool;
 	uint64_t end; /* of the last extent */
-	bool holes, shared;
+	bool shared;
 };
 
 static int look_at_extent(void *arg, const struct fiemap_extent *extent)
 {
 	struct layout *layout = arg;
 
-	layout->holes |= extent->fe_logical > layout->end;
+	um_host_lacks(layout->pool, layout->end, extent->fe_logical);
 	layout->shared |= !!(extent->fe_flags & FIEMAP_EXTENT_SHARED);
 	layout->end = extent->fe_logical + extent->fe_length;
 	return 0;
 }
 
-static int fill(struct um_pool *pool, int mode, const char *what)
+static int unshare_file(struct um_pool *pool)
 {
 	int ret = 0;
 
-	if (fallocate(pool->fd, mode, 0, (off_t)pool->map_len) && errno != EOPNOTSUPP)
+	if (fallocate(pool->fd, FALLOC_FL_UNSHARE_RANGE, 0, (off_t)pool->map_len) &&
+		errno != EOPNOTSUPP)
 		ret = -errno;
 	if (ret)
-		um_err("%s: %s: %s", pool->path, what, strerror(-ret));
+		um_err("%s: shares blocks with another file of the filesystem below, which has no "
+		       "space to part them: %s",
+			pool->path, strerror(-ret));
 	return ret;
 }
 
 int um_fsdax_own_space(struct um_pool *pool)
 {
-	struct layout layout = {0, false, false};
+	struct layout layout = {.pool = pool};
 	int ret = um_file_extents(pool->fd, pool->map_len, look_at_extent, &layout);
 
-	/* A filesystem that does not say where its files lie is taken to be the emulation. */
-	if (ret)
-		return ret == -ENOMEM ? ret : 0;
-	if (layout.holes || layout.end < pool->map_len)
-		ret = fill(pool, 0, "has holes that the filesystem below has no space for");
-	if (!ret && layout.shared)
-		ret = fill(pool, FALLOC_FL_UNSHARE_RANGE,
-			"shares blocks with another file of the filesystem below, which has no "
-			"space to part them");
-	return ret;
+	if (ret == -ENOMEM)
+		return ret;
+	/* A filesystem that does not say where its files lie: there may be holes everywhere. */
+	um_host_lacks(pool, ret ? 0 : layout.end, pool->map_len);
+	return layout.shared ? unshare_file(pool) : 0;
 }
 
 int um_fsdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg)
@@ -214,6 +213,7 @@ const struct um_pool_ops um_ops_fsdax = {
 	.map = fsdax_map,
 	.unmap = um_room_give,
 	.extend = fsdax_extend,
+	.punch = um_host_punch,
 	.badblocks = um_fsdax_badblocks,
 	.write = um_pmem_write,
 	.apply = um_pmem_apply,

@@ -117,12 +117,10 @@ static int extend_medium(struct um_pool *pool, uint64_t size, bool sparse)
 	return ret;
 }
 
-int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
+static int map_more(struct um_pool *pool, uint64_t size)
 {
-	int ret = extend_medium(pool, size, sparse);
+	int ret;
 
-	if (ret || size <= pool->map_len)
-		return ret;
 	if (!pool->ops->extend)
 		return -EOPNOTSUPP;
 	if (size > pool->room)
@@ -135,6 +133,19 @@ int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
 	pool->map_len = size;
 	um_guard_extend(pool);
 	return 0;
+}
+
+int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
+{
+	int ret = extend_medium(pool, size, sparse);
+
+	if (!ret && size > pool->map_len)
+		ret = map_more(pool, size);
+	if (ret)
+		return ret;
+	/* Also what was there before, of a file that was longer than its pool. */
+	um_host_lacks(pool, pool->size, size);
+	return pool->kind == UMBRA_POOL_FSDAX ? um_host_fill(pool, pool->size, size) : 0;
 }
 
 void um_pool_publish(struct um_pool *pool)

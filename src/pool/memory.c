@@ -47,8 +47,15 @@ static void memory_drain(struct um_pool *pool)
 	(void)pool;
 }
 
+/* As a file reads where it has a hole. */
+static int memory_punch(struct um_pool *pool, uint64_t off, uint64_t len)
+{
+	return memory_store(pool, off, NULL, len);
+}
+
 const struct um_pool_ops um_ops_memory = {
 	.name = "memory",
+	.punch = memory_punch,
 	.map = memory_map,
 	.unmap = memory_unmap,
 	.write = memory_store,
@@ -59,6 +66,7 @@ const struct um_pool_ops um_ops_memory = {
 
 const struct um_pool_ops um_ops_image = {
 	.name = "image",
+	.punch = memory_punch,
 	.map = image_map,
 	.unmap = image_unmap,
 	.write = memory_store,

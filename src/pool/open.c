@@ -212,8 +212,8 @@ static int open_named(
 	if (!ret && !(flags & UM_POOL_NOSUPER)) {
 		ret = um_super_load(pool);
 		/* Not before it is known to be ours to change. */
-		if (!ret && pool->ops == &um_ops_fsdax)
-			ret = um_fsdax_own_space(pool);
+		if (!ret)
+			ret = um_host_open(pool);
 		if (!ret && !(flags & UM_POOL_RDONLY))
 			um_super_rewrite(pool);
 	}

@@ -447,6 +447,7 @@ void um_pool_free(struct um_pool *pool)
 	if (pool->verified)
 		munmap((void *)pool->verified, 2 * bitmap_bytes(pool->room));
 	um_moved_free(pool);
+	um_host_close(pool);
 	free(pool->next);
 	if (pool->fd >= 0)
 		close(pool->fd);

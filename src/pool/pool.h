@@ -26,6 +26,7 @@ struct um_aio;
 struct um_aio_engine;
 struct um_rests;
 struct um_behind;
+struct um_host;
 
 struct um_badlist;
 #define UM_LISTED_LOG 16u /* blocks on the kernel's list that the log names, one by one */
@@ -57,6 +58,8 @@ struct um_pool_ops {
 	 */
 	int (*writeback)(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n);
 	void (*giveback)(struct um_pool *pool, um_lba_t lba, uint32_t n);
+	/* Gives bytes that nobody needs back to what the pool lies on; they are anything after that. NULL: it takes none. */
+	int (*punch)(struct um_pool *pool, uint64_t off, uint64_t len);
 	/*
 	 * Maps the medium from map_len to len, behind what is mapped, within the room. NULL: it is mapped as far as it
 	 * will ever be.
@@ -163,7 +166,8 @@ struct um_pool {
 	struct um_behind *behind;
 	int read_fd; /* for data, past the page cache if read_direct; -1: none */
 	bool read_direct;
-	void *priv; /* of the back end */
+	struct um_host *host; /* files: what of them may be holes, see host.c; NULL: nothing is */
+	void *priv;           /* of the back end */
 };
 
 #define UM_POOL_RDONLY 1u   /* shared lock, never a store */
@@ -207,6 +211,20 @@ int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse);
 void um_pool_publish(struct um_pool *pool);
 /* Bytes that what the pool lies on has now. */
 int um_pool_medium(const struct um_pool *pool, uint64_t *out_size);
+
+/*
+ * Free space and the host below (host.c). Before blocks of a chunk are given out: it, and its tables, get the space that they
+ * may lack. -ENOSPC. Cheap.
+ */
+int um_pool_ready(struct um_pool *pool, uint64_t chunk);
+bool um_pool_lacks(
+	const struct um_pool *pool, uint64_t chunk); /* would that have to ask for any? */
+/*
+ * Gives n free blocks, which nobody can take meanwhile, and that no record needs, back to the host: aligned to, and in multiples
+ * of, the unit, in blocks; 0: it takes nothing back. Errors are those of the host; some of it may be gone then.
+ */
+uint32_t um_pool_punch_unit(const struct um_pool *pool);
+int um_pool_punch(struct um_pool *pool, um_lba_t lba, uint64_t n);
 
 /* Where a block is. All else in the code calls it by the number that it had first. (moved.c) */
 um_lba_t um_moved_find(const struct um_moved *moved, um_lba_t lba);

@@ -379,12 +379,127 @@ static bool withhold_meta(struct um_space *space, const struct um_ptr *ptr)
 	return first || second;
 }
 
+/* Chunks that lack space of the host, which has none: kept out of one search. */
+struct dry {
+	uint64_t n;
+	struct um_hidden *chunk;
+};
+
+/* What was just found cannot be used, as the host below has no space for it. */
+static bool is_dry(struct um_space *space, um_lba_t lba)
+{
+	bool dry = um_pool_ready(space->pool, um_chunk_of(lba)) != 0;
+
+	if (space->chunk[um_chunk_of(lba)].lacks)
+		um_chunk_lacks(space, um_chunk_of(lba));
+	return dry;
+}
+
+/*
+ * The blocks that are kept back must be there when the host has no more: removing files takes some. False: there are not
+ * enough of them, and the host gives none.
+ */
+static bool keep_spare(struct um_space *space)
+{
+	while (space->idle_lacking && space->idle - space->idle_lacking <= space->keep) {
+		uint64_t i, chunk = 0;
+
+		for (i = 0; i < space->nchunks; i++) {
+			chunk = (space->spare_cursor + i) % space->nchunks;
+			if (space->chunk[chunk].lacks && space->chunk[chunk].nfree)
+				break;
+		}
+		space->spare_cursor = chunk;
+		if (i == space->nchunks || is_dry(space, chunk * UM_CHUNK_BLOCKS))
+			return false;
+	}
+	return true;
+}
+
+/* Where one such chunk gets no space the others do not: they are passed over all at once. False: they are by now, or there is no memory. */
+static bool pass_over(struct um_space *space, struct dry *dry)
+{
+	uint64_t n = 0;
+
+	for (uint64_t i = 0; i < space->nchunks; i++)
+		n += space->chunk[i].nfree && space->chunk[i].lacks;
+	if (dry->chunk || !n)
+		return false;
+	dry->chunk = malloc(n * sizeof(*dry->chunk));
+	if (!dry->chunk)
+		return false;
+	for (uint64_t i = 0; i < space->nchunks; i++)
+		if (space->chunk[i].nfree && space->chunk[i].lacks)
+			dry->chunk[dry->n++] = um_chunk_hide(space, i);
+	return true;
+}
+
+static void show_all(struct um_space *space, struct dry *dry)
+{
+	while (dry->n)
+		um_chunk_show(space, &dry->chunk[--dry->n]);
+	free(dry->chunk);
+}
+
+/* A run of which the caller can have some. */
+static int take_usable(
+	struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags, struct run *out)
+{
+	struct dry dry = {.n = 0};
+	uint32_t got;
+	int err;
+
+	if (!keep_spare(space))
+		pass_over(space, &dry);
+	for (;;) {
+		err = take_locked(space, goal, want, flags, out);
+		if (!err && is_dry(space, out->lba)) {
+			give_locked(space, out->lba, out->n);
+			err = pass_over(space, &dry) ? 0 : -ENOSPC;
+			if (!err)
+				continue;
+		}
+		got = out->n;
+		if (err || !um_pool_any_bad(space->pool) || !withhold_bad(space, out->lba, &got))
+			break;
+	}
+	if (!err)
+		out->n = got;
+	show_all(space, &dry);
+	return err;
+}
+
+static int take_usable_meta(
+	struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out)
+{
+	struct dry dry = {.n = 0};
+	int err;
+
+	if (!keep_spare(space))
+		pass_over(space, &dry);
+	for (;;) {
+		err = take_meta_locked(space, goal, flags, out);
+		if (!err &&
+			(is_dry(space, out->lba) || (out->mirror && is_dry(space, out->mirror)))) {
+			give_locked(space, out->lba, 1);
+			if (out->mirror)
+				give_locked(space, out->mirror, 1);
+			err = pass_over(space, &dry) ? 0 : -ENOSPC;
+			if (!err)
+				continue;
+		}
+		if (err || !um_pool_any_bad(space->pool) || !withhold_meta(space, out))
+			break;
+	}
+	show_all(space, &dry);
+	return err;
+}
+
 int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
 	um_lba_t *out_lba, uint32_t *out_got)
 {
 	struct run run;
 	uint64_t seen;
-	uint32_t got;
 	int err;
 
 	if (!want)
@@ -395,17 +510,13 @@ int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
 		seen = space->came_free;
-		do {
-			err = take_locked(space, goal, want, flags, &run);
-			got = run.n;
-		} while (
-			!err && um_pool_any_bad(space->pool) && withhold_bad(space, run.lba, &got));
+		err = take_usable(space, goal, want, flags, &run);
 		pthread_mutex_unlock(&space->lock);
 	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	if (err)
 		return err;
 	*out_lba = run.lba;
-	*out_got = got;
+	*out_got = run.n;
 	return 0;
 }
 
@@ -418,9 +529,7 @@ int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, st
 		pthread_mutex_lock(&space->lock);
 		reap_some(space);
 		seen = space->came_free;
-		do
-			err = take_meta_locked(space, goal, flags, out);
-		while (!err && um_pool_any_bad(space->pool) && withhold_meta(space, out));
+		err = take_usable_meta(space, goal, flags, out);
 		pthread_mutex_unlock(&space->lock);
 	} while (err == -ENOSPC && um_quarantine_flush(space, seen));
 	return err;

@@ -61,6 +61,10 @@ static void chunk_set_nfree(struct um_space *space, uint64_t chunk, unsigned nfr
 {
 	space->idle += nfree;
 	space->idle -= space->chunk[chunk].nfree;
+	if (space->chunk[chunk].lacks) {
+		space->idle_lacking += nfree;
+		space->idle_lacking -= space->chunk[chunk].nfree;
+	}
 	space->chunk[chunk].nfree = nfree;
 }
 
@@ -224,6 +228,41 @@ void um_chunk_bound(struct um_space *space, uint64_t chunk, unsigned run)
 {
 	if (space->chunk[chunk].run > run)
 		space->chunk[chunk].run = run;
+}
+
+void um_chunk_lacks(struct um_space *space, uint64_t chunk)
+{
+	struct um_chunk *c = &space->chunk[chunk];
+	bool lacks = um_pool_lacks(space->pool, chunk);
+
+	if (lacks && !c->lacks)
+		space->idle_lacking += c->nfree;
+	else if (!lacks && c->lacks)
+		space->idle_lacking -= c->nfree;
+	c->lacks = lacks;
+}
+
+struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk)
+{
+	struct um_chunk *c = &space->chunk[chunk];
+	struct um_hidden hidden = {chunk, c->nfree, c->run};
+
+	chunk_set_nfree(space, chunk, 0);
+	c->run = 0;
+	space->meta_free[chunk / 64] &= ~(1ull << (chunk % 64));
+	return hidden;
+}
+
+void um_chunk_show(struct um_space *space, const struct um_hidden *hidden)
+{
+	struct um_chunk *c = &space->chunk[hidden->chunk];
+
+	chunk_set_nfree(space, hidden->chunk, hidden->nfree);
+	c->run = hidden->run;
+	if (c->run > space->region[hidden->chunk / UM_REGION_CHUNKS])
+		space->region[hidden->chunk / UM_REGION_CHUNKS] = c->run;
+	if (c->meta && c->nfree)
+		space->meta_free[hidden->chunk / 64] |= 1ull << (hidden->chunk % 64);
 }
 
 void um_chunk_set_meta(struct um_space *space, uint64_t chunk)

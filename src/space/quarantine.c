@@ -84,6 +84,9 @@ static bool list_reap(
 		if (um_chunk_mark(space, um_chunk_of(freed->lba), freed->lba % UM_CHUNK_BLOCKS,
 			    freed->n, false))
 			break;
+		if (space->discard)
+			space->discard[um_chunk_of(freed->lba) / 64] |=
+				1ull << (um_chunk_of(freed->lba) % 64);
 		list->blocks -= freed->n;
 		list->head = (list->head + 1) % list->cap;
 		list->len--;
@@ -127,7 +130,8 @@ static bool try_reap(struct um_space *space, uint64_t seen, bool *out_left)
 	pthread_mutex_lock(&space->lock);
 	um_quarantine_reap(space);
 	any = space->came_free != seen;
-	*out_left = !waits_for_us(&space->freed_data) || !waits_for_us(&space->freed_meta);
+	*out_left = space->trimming || !waits_for_us(&space->freed_data) ||
+		    !waits_for_us(&space->freed_meta);
 	pthread_mutex_unlock(&space->lock);
 	return any;
 }

@@ -33,18 +33,20 @@ static void load_word(struct um_space *space, uint64_t chunk, uint64_t word)
 	c->nfree = nfree;
 	c->run = nfree;
 	space->idle += nfree;
+	um_chunk_lacks(space, chunk);
 	if (nfree > space->region[chunk / UM_REGION_CHUNKS])
 		space->region[chunk / UM_REGION_CHUNKS] = nfree;
 }
 
 /* A group whose table is lost has no free blocks; the rest of the pool goes on. */
-static void load_group(struct um_space *space, uint32_t ag)
+static int load_group(struct um_space *space, uint32_t ag)
 {
 	struct um_src src = {space->pool, NULL};
 	uint64_t first = um_ag_first(&space->pool->super, ag);
 	uint32_t n = um_ag_chunks(space->pool, ag);
 	const void *block;
 	bool lost = um_src_get(src, um_ag_ptr(space->pool, ag), UM_KIND_AG, &block) != 0;
+	int err = 0;
 
 	if (lost)
 		um_err("group %u: its table cannot be read, nothing is allocated there", ag);
@@ -57,7 +59,12 @@ static void load_group(struct um_space *space, uint32_t ag)
 			space->chunk[first + i].known = true;
 		else
 			load_word(space, first + i, ((const struct um_ag *)block)->word[i]);
+		/* Stores through the mapping that could not fail when the blocks were given out must not now. */
+		if (!err && space->pool->direct && !table && !lost &&
+			space->chunk[first + i].nfree < UM_CHUNK_BLOCKS)
+			err = um_pool_ready(space->pool, first + i);
 	}
+	return err;
 }
 
 static int space_alloc(struct um_space *space)
@@ -96,10 +103,16 @@ static int grow_arrays(struct um_space *space, uint64_t nchunks)
 	void *chunk = longer(space->chunk, sizeof(*space->chunk), space->nchunks, nchunks);
 	void *region = longer(space->region, sizeof(*space->region), was, now);
 	void *meta_free = longer(space->meta_free, sizeof(*space->meta_free), was, now);
+	void *discard =
+		space->discard ? longer(space->discard, sizeof(*space->discard), was, now) : NULL;
 
 	space->chunk = chunk ? chunk : space->chunk;
 	space->region = region ? region : space->region;
 	space->meta_free = meta_free ? meta_free : space->meta_free;
+	if (!discard)
+		free(space->discard);
+	space->discard =
+		discard; /* without memory: until the next mount nothing goes back by itself */
 	return chunk && region && meta_free ? 0 : -ENOMEM;
 }
 
@@ -114,8 +127,8 @@ int um_space_grow(struct um_space *space)
 	if (!err) {
 		space->nchunks = space->pool->nchunks;
 		um_log_read_lock(space->log);
-		for (; ag < space->pool->nags; ag++)
-			load_group(space, ag);
+		for (; ag < space->pool->nags && !err; ag++)
+			err = load_group(space, ag);
 		um_log_read_unlock(space->log);
 		set_keep(space);
 		space->came_free++;
@@ -144,9 +157,16 @@ int um_space_open(struct um_log *log, struct um_space **out)
 		return err;
 	}
 	um_log_read_lock(log);
-	for (uint32_t ag = 0; ag < space->pool->nags; ag++)
-		load_group(space, ag);
+	for (uint32_t ag = 0; ag < space->pool->nags && !err; ag++)
+		err = load_group(space, ag);
 	um_log_read_unlock(log);
+	if (err) {
+		um_err("%s: has holes where it is in use, that the filesystem below has no space "
+		       "for",
+			space->pool->path);
+		um_space_close(space);
+		return err;
+	}
 	super = &space->pool->super;
 	journal = super->journal_blocks * (super->journal_mirror ? 2 : 1);
 	space->total -= journal < space->total ? journal : space->total;
@@ -166,6 +186,7 @@ void um_space_close(struct um_space *space)
 	free(space->region);
 	free(space->meta_free);
 	free(space->withheld);
+	free(space->discard);
 	um_quarantine_drop(space);
 	pthread_mutex_destroy(&space->lock);
 	free(space);

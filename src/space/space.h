@@ -54,6 +54,18 @@ int um_space_take_at(struct um_space *space, um_lba_t lba);
 /* Like take, for one metadata block and, with copies == 2, its mirror. */
 int um_space_take_meta(struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out);
 
+/* ---- back to the host (trim.c) ---------------------------------------------------------------------- */
+
+/*
+ * A piece of the chunks from *chunk to end: its free runs of at least `min` blocks are given back to what the pool lies on. *chunk: where to go
+ * on, *blocks goes up. -EOPNOTSUPP: this pool cannot; other errors of the host.
+ */
+int um_space_trim(
+	struct um_space *space, uint64_t *chunk, uint64_t end, uint32_t min, uint64_t *blocks);
+/* From now on it is noted where blocks come free; that of the next `limit` chunks goes back, and are there more? */
+int um_space_discard(struct um_space *space);
+int um_space_discard_some(struct um_space *space, unsigned limit, bool *more);
+
 /* ---- counts; all in a transaction -------------------------------------------------------------- */
 
 /*

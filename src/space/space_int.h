@@ -20,7 +20,8 @@ struct um_chunk {
 	uint16_t nfree;
 	uint16_t run; /* no run of free blocks is longer: an upper bound, 0 and 512 exact */
 	bool known;
-	bool meta; /* metadata was put here lately: file data goes elsewhere if it can */
+	bool lacks; /* it may need space of the host before it is used, see um_pool_ready */
+	bool meta;  /* metadata was put here lately: file data goes elsewhere if it can */
 };
 
 /* A run of freed blocks that may still be pointed at. */
@@ -45,12 +46,16 @@ struct um_space {
 	uint64_t total;       /* blocks that can be used */
 	uint64_t keep;        /* blocks file data leaves for metadata */
 	struct um_chunk *chunk;
-	uint16_t *region;     /* per 64 chunks: upper bound of their `run` */
-	uint64_t *meta_free;  /* bit per chunk: meta, and has free blocks */
-	uint64_t idle;        /* sum of nfree: may be taken now */
-	uint64_t taken;       /* by um_space_take, not yet allocated or given back */
-	uint64_t came_free;   /* goes up whenever blocks may be taken that could not */
-	um_lba_t data_cursor; /* where the last search for data without a goal ended */
+	uint16_t *region;      /* per 64 chunks: upper bound of their `run` */
+	uint64_t *meta_free;   /* bit per chunk: meta, and has free blocks */
+	uint64_t idle;         /* sum of nfree: may be taken now */
+	uint64_t idle_lacking; /* that of chunks that lack space of the host */
+	uint64_t spare_cursor; /* chunk where the last search for one to spare ended */
+	uint64_t taken;        /* by um_space_take, not yet allocated or given back */
+	uint64_t trimming;     /* runs on their way back to the host, taken meanwhile */
+	uint64_t *discard;     /* bit per chunk: something came free there; NULL: nobody cares */
+	uint64_t came_free;    /* goes up whenever blocks may be taken that could not */
+	um_lba_t data_cursor;  /* where the last search for data without a goal ended */
 	um_lba_t meta_cursor, mirror_cursor;
 	struct um_freed_list freed_data, freed_meta;
 	/* Free blocks that are bad: nobody's, until they are retired. */
@@ -75,6 +80,18 @@ uint64_t um_chunk_next(
 	struct um_space *space, uint64_t from, uint64_t to, unsigned want, bool skip_meta);
 /* A search proved that no run in the chunk is longer. */
 void um_chunk_bound(struct um_space *space, uint64_t chunk, unsigned run);
+/* The chunk's `lacks` is what the pool says; the sum follows. */
+void um_chunk_lacks(struct um_space *space, uint64_t chunk);
+/*
+ * Out of sight of those who search, until it is shown again, both with the lock held: it cannot be used now. Nothing in
+ * it may be marked meanwhile.
+ */
+struct um_hidden {
+	uint64_t chunk;
+	uint16_t nfree, run;
+};
+struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk);
+void um_chunk_show(struct um_space *space, const struct um_hidden *hidden);
 void um_chunk_set_meta(struct um_space *space, uint64_t chunk);
 
 /* ---- quarantine (quarantine.c) ---------------------------------------------------------------------- */

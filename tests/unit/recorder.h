@@ -130,6 +130,16 @@ static int recorder_writeback(struct um_pool *pool, um_lba_t lba, const void *im
 	return recorder.real->writeback(pool, lba, images, n);
 }
 
+/* What is given back reads as zeros at any time from now on. */
+static int recorder_punch(struct um_pool *pool, uint64_t off, uint64_t len)
+{
+	if (recorder.drop)
+		return 0;
+	recorder_note(off, NULL, len);
+	recorder_moment();
+	return recorder.real->punch(pool, off, len);
+}
+
 /* From now on; what the pool holds at this moment is on the medium. */
 static inline void recorder_attach(struct um_pool *pool)
 {
@@ -144,6 +154,8 @@ static inline void recorder_attach(struct um_pool *pool)
 	recorder.ops.barrier = recorder_barrier;
 	if (pool->ops->writeback)
 		recorder.ops.writeback = recorder_writeback;
+	if (pool->ops->punch)
+		recorder.ops.punch = recorder_punch;
 	recorder.size = pool->size;
 	recorder.seed = engine_seed();
 	recorder.unit = pool->direct ? 8 : 512;

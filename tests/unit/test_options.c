@@ -61,7 +61,10 @@ static void later_options_override_earlier_ones(void **state)
 	char msg[256];
 
 	(void)state;
+	assert_int_equal(parse(&opt, "nodiscard,discard", false, msg), 0);
+	assert_true(opt.fs.discard);
 	assert_int_equal(parse(&opt, "ro,rw", false, msg), 0);
+	assert_false(opt.fs.discard);
 	assert_false(opt.fs.readonly);
 	assert_int_equal(
 		parse(&opt, "rw,ro,noatime,strictatime,data=inplace,cache=none", false, msg), 0);

@@ -3,7 +3,7 @@
 
 _umbractl_complete() {
 	local cur cmd i
-	local commands="info stat clone dedupe map owners du health scrub grow exec"
+	local commands="info stat clone dedupe map owners du health scrub grow trim exec"
 	cur=${COMP_WORDS[COMP_CWORD]}
 	COMPREPLY=()
 	if ((COMP_CWORD == 1)); then
@@ -38,6 +38,7 @@ _umbractl_complete() {
 		map) options="-b --bytes --shadows --json --help" ;;
 		scrub) options="-w --wait -r --rate --json --help" ;;
 		grow) options="--sparse --json --help" ;;
+		trim) options="-b --bytes --json --help" ;;
 		health) options="-b --bytes --json --help" ;;
 		owners) options="--json --help" ;;
 		du) options="-b --bytes -c --total -r --recursive --json --help" ;;

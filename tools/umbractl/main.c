@@ -20,6 +20,7 @@ static const struct um_cmd commands[] = {
 	{"scrub", um_cmd_scrub, "start|status|pause|cancel [-w] [-r RATE] [--json] MOUNT",
 		"read all that is in use, to find what went bad"},
 	{"grow", um_cmd_grow, "[--sparse] [--json] POOL|MOUNT SIZE|max", "make a pool larger"},
+	{"trim", um_cmd_trim, "[-b] [--json] MOUNT", "give free space back to the host"},
 	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
 		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
 };

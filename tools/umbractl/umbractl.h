@@ -35,6 +35,7 @@ int um_cmd_du(int argc, char **argv);
 int um_cmd_health(int argc, char **argv);
 int um_cmd_scrub(int argc, char **argv);
 int um_cmd_grow(int argc, char **argv);
+int um_cmd_trim(int argc, char **argv);
 int um_cmd_exec(int argc, char **argv);
 
 /* The command being run, for messages; set by main. */
