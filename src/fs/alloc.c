@@ -116,6 +116,25 @@ int um_pieces_add(
 	return err;
 }
 
+void um_pieces_cut(struct umbra_fs *fs, struct um_pieces *pieces, uint64_t block)
+{
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < pieces->n; i++) {
+		struct um_piece *p = &pieces->v[i];
+		uint32_t keep = block <= p->block           ? 0
+				: block - p->block < p->len ? (uint32_t)(block - p->block)
+							    : p->len;
+
+		if (keep < p->len)
+			um_space_give(fs->space, p->lba + keep, p->len - keep);
+		p->len = keep;
+		if (keep)
+			pieces->v[n++] = *p;
+	}
+	pieces->n = n;
+}
+
 void um_pieces_give(struct umbra_fs *fs, struct um_pieces *pieces)
 {
 	for (unsigned i = pieces->counted; i < pieces->n; i++)

@@ -103,6 +103,8 @@ int um_pieces_count(struct um_txn *txn, struct um_pieces *pieces);
 /* Puts them all into the tree's holes. */
 int um_pieces_add(
 	struct um_txn *txn, struct um_tree *tree, const struct um_pieces *pieces, bool unwritten);
+/* Gives back those for the file's blocks from `block` on, which no transaction answers for yet. */
+void um_pieces_cut(struct umbra_fs *fs, struct um_pieces *pieces, uint64_t block);
 /* Gives back what no transaction answers for: call it at the end in any case. */
 void um_pieces_give(struct umbra_fs *fs, struct um_pieces *pieces);
 

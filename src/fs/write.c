@@ -348,6 +348,8 @@ static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *
 		err = store_blocks(fs, s, run, p->block, p->len, p->lba);
 	}
 	if (err == -ENOSPC && run->block > s->first) {
+		/* In the pool, or in the file below while they were filled. */
+		um_pieces_cut(fs, &s->fresh, run->block);
 		segment_trim(s, run->block);
 		return 0;
 	}

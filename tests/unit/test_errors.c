@@ -16,6 +16,7 @@ static const struct um_pool_ops *real_ops;
 static struct um_pool_ops bad_ops;
 static struct {
 	int data, journal, barrier; /* what such writes return; 0: they go well */
+	unsigned data_left;         /* writes of data that go well before, and 1 */
 	unsigned one;               /* 1: of writes to the journal the second only */
 	uint64_t from, to, mirror;  /* the journal */
 } bad;
@@ -29,6 +30,11 @@ static bool in_journal(uint64_t off)
 static int bad_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
 {
 	int err = in_journal(off) ? bad.journal : bad.data;
+
+	if (!in_journal(off) && bad.data_left > 1) {
+		bad.data_left--;
+		err = 0;
+	}
 
 	/* One that fails in the second of two copies can be taken back. */
 	if (err && in_journal(off) && bad.one && bad.one++ != 2)
@@ -325,6 +331,38 @@ static void a_full_host_is_enospc_and_nothing_more(void **state)
 	}
 }
 
+/* A write of several pieces, of which a later one finds no room: those before are written, and no more. */
+static void room_that_ends_within_a_write_makes_it_short(void **state)
+{
+	static uint8_t bytes[16 * B];
+	uint8_t buf[B];
+	struct kit k;
+	uint64_t ino;
+	ssize_t n;
+
+	(void)state;
+	for (unsigned left = 0; left < 10; left++) {
+		open_kit(&k, UMBRA_ERRORS_RO);
+		ino = file(&k, "f");
+		memset(bytes, 1, sizeof(bytes));
+		/* Every other block is there, and shared: each takes a new one. */
+		for (unsigned i = 0; i < 16; i += 2)
+			assert_int_equal(umbra_write(k.fs, ino, bytes, B, i * B, 0, NULL), B);
+		ok(umbra_clone(k.fs, ino, file(&k, "clone")));
+		memset(bytes, 2, sizeof(bytes));
+		bad.data_left = left + 1;
+		bad.data = -ENOSPC;
+		n = umbra_write(k.fs, ino, bytes, sizeof(bytes), 0, 0, NULL);
+		bad.data = 0;
+		assert_int_equal(n, left ? (ssize_t)(left * B) : -ENOSPC);
+		for (unsigned i = 0; i < 15; i++) {
+			assert_int_equal(umbra_read(k.fs, ino, buf, B, i * B), B);
+			assert_int_equal(buf[0], i < left ? 2 : i % 2 ? 0 : 1);
+		}
+		kit_close(&k);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -335,6 +373,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(errors_continue_lets_the_next_one_try),
 		cmocka_unit_test(errors_shutdown_ends_reading_too),
 		cmocka_unit_test(a_full_host_is_enospc_and_nothing_more),
+		cmocka_unit_test(room_that_ends_within_a_write_makes_it_short),
 	};
 
 	(void)argc;
