@@ -133,6 +133,19 @@ static inline bool um_data_moves(const struct um_pool *pool)
 
 /* ---- for all (data.c) ------------------------------------------------------------------------------ */
 
+/*
+ * Of a block of a file that is written whole, how many bytes the file's content is then, `end` being its end. On plain files
+ * what is behind may be anything after a power cut; so the next append, to the same block, changes nothing that a commit
+ * rests on. With checksums and parity it is a part of what they cover.
+ */
+static inline size_t um_data_front(const struct um_pool *pool, uint64_t block, uint64_t end)
+{
+	uint64_t start = block << UM_BLOCK_SHIFT;
+
+	if (um_has_csum(pool) || um_has_parity(pool) || end >= start + UM_BLOCK_SIZE)
+		return UM_BLOCK_SIZE;
+	return end > start ? (size_t)(end - start) : 0;
+}
 /* 0 when changes are allowed: not stopped, not read-only. */
 int um_data_may_change(const struct umbra_fs *fs);
 /* 0 for a regular file; -EISDIR, -EINVAL. */

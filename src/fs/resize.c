@@ -315,6 +315,7 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	struct shrink s = {.ino = mem->ino};
 	struct um_inode inode;
 	struct um_tree tree;
+	uint32_t tail;
 	int err;
 
 	if (!fs->loose_tails || um_seeded_bug(22))
@@ -324,8 +325,12 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 		return err;
 	s.size = inode.core.size;
 	s.first = um_blocks_of(s.size);
+	tail = s.size & (UM_BLOCK_SIZE - 1);
 	um_inode_tree(&inode, UM_FORK_DATA, &tree);
 	err = plan_tail(fs, &tree, &s);
+	/* Zeros that nothing rested on before (um_data_front()) are content now. */
+	if (!err && tail && !s.tail && um_run_data(&s.last) && !s.last.lost)
+		um_pool_vouch(fs->pool, s.last.lba, tail, UM_BLOCK_SIZE - tail);
 	if (err || !s.tail)
 		return err;
 	if (um_has_csum(fs->pool) || um_has_parity(fs->pool))

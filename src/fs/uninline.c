@@ -50,7 +50,8 @@ int um_data_uninline(struct umbra_fs *fs, struct um_mem *mem)
 		return err;
 	memcpy(block, inode.data, inode.core.data.len);
 	um_data_sums(fs->pool, block, 1, &csum);
-	err = um_pool_write(fs->pool, pieces.v[0].lba, 0, block, sizeof(block));
+	err = um_pool_write_front(fs->pool, pieces.v[0].lba, 0, block, sizeof(block),
+		um_data_front(fs->pool, 0, inode.core.size));
 	if (!err)
 		err = uninline_txn(fs, mem->ino, &pieces, &csum);
 	um_pieces_give(fs, &pieces);

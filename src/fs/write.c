@@ -8,6 +8,7 @@
 #include <limits.h>
 #include <linux/fs.h>
 #include <string.h>
+#include <time.h>
 
 #include "fs/errors.h"
 #include "fs/failure.h"
@@ -283,6 +284,7 @@ static int store_merged(struct umbra_fs *fs, struct segment *s, const struct um_
 {
 	uint8_t merged[UM_BLOCK_SIZE];
 	uint32_t from, to;
+	uint64_t end;
 
 	block_part(s, block, &from, &to);
 	if (load_old(fs, s, run, block, merged))
@@ -291,7 +293,9 @@ static int store_merged(struct umbra_fs *fs, struct segment *s, const struct um_
 		memcpy(merged, s->inode.data, s->inode.core.data.len);
 	memcpy(merged + from, s->buf + ((block << UM_BLOCK_SHIFT) + from - s->off), to - from);
 	um_data_sums(fs->pool, merged, 1, &s->csum[block - s->first]);
-	return um_pool_write(fs->pool, lba, 0, merged, UM_BLOCK_SIZE);
+	end = s->off + s->len > s->inode.core.size ? s->off + s->len : s->inode.core.size;
+	return um_pool_write_front(
+		fs->pool, lba, 0, merged, UM_BLOCK_SIZE, um_data_front(fs->pool, block, end));
 }
 
 /* Whole blocks [block, block + n) of a run, to lba on. Only its ends can be covered in part. */
@@ -486,6 +490,31 @@ static bool segment_moves(const struct segment *s)
 	return false;
 }
 
+static int64_t since(const struct timespec *now, const struct um_time *then)
+{
+	return (now->tv_sec - (int64_t)then->sec) * 1000000000ll + now->tv_nsec - then->nsec;
+}
+
+/*
+ * Plain files: data went in place, and the times are those of this very tick of the kernel's clock, than which no other
+ * filesystem tells them more finely. There is nothing to commit.
+ */
+static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, unsigned flags)
+{
+	const struct um_inode_core *core = &s->inode.core;
+	struct timespec tick, now;
+
+	if (fs->pool->direct || flags & UMBRA_WRITE_KILLPRIV || !segment_overwrites(s))
+		return false;
+	for (unsigned i = 0; i < s->nruns; i++)
+		if (policy_of(s, &s->runs[i]) != INPLACE)
+			return false;
+	clock_gettime(CLOCK_REALTIME_COARSE, &tick);
+	clock_gettime(CLOCK_REALTIME, &now);
+	return since(&tick, &core->mtime) <= 0 && since(&tick, &core->ctime) <= 0 &&
+	       since(&now, &core->mtime) >= 0 && since(&now, &core->ctime) >= 0;
+}
+
 static int segment_commit(struct umbra_fs *fs, struct segment *s, unsigned flags)
 {
 	struct um_inode inode = {.ino = s->inode.ino};
@@ -571,7 +600,7 @@ static int segment_run(struct writer *w, struct segment *s)
 	err = s->off > s->inode.core.size ? um_data_clear_tail(w->fs, w->mem) : 0;
 	if (!err)
 		err = segment_store(w->fs, w->mem, s);
-	if (!err)
+	if (!err && !segment_is_done(w->fs, s, w->flags))
 		err = segment_commit(w->fs, s, w->flags);
 	um_pieces_give(w->fs, &s->fresh);
 	return err;

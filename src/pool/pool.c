@@ -265,13 +265,26 @@ int um_pool_overwrite(struct um_pool *pool, um_lba_t lba, uint32_t off, const vo
 	return ret;
 }
 
-int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+int um_pool_write_front(
+	struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len, size_t rests)
 {
 	int ret = um_pool_overwrite(pool, lba, off, src, len);
 
-	if (!ret && len)
-		um_rests_after(pool, (lba << UM_BLOCK_SHIFT) + off, src, len);
+	if (!ret && rests)
+		um_rests_after(pool, (lba << UM_BLOCK_SHIFT) + off, src, rests);
 	return ret;
+}
+
+void um_pool_vouch(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len)
+{
+	const uint8_t *at = um_pool_ptr(pool, lba);
+
+	um_rests_after(pool, (lba << UM_BLOCK_SHIFT) + off, at + off, len);
+}
+
+int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len)
+{
+	return um_pool_write_front(pool, lba, off, src, len, len);
 }
 
 int um_pool_zero(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len)

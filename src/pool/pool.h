@@ -262,6 +262,11 @@ static inline bool um_lba_ok(const struct um_pool *pool, um_lba_t lba, uint64_t 
  * Indirect pools: they are noted as what the next group commit rests on (rests.h).
  */
 int um_pool_write(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);
+/* The same; the transaction rests on the first `rests` bytes only, and what is behind them may be anything after a power cut. */
+int um_pool_write_front(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src,
+	size_t len, size_t rests);
+/* From now on transactions rest on these bytes as they are, which they did not before. */
+void um_pool_vouch(struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len);
 /* The same for data in place, of which a power cut may leave any part: no transaction rests on it. */
 int um_pool_overwrite(
 	struct um_pool *pool, um_lba_t lba, uint32_t off, const void *src, size_t len);

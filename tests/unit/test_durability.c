@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* In what order things become durable. What the crash machine (tests/crash) found is here as well, by itself. */
+#include <time.h>
+
 #include "datakit.h"
 #include "fs/orphan.h"
 #include "pool/backend.h"
@@ -280,12 +282,111 @@ static void and_back_again(void **state)
 	kit_close(&k);
 }
 
+/* ---- indirect pools: what a commit costs ------------------------------------------------------------------------ */
+
+struct count {
+	const char *name;
+	uint64_t value;
+};
+
+static void take_count(void *arg, const char *name, uint64_t value)
+{
+	struct count *c = arg;
+
+	if (!strcmp(name, c->name))
+		c->value = value;
+}
+
+static uint64_t counted(struct kit *k, const char *name)
+{
+	struct count c = {.name = name};
+
+	umbra_stat(k->fs, take_count, &c);
+	return c.value;
+}
+
+/* A log: each entry ends in the middle of a block, in which the next one begins. */
+static void appends_of_any_length_take_one_commit_each(void **state)
+{
+	struct kit k;
+	struct file f;
+	uint64_t before, at = 0;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "log", 1 << 20);
+	file_write(&k, &f, 0, 2000, 1); /* no longer in the record */
+	ok(umbra_sync(k.fs));
+	at = 2000;
+	before = counted(&k, "syncs");
+	for (unsigned i = 0; i < 100; i++) {
+		file_write(&k, &f, at, 24, i);
+		file_write(&k, &f, at + 24, B, i + 1);
+		at += 24 + B;
+		ok(umbra_fsync(k.fs, f.ino, true));
+	}
+	/* The first may meet what the record's content was moved to. */
+	assert_true(counted(&k, "syncs") - before <= 101);
+	kit_crash(&k);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
+static struct timespec mtime_of(struct kit *k, const struct file *f)
+{
+	struct umbra_attr attr;
+
+	ok(umbra_getattr(k->fs, f->ino, &attr));
+	return attr.st.st_mtim;
+}
+
+/* Times are told as finely as the kernel's clock ticks, so that many overwrites share a transaction. */
+static void overwrites_within_a_tick_take_one_transaction(void **state)
+{
+	const struct timespec nap = {.tv_nsec = 50000000};
+	struct timespec from, to, res, was, is;
+	uint64_t before, ticks;
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 16 * B, 1);
+	ok(umbra_sync(k.fs));
+	clock_getres(CLOCK_REALTIME_COARSE, &res);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	before = counted(&k, "commits");
+	for (unsigned i = 0; i < 2000; i++)
+		file_write(&k, &f, (i % 16) * B, B, i);
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	ticks = (uint64_t)((to.tv_sec - from.tv_sec) * 1000000000 + to.tv_nsec - from.tv_nsec) /
+		(uint64_t)res.tv_nsec;
+	assert_true(counted(&k, "commits") - before <= ticks + 2);
+	/* And not coarser. */
+	was = mtime_of(&k, &f);
+	nanosleep(&nap, NULL);
+	file_write(&k, &f, 0, B, 7);
+	is = mtime_of(&k, &f);
+	assert_true(
+		is.tv_sec > was.tv_sec || (is.tv_sec == was.tv_sec && is.tv_nsec > was.tv_nsec));
+	/* Made durable without a transaction, too. */
+	ok(umbra_fsync(k.fs, f.ino, false));
+	kit_crash(&k);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(data_is_durable_before_the_record_that_refers_to_it),
 		cmocka_unit_test(a_block_whose_other_owner_may_come_back_is_not_overwritten),
 		cmocka_unit_test(nor_is_one_below_a_node_whose_other_owner_may),
+		cmocka_unit_test(appends_of_any_length_take_one_commit_each),
+		cmocka_unit_test(overwrites_within_a_tick_take_one_transaction),
 		cmocka_unit_test(a_pool_opened_to_read_becomes_writable),
 		cmocka_unit_test(and_back_again),
 	};
