@@ -52,6 +52,8 @@ static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t ch
 {
 	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
 
+	if (__builtin_expect(!nseams, 1))
+		return (struct stretch){0, chunks_of(super), 0};
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
 
@@ -67,6 +69,8 @@ static struct stretch stretch_of_group(const struct um_super *super, uint32_t ag
 {
 	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
 
+	if (__builtin_expect(!nseams, 1))
+		return (struct stretch){0, chunks_of(super), 0};
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
 
@@ -88,9 +92,10 @@ uint64_t um_ag_first(const struct um_super *super, uint32_t ag)
 struct um_place um_chunk_place(const struct um_super *super, uint64_t chunk)
 {
 	struct stretch s = stretch_of_chunk(super, chunk);
+	uint64_t ag = (chunk - s.first) / UM_AG_CHUNKS;
 
-	return (struct um_place){(uint32_t)(s.group + (chunk - s.first) / UM_AG_CHUNKS),
-		(uint32_t)((chunk - s.first) % UM_AG_CHUNKS)};
+	return (struct um_place){
+		(uint32_t)(s.group + ag), (uint32_t)(chunk - s.first - ag * UM_AG_CHUNKS)};
 }
 
 uint32_t um_super_groups(const struct um_super *super)
@@ -100,14 +105,23 @@ uint32_t um_super_groups(const struct um_super *super)
 	return (uint32_t)(s.group + um_pool_groups(s.end - s.first, NULL));
 }
 
-static uint32_t group_chunks(const struct um_super *super, uint32_t ag)
+/* Chunks of a group, and the first of them. */
+static uint32_t group_at(const struct um_super *super, uint32_t ag, uint64_t *out_first)
 {
 	struct stretch s = stretch_of_group(super, ag);
 	uint64_t first = s.first + (ag - s.group) * UM_AG_CHUNKS;
 
+	*out_first = first;
 	if (first >= s.end)
 		return 0;
 	return s.end - first < UM_AG_CHUNKS ? (uint32_t)(s.end - first) : UM_AG_CHUNKS;
+}
+
+static uint32_t group_chunks(const struct um_super *super, uint32_t ag)
+{
+	uint64_t first;
+
+	return group_at(super, ag, &first);
 }
 
 uint32_t um_ag_chunks(const struct um_pool *pool, uint32_t ag)
@@ -178,12 +192,12 @@ static struct um_ptr chunk_ptr(uint64_t group, uint32_t chunk, uint32_t mirror, 
 /* Block `index` of the group's table chunk, and the same block of the mirror chunk. */
 static struct um_ptr table_ptr(const struct um_pool *pool, uint32_t ag, uint32_t index)
 {
-	uint32_t chunks = um_ag_chunks(pool, ag);
+	uint64_t first;
+	uint32_t chunks = group_at(&pool->super, ag, &first);
 
 	if (!chunks)
 		return (struct um_ptr){0, 0};
-	return chunk_ptr(
-		um_ag_first(&pool->super, ag), 0, pool->super.copies == 2 ? chunks - 1 : 0, index);
+	return chunk_ptr(first, 0, pool->super.copies == 2 ? chunks - 1 : 0, index);
 }
 
 struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag)
