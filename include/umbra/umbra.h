@@ -391,6 +391,19 @@ int umbra_shadows(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len,
 int umbra_lba_shadows(struct umbra_fs *fs, uint64_t lba, umbra_shadow_fn *fn, void *arg);
 /* The caller dropped its cached copy of a range (len 0: to the end). */
 void umbra_cache_dropped(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64_t len);
+/*
+ * A caller's cache of a file, beside writes past it. To be told, before data is looked at or changed, of a read or write whose
+ * data the cache keeps; to be asked after a write past the cache: may it have anything from before? Then the range is to be
+ * dropped, or all (`whole`), when so much was written since it last grew that this is cheaper than to go on. After all was
+ * dropped the file is clean up to the `fills` of the answer: there is nothing to do until the cache grows.
+ */
+struct umbra_cache_old {
+	uint32_t fills;
+	bool whole;
+};
+void umbra_cache_fills(struct umbra_fs *fs, uint64_t ino);
+bool umbra_cache_is_old(struct umbra_fs *fs, uint64_t ino, struct umbra_cache_old *out);
+void umbra_cache_clean(struct umbra_fs *fs, uint64_t ino, uint32_t fills);
 
 /*
  * All owners of a block, through the trees of all files: in bounded steps, without a lock between them, so

@@ -112,6 +112,10 @@ struct um_mem {
 	uint64_t unlinked_nsec; /* CLOCK_MONOTONIC of that, for statfs's bounded wait */
 	struct um_told *told;   /* error of writing: errors.c */
 	um_lba_t next_goal;     /* where the file's last allocation ended; under lock */
+	/* The caller's cache; under the bucket lock, modulo 2^32: mem.c. */
+	uint32_t fills; /* reads and writes that may have left something in it */
+	uint32_t clean; /* that when it was last known to have nothing old */
+	uint32_t drops; /* writes past it since the last fill */
 	struct um_mem *next;
 };
 int um_mem_table_open(struct um_mem_table **out);

@@ -326,6 +326,58 @@ bool umbra_file_writers(struct umbra_fs *fs, uint64_t ino)
 	return some;
 }
 
+/* ---- the caller's cache ------------------------------------------------------------------------------ */
+
+/*
+ * Nothing is in the cache of a file that nobody holds, so counts begin at 0, which is clean. To bring again what one fill brought
+ * costs about as much as that many drops of a range, so that neither is done at much more than the cost of the better way.
+ */
+#define DROPS_PER_FILL 8u
+
+void umbra_cache_fills(struct umbra_fs *fs, uint64_t ino)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem) {
+		mem->fills++;
+		mem->drops = 0;
+	}
+	pthread_mutex_unlock(&shard->lock);
+}
+
+bool umbra_cache_is_old(struct umbra_fs *fs, uint64_t ino, struct umbra_cache_old *out)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+	bool old = false;
+
+	*out = (struct umbra_cache_old){0};
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem && mem->fills != mem->clean) {
+		old = true;
+		out->fills = mem->fills;
+		out->whole = ++mem->drops / DROPS_PER_FILL >= mem->fills - mem->clean;
+	}
+	pthread_mutex_unlock(&shard->lock);
+	return old;
+}
+
+void umbra_cache_clean(struct umbra_fs *fs, uint64_t ino, uint32_t fills)
+{
+	struct shard *shard = shard_of(fs, ino);
+	struct um_mem *mem;
+
+	pthread_mutex_lock(&shard->lock);
+	mem = find(shard, ino);
+	if (mem && mem->fills - fills < mem->fills - mem->clean)
+		mem->clean = fills;
+	pthread_mutex_unlock(&shard->lock);
+}
+
 /* ---- unlinked inodes ------------------------------------------------------------------------------- */
 
 static uint64_t now_nsec(void)

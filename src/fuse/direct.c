@@ -2,83 +2,56 @@
 /*
  * Writes past the page cache, beside reads through it. The kernel drops the pages of the range before it sends such a write. A
  * read that comes in between brings them back as they were before, where they stay: of asynchronous writes the kernel does not
- * think again when they end. So here they are invalidated before the write is answered, if there may be any.
+ * think again when they end, before Linux 6.13 or so of none. So here they are invalidated before the write is answered, if
+ * there may be any.
  *
- * Whether there may be is kept in a table. A read counts before it looks at data, a write asks after it has changed them: a read
- * that saw old data is counted by then. All pages of reads counted up to a moment are gone when an invalidation of the whole file,
- * begun after it, has ended, as that waits for those that are on their way; then the file is clean until the next read. That is
- * done when nobody reads any more, else only the range is invalidated, so that readers keep the rest. So a file that is only written
- * and read past the cache costs one look at the table.
+ * The engine knows whether there may be, by inode (umbra_cache_fills()). A read counts before it looks at data, a write asks after
+ * it has changed them: a read that saw old data is counted by then. Writes through the cache count too, as they leave pages. All
+ * pages of what was counted up to a moment are gone when an invalidation of the whole file, begun after it, has ended, as that
+ * waits for those that are on their way; then the file is clean until the next. But who finds his pages in the cache sends no
+ * requests: so all go only when so many writes have come since the last one that they have cost as much as it takes to bring all
+ * pages again; else the range is invalidated, so that readers keep the rest. A file that is only used past the cache costs one
+ * look at its counts.
  *
  * No more than a few wait for it at a time: asynchronous writes count as background requests, as do reads ahead and the write-back of
  * mappings, whose pages are waited for and which the kernel does not send as long as there are too many. The others are
  * answered first and then invalidated, so that an old page may be seen for a moment more, and does not stay.
  *
  * Not by a worker, since invalidating waits for pages that workers bring; and only with a guardian, which ends the connection if
- * this thread waits for a page and the others were killed. Pages that a mapping of an O_DIRECT descriptor brings are not counted.
+ * this thread waits for a page and the others were killed. Where clones do not share page cache there is none: then it is started
+ * with the first such write.
  */
 #include "fuse/direct.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fuse/guardian.h"
 #include "fuse/view.h"
 
-#define SLOTS 1024u
 #define WAITING_MAX 32u /* of 64, which is what op_init asks for */
-
-struct slot {
-	pthread_mutex_t lock;
-	uint64_t ino;
-	uint64_t
-		reads; /* their count; begins elsewhere each time that the slot gets another file */
-	uint64_t seen; /* it, at the last write */
-	uint64_t clean; /* it, when the file was last without pages from before */
-};
 
 struct written {
 	struct written *next;
 	fuse_req_t req; /* NULL: it is answered */
-	uint64_t ino, fh, off, len, reads;
-	bool sync, whole;
+	uint64_t ino, fh, off, len;
+	/* whole: not of one that is answered, whose inode may be forgotten by then */
+	struct umbra_cache_old old;
+	bool sync;
 };
 
 struct um_direct {
 	struct um_mount *m;
-	struct slot slot[SLOTS];
-	atomic_uint_fast64_t epoch; /* of slots */
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct written *first, **last, *tail;
-	unsigned waiting; /* of them, those that are not answered */
+	unsigned waiting;           /* of them, those that are not answered */
+	atomic_uint_fast64_t drops; /* ranges and files invalidated */
 	bool closing;
+	struct um_guardian *guardian; /* ours, the thread's; NULL: there was no need */
+	atomic_bool alone;            /* there is no guardian and can be none */
 	pthread_t thread;
 };
-
-static struct slot *slot_lock(struct um_direct *d, uint64_t ino)
-{
-	struct slot *s = &d->slot[ino % SLOTS];
-
-	pthread_mutex_lock(&s->lock);
-	if (s->ino != ino) {
-		/* What is not known of a file is that there were no reads. */
-		s->ino = ino;
-		s->reads = (atomic_fetch_add(&d->epoch, 1) + 1) << 32;
-		s->seen = s->clean = 0;
-	}
-	return s;
-}
-
-void um_direct_read(struct um_direct *d, uint64_t ino)
-{
-	struct slot *s;
-
-	if (!d)
-		return;
-	s = slot_lock(d, ino);
-	s->reads++;
-	pthread_mutex_unlock(&s->lock);
-}
 
 static void answer(const struct written *w)
 {
@@ -90,17 +63,29 @@ static void answer(const struct written *w)
 		fuse_reply_write(w->req, (size_t)w->len);
 }
 
+static bool is_guarded(struct um_direct *d)
+{
+	if (um_views_watched(d->m->views))
+		return true;
+	if (!atomic_load(&d->alone)) {
+		if (!d->guardian && um_guardian_start(d->m, 0, &d->guardian))
+			d->guardian = NULL;
+		atomic_store(&d->alone, !d->guardian || !um_guardian_there(d->guardian));
+	}
+	return !atomic_load(&d->alone);
+}
+
 static void invalidate(struct um_direct *d, const struct written *w)
 {
-	struct slot *s;
-
-	um_inval_data(d->m, w->ino, w->whole ? 0 : w->off, w->whole ? 0 : w->len);
-	if (!w->whole)
+	if (!is_guarded(d))
 		return;
-	s = slot_lock(d, w->ino);
-	if (s->reads >= w->reads && s->reads >> 32 == w->reads >> 32)
-		s->clean = w->reads;
-	pthread_mutex_unlock(&s->lock);
+	atomic_fetch_add(&d->drops, 1);
+	if (w->old.whole) {
+		um_inval_data(d->m, w->ino, 0, 0);
+		umbra_cache_clean(d->m->fs, w->ino, w->old.fills);
+	} else {
+		um_inval_data(d->m, w->ino, w->off, w->len);
+	}
 }
 
 static void *direct_main(void *arg)
@@ -132,19 +117,6 @@ static void *direct_main(void *arg)
 	return NULL;
 }
 
-/* Is there anything to do, and which part? */
-static bool is_dirty(struct um_direct *d, uint64_t ino, uint64_t *out_reads, bool *out_whole)
-{
-	struct slot *s = slot_lock(d, ino);
-	bool dirty = s->clean != s->reads;
-
-	*out_reads = s->reads;
-	*out_whole = s->seen == s->reads;
-	s->seen = s->reads;
-	pthread_mutex_unlock(&s->lock);
-	return dirty;
-}
-
 /* One more for the thread; under the lock. */
 static void add(struct um_direct *d, struct written *w)
 {
@@ -166,8 +138,6 @@ static bool merge(struct um_direct *d, const struct written *w)
 	end = t->off + t->len > w->off + w->len ? t->off + t->len : w->off + w->len;
 	t->off = t->off < w->off ? t->off : w->off;
 	t->len = end - t->off;
-	t->whole |= w->whole;
-	t->reads = w->reads;
 	return true;
 }
 
@@ -177,7 +147,8 @@ bool um_direct_wrote(struct um_direct *d, fuse_req_t req, uint64_t ino, uint64_t
 	struct written *w, is = {.ino = ino, .fh = fh, .off = off, .len = len, .sync = sync};
 	bool later = false;
 
-	if (!d || !len || !is_dirty(d, ino, &is.reads, &is.whole) || !um_views_watched(d->m->views))
+	if (!d || !len || !umbra_cache_is_old(d->m->fs, ino, &is.old) ||
+		(atomic_load(&d->alone) && !um_views_watched(d->m->views)))
 		return false;
 	w = malloc(sizeof(*w));
 	if (!w)
@@ -185,6 +156,8 @@ bool um_direct_wrote(struct um_direct *d, fuse_req_t req, uint64_t ino, uint64_t
 	pthread_mutex_lock(&d->lock);
 	if (d->waiting < WAITING_MAX)
 		is.req = req;
+	else
+		is.old.whole = false;
 	*w = is;
 	if (d->closing || (!w->req && merge(d, w))) {
 		free(w);
@@ -194,6 +167,11 @@ bool um_direct_wrote(struct um_direct *d, fuse_req_t req, uint64_t ino, uint64_t
 	}
 	pthread_mutex_unlock(&d->lock);
 	return later;
+}
+
+void um_direct_stat(struct um_direct *d, umbra_stat_fn *fn, void *arg)
+{
+	fn(arg, "direct_drops", d ? atomic_load(&d->drops) : 0);
 }
 
 int um_direct_open(struct um_mount *m, struct um_direct **out)
@@ -208,8 +186,6 @@ int um_direct_open(struct um_mount *m, struct um_direct **out)
 	d->last = &d->first;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->more, NULL);
-	for (unsigned i = 0; i < SLOTS; i++)
-		pthread_mutex_init(&d->slot[i].lock, NULL);
 	err = pthread_create(&d->thread, NULL, direct_main, d);
 	if (err) {
 		free(d);
@@ -240,8 +216,7 @@ void um_direct_close(struct um_direct *d)
 	if (!d)
 		return;
 	um_direct_stop(d);
-	for (unsigned i = 0; i < SLOTS; i++)
-		pthread_mutex_destroy(&d->slot[i].lock);
+	um_guardian_stop(d->guardian);
 	pthread_cond_destroy(&d->more);
 	pthread_mutex_destroy(&d->lock);
 	free(d);

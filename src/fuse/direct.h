@@ -12,13 +12,12 @@ int um_direct_open(struct um_mount *m, struct um_direct **out);
 void um_direct_stop(struct um_direct *d);
 void um_direct_close(struct um_direct *d);
 
-/* A read through the cache has come, and nothing of the file was looked at for it yet. */
-void um_direct_read(struct um_direct *d, uint64_t ino);
 /*
  * A write past the cache was carried out. True: it is answered later, when no page from before it is cached, as um_reply_synced()
  * does if it shall be durable, too. False: the caller answers.
  */
 bool um_direct_wrote(struct um_direct *d, fuse_req_t req, uint64_t ino, uint64_t fh, uint64_t off,
 	size_t len, bool sync);
+void um_direct_stat(struct um_direct *d, umbra_stat_fn *fn, void *arg);
 
 #endif

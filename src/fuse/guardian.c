@@ -174,7 +174,8 @@ static int open_and_spawn(struct um_guardian *g, const struct um_mount *m, unsig
 
 	if (!err) {
 		fds[0] = move_up((int)syscall(SYS_pidfd_open, g->tid, THREAD_PIDFD));
-		fds[2] = move_up(open_abort(ctl, 0, hidden_minor));
+		fds[2] = move_up(hidden_minor ? open_abort(ctl, 0, hidden_minor)
+					      : open_abort(ctl, m->major, m->minor));
 		fds[3] = move_up(open_abort(ctl, m->major, m->minor));
 		if (pipe2(pipes, O_CLOEXEC) == 0)
 			fds[1] = move_up(pipes[0]);

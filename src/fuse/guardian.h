@@ -15,6 +15,7 @@
 
 struct um_guardian;
 
+/* hidden_minor 0: there is no hidden mount. */
 int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guardian **out);
 /* Is it there still? Somebody may have killed it. */
 bool um_guardian_there(struct um_guardian *g);

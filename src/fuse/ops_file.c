@@ -221,10 +221,11 @@ static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, 
 	return err;
 }
 
-/* Past the page cache, as it was opened or as fcntl(2) has it since; what the kernel writes back comes from the cache. */
-static bool is_direct(const struct fuse_file_info *fi)
+/* A write past the page cache, as it was opened or as fcntl(2) has it since; what the kernel writes back comes from the cache. */
+static bool is_direct(const struct um_mount *m, const struct fuse_file_info *fi)
 {
-	return ((uint32_t)fi->fh | (uint32_t)fi->flags) & O_DIRECT && !fi->writepage;
+	return !fi->writepage &&
+	       (m->opt->cache_none || ((uint32_t)fi->fh | (uint32_t)fi->flags) & O_DIRECT);
 }
 
 /*
@@ -239,8 +240,9 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	size_t len = 0;
 	int err;
 
-	if (!is_direct(fi))
-		um_direct_read(m->direct, ino);
+	/* The page cache owns no locks; mappings of what was opened with O_DIRECT use it, too. */
+	if (!fi->lock_owner)
+		umbra_cache_fills(m->fs, ino);
 	err = fetch(m, req, ino, size, (uint64_t)off);
 	if (!err)
 		return;
@@ -318,7 +320,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
 	unsigned flags = (fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0) |
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
-	bool sync;
+	bool direct = is_direct(m, fi), sync;
 	ssize_t n;
 
 	if (fi->writepage)
@@ -327,6 +329,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		flags |= UMBRA_WRITE_KILLPRIV;
 	else if (fi->fh & UM_FH_KILLCAP)
 		umbra_removexattr(m->fs, ino, "security.capability");
+	if (!direct && !fi->writepage)
+		umbra_cache_fills(m->fs, ino);
 	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
 	n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	if (n == -ENOSPC && m->views) {
@@ -339,7 +343,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		um_inval_attr(m, ino);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
-	else if (is_direct(fi) &&
+	else if (direct &&
 		 um_direct_wrote(m->direct, req, ino, fi->fh, (uint64_t)off, (size_t)n, sync))
 		return;
 	else if (sync)

@@ -334,7 +334,7 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 		err = answer_init(m);
 	if (!err)
 		err = um_door_open(m, &m->door);
-	if (!err && !opt->cache_none && m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP)
+	if (!err && m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP)
 		err = um_direct_open(m, &m->direct);
 	if (!err) {
 		m->ended = eventfd(0, EFD_CLOEXEC);

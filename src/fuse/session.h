@@ -50,7 +50,7 @@ struct um_mount {
 	bool inited;
 	uint64_t offered;         /* INIT flags of the kernel */
 	struct um_door *door;     /* clones, tokens: door.c */
-	struct um_direct *direct; /* direct.h; NULL: nothing is cached, or all writes are */
+	struct um_direct *direct; /* direct.h; NULL: before Linux 6.6 */
 	struct um_views *views;   /* shared page cache: view.h; NULL: none */
 	atomic_uint late;         /* requests in threads of their own: late.h */
 	atomic_uint fetching;     /* requests whose answer comes when the data has, or is durable */

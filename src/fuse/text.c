@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/direct.h"
 #include "fuse/health.h"
 #include "fuse/ioctl.h"
 #include "fuse/view.h"
@@ -32,6 +33,7 @@ static void fill_stat(struct um_mount *m, struct json_object *obj)
 	add_number(obj, "fuse_requests", atomic_load_explicit(&m->requests, memory_order_relaxed));
 	add_number(obj, "fuse_threads", m->nworkers);
 	um_views_stat(m->views, add_number, obj);
+	um_direct_stat(m->direct, add_number, obj);
 }
 
 static int fill_info(struct um_mount *m, struct json_object *obj)

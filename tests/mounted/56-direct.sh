@@ -1,45 +1,75 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# O_DIRECT writes, asynchronous ones too, beside reads through the page cache: what has been written is what is read. Also
-# with more writes under way than the kernel has room for, and when the daemon dies meanwhile.
+# O_DIRECT writes, asynchronous ones too, beside the page cache's readers, mappings and writers: what has been written is what is read.
+# Also with more writes under way than the kernel has room for, and when the daemon dies meanwhile, with clones that share page
+# cache and without. What is only used past the cache never has anything to invalidate.
 # backends: dax file
 # long-backends: dax file loop
-# seconds: 60 300
+# seconds: 60 400
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
 
-SECONDS_EACH=$(long 3 30)
+# Linux 6.6; before that the daemon leaves such writes to the kernel.
+beside() {
+	timeout 120 "$HELPERS/directread" "$MNT/file-$2-$1" "$(long 2 30)" "$1" "$2" || die "$2, pieces of $1: exit $?"
+	say "ok: $2, pieces of $1"
+}
+direct_dd() {
+	dd if=/dev/zero of="$MNT/$1" bs=4K count="$2" oflag=direct conv=notrunc 2>"$T/out" || die "$(cat "$T/out")"
+}
+# With writes under way the daemon is killed, then ends in order.
+ends() {
+	local user i
+	"$HELPERS/directread" "$MNT/file" 600 4096 read >"$T/out" 2>&1 &
+	user=$!
+	sleep 1
+	kill -0 $user 2>/dev/null || die "$(cat "$T/out")"
+	pool_kill
+	for ((i = 0; i < 500; i++)); do
+		kill -0 $user 2>/dev/null || break
+		sleep 0.02
+	done
+	kill -0 $user 2>/dev/null && die "who wrote hangs when the daemon has died"
+	wait $user 2>/dev/null
+	pool_fsck
+	pool_mount "$@"
+	"$HELPERS/directread" "$MNT/file" 600 4096 read >"$T/out" 2>&1 &
+	user=$!
+	sleep 1
+	kill "$(cat "$T/pid")"
+	pool_wait || {
+		stacks
+		die "the daemon does not end"
+	}
+	kill -9 $user 2>/dev/null
+	wait $user 2>/dev/null
+	log_ok
+	pool_fsck
+}
+
 pool_make 64M
 pool_mount
-# Linux 6.6; before that the daemon leaves such writes to the kernel.
-for piece in 65536 4096; do
-	timeout 120 "$HELPERS/directread" "$MNT/file-$piece" "$SECONDS_EACH" "$piece" || die "pieces of $piece: exit $?"
-	say "ok: pieces of $piece"
-done
-"$HELPERS/directread" "$MNT/file" 600 4096 >"$T/out" 2>&1 &
-user=$!
-sleep 1
-kill -0 $user 2>/dev/null || die "$(cat "$T/out")"
-pool_kill
-for ((i = 0; i < 500; i++)); do
-	kill -0 $user 2>/dev/null || break
-	sleep 0.02
-done
-kill -0 $user 2>/dev/null && die "who wrote hangs when the daemon has died"
-wait $user 2>/dev/null
-pool_fsck
-pool_mount
-# The end with writes under way.
-"$HELPERS/directread" "$MNT/file" 600 4096 >"$T/out" 2>&1 &
-user=$!
-sleep 1
-kill "$(cat "$T/pid")"
-pool_wait || {
-	stacks
-	die "the daemon does not end"
-}
-kill -9 $user 2>/dev/null
-wait $user 2>/dev/null
-log_ok
-pool_fsck
+direct_dd only 1000
+dd if="$MNT/only" of=/dev/null bs=4K iflag=direct 2>/dev/null
+direct_dd only 1000
+[ "$(counter direct_drops)" = 0 ] || die "used past the cache only: $(counter direct_drops) times invalidated"
+cat "$MNT/only" >/dev/null
+direct_dd only 1000
+direct_dd only 1000
+drops=$(counter direct_drops)
+[ "$drops" -gt 0 ] || die "never invalidated"
+direct_dd only 1000
+[ "$(counter direct_drops)" = "$drops" ] || die "it does not end: $drops, then $(counter direct_drops)"
+beside 65536 stay
+beside 65536 read
+beside 4096 read
+beside 65536 write
+beside 65536 map
+ends
+pool_mount share=off
+beside 65536 read
+ends share=off
+pool_mount cache=none
+beside 65536 none
+pool_finish

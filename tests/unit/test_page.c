@@ -443,6 +443,65 @@ static void truncate_punch_clone_and_forget_toss(void **state)
 	file_free(&f[3]);
 }
 
+/* Writes past the caller's cache, until it need not be dropped any more; how many that took, and how many dropped all. */
+static unsigned writes_past(struct kit *k, uint64_t ino, unsigned *out_whole)
+{
+	struct umbra_cache_old old;
+	unsigned n = 0;
+
+	*out_whole = 0;
+	for (; umbra_cache_is_old(k->fs, ino, &old); n++) {
+		assert_true(n < 1000);
+		*out_whole += old.whole;
+		if (old.whole)
+			umbra_cache_clean(k->fs, ino, old.fills);
+	}
+	return n;
+}
+
+static void a_cache_is_old_after_it_was_filled(void **state)
+{
+	struct umbra_cache_old old;
+	struct file f[2];
+	unsigned whole;
+	struct kit k;
+
+	(void)state;
+	clones(&k, f, 2, 4);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 0);
+	umbra_cache_fills(k.fs, f[0].ino);
+	assert_int_equal(writes_past(&k, f[1].ino, &whole), 0);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 8);
+	assert_int_equal(whole, 1);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 0);
+
+	/* The more may be in it the longer it is kept, and longer when it still grows. */
+	for (unsigned i = 0; i < 10; i++)
+		umbra_cache_fills(k.fs, f[0].ino);
+	for (unsigned i = 0; i < 79; i++) {
+		assert_true(umbra_cache_is_old(k.fs, f[0].ino, &old));
+		assert_false(old.whole);
+	}
+	umbra_cache_fills(k.fs, f[0].ino);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 88);
+	assert_int_equal(whole, 1);
+
+	/* What came while all was dropped stays old. */
+	umbra_cache_fills(k.fs, f[0].ino);
+	while (umbra_cache_is_old(k.fs, f[0].ino, &old) && !old.whole)
+		;
+	umbra_cache_fills(k.fs, f[0].ino);
+	umbra_cache_clean(k.fs, f[0].ino, old.fills);
+	assert_true(umbra_cache_is_old(k.fs, f[0].ino, &old));
+
+	/* Nor is anything cached of what nobody holds. */
+	umbra_forget(k.fs, f[0].ino, 1);
+	umbra_cache_fills(k.fs, f[0].ino);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 0);
+	file_free(&f[0]);
+	files_free(&k, &f[1], 1);
+}
+
 static void removed_clones_leave_no_shadow_behind(void **state)
 {
 	struct file f[2];
@@ -726,6 +785,7 @@ int main(void)
 		cmocka_unit_test(reading_clones_makes_shadows_and_a_write_tosses_its_own),
 		cmocka_unit_test(unshared_files_have_no_shadows),
 		cmocka_unit_test(truncate_punch_clone_and_forget_toss),
+		cmocka_unit_test(a_cache_is_old_after_it_was_filled),
 		cmocka_unit_test(removed_clones_leave_no_shadow_behind),
 		cmocka_unit_test(dedupe_shares_and_reads_then_shadow),
 		cmocka_unit_test(owners_of_a_block_are_all_found),
