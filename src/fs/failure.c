@@ -482,10 +482,16 @@ static int cure_records(
 	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
 	int ret = rebuild_records(fs);
 
+	if (ret)
+		return ret;
+	/* What went with it was not what had been summed up, if the bytes were wrong. */
+	sum_again(fs, lba);
+	if (other)
+		sum_again(fs, other);
 	/* It is retired now, which is not told of as well. */
-	if (!ret && give_up(fs->failures, lba))
+	if (give_up(fs->failures, lba))
 		add_event(fs, found, lba, cause, UM_DONE_MOVED, other);
-	return ret;
+	return 0;
 }
 
 static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)

@@ -29,15 +29,30 @@ static enum um_verdict void_parity(struct um_check *c, um_lba_t lba)
 {
 	um_block_t sum;
 
-	if (c->mode == UMBRA_CHECK_ONLY ||
-		um_parity_content((struct um_src){c->pool, NULL}, lba, sum))
+	if (!c->fix || c->err || um_parity_content((struct um_src){c->pool, NULL}, lba, sum) ||
+		um_pool_retry(c->pool, lba, sum))
 		return UM_KEEP;
-	return um_problem(c, "parity", UM_CURE_SAFE,
-		       "block %llu: parity was given up, and can be made again",
-		       (unsigned long long)lba) &&
-			       !um_pool_retry(c->pool, lba, sum)
-		       ? UM_DROP
-		       : UM_KEEP;
+	um_problem(c, "parity", UM_CURE_SAFE, "block %llu: parity was given up, and is made again",
+		(unsigned long long)lba);
+	return UM_DROP;
+}
+
+/* Of a page that is lost parity may tell now, since others of its stripe were written, or are elsewhere. */
+static enum um_verdict lost_data(struct um_check *c, um_lba_t lba)
+{
+	struct um_src src = {c->pool, NULL};
+	um_block_t block;
+	uint32_t value;
+
+	if (!c->fix || c->err || c->mode != UMBRA_CHECK_REPAIR ||
+		um_parity_rebuild(src, lba, block) ||
+		(um_has_csum(c->pool) &&
+			(um_csum_get(src, lba, 1, &value) || um_data_csum(block) != value)) ||
+		um_pool_retry(c->pool, lba, block))
+		return UM_KEEP;
+	um_problem(c, "data", UM_CURE_FULL, "block %llu: file data was lost; parity has it",
+		(unsigned long long)lba);
+	return UM_DROP;
 }
 
 static bool is_parity(struct um_check *c, um_lba_t lba, const struct um_bad *bad)
@@ -59,6 +74,8 @@ static enum um_verdict bad_record(struct um_walk *w, uint64_t key, uint8_t *val,
 		if (is_parity(c, key, &bad))
 			return void_parity(c, key);
 		why = bad_fault(c, key, &bad);
+		if (!why && bad.flags & UM_BAD_LOST && !bad.kind)
+			return lost_data(c, key);
 	}
 	if (why) {
 		um_problem(c, "remap", UM_CURE_FULL, "record of bad block %llu: %s",

@@ -91,17 +91,25 @@ bad() {
 	"$UMBRACTL" health --json "$POOL" |
 		"$PYTHON" -c 'import json, sys; h = json.load(sys.stdin); print(h["retired"] + h["moved"] + h["lost"])'
 }
+cp "$MEM/pristine" "$POOL" || die "copy"
+pool_mount share=off
+poison burst "$MNT" "$UMBRACTL" "$SEED"
+pool_umount
 before=$(bad)
 [ "$before" -gt 0 ] || die "no bad blocks are left"
 "$MKFS" -q -f --parity "$POOL" || die "mkfs -f"
 after=$(bad)
-[ "$after" -gt 0 ] && [ "$after" -le "$before" ] || die "$before bad blocks, then $after"
-"$MKFS" -q -f "$POOL" && [ "$(bad)" = "$after" ] || die "$(bad) of $after bad blocks"
+if [ "$after" = 0 ] || [ "$after" -gt "$before" ]; then
+	die "$before bad blocks, then $after"
+fi
+"$MKFS" -q -f "$POOL" || die "mkfs -f"
+[ "$(bad)" = "$after" ] || die "$(bad) of $after bad blocks"
 pool_mount share=off
 cp "$UMBRACTL" "$MNT" || die "cp"
 pool_umount
 "$FSCK" -n "$POOL" >"$T/fsck" || die "fsck: $(cat "$T/fsck")"
-"$MKFS" -q -f --forget-bad "$POOL" && [ "$(bad)" = 0 ] || die "not forgotten"
+"$MKFS" -q -f --forget-bad "$POOL" || die "mkfs -f --forget-bad"
+[ "$(bad)" = 0 ] || die "not forgotten"
 
 say "bits flip"
 cp "$MEM/pristine" "$POOL" || die "copy"

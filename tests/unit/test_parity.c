@@ -433,6 +433,49 @@ static void parity_that_was_given_up_is_not_believed_after_a_mount(void **state)
 	kit_close(&k);
 }
 
+static void lost_then_fsck(struct kit *k)
+{
+	struct umbra_check_report report;
+	struct file f;
+
+	um_failure_source = nowhere;
+	file_make(k, &f, "f", 64 * B);
+	file_write(k, &f, 0, 64 * B, 1);
+	ok(umbra_sync(k->fs));
+	um_pool_set_lost(k->fs->pool, file_lba(k, &f, 20), 1);
+	assert_int_equal(settled(k).lost, 1);
+	kit_remount(k);
+	assert_int_equal(settled(k).lost, 1);
+	ok(umbra_close(k->fs));
+	if (k->path)
+		ok(umbra_check(k->path, UMBRA_CHECK_REPAIR, kit_problem, NULL, &report));
+	else
+		ok(umbra_check_image(
+			k->base, k->size, UMBRA_CHECK_REPAIR, kit_problem, NULL, &report));
+	assert_true(report.repaired >= 1); /* the record's node goes with it */
+	assert_int_equal(report.unrepaired, 0);
+	kit_mount(k);
+	assert_int_equal(settled(k).lost, 0);
+	file_verify(k, &f);
+	um_failure_source = NULL;
+	file_free(&f);
+}
+
+static void fsck_asks_parity_for_lost_pages(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		kit_open_as(&k, 64, UMBRA_DATA_ATOMIC, i ? both : with);
+		lost_then_fsck(&k);
+		kit_close(&k);
+		kit_open_file_as(&k, "test_parity.pool", 64, i ? both : with);
+		lost_then_fsck(&k);
+		kit_close(&k);
+	}
+}
+
 /* Bad, one way or another, in both copies. */
 static void cover_lost(struct kit *k, bool memory)
 {
@@ -564,6 +607,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(fsck_mends_parity_and_mends_data_by_it),
 		cmocka_unit_test(flipped_bits_are_made_good_by_readers_and_the_scrub),
 		cmocka_unit_test(parity_that_was_given_up_is_not_believed_after_a_mount),
+		cmocka_unit_test(fsck_asks_parity_for_lost_pages),
 		cmocka_unit_test(cover_without_a_good_copy_is_made_from_the_trees),
 		cmocka_unit_test(a_part_of_a_wrong_block_is_written_over_what_parity_has),
 		cmocka_unit_test(bad_pages_before_a_journal_in_a_file_stop_nothing),
