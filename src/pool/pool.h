@@ -472,6 +472,8 @@ extern _Thread_local volatile um_lba_t
  * reply whose memory faults while the kernel copies it is ended with EIO, and cannot be sent again.
  */
 int um_guard_touch(const void *p, size_t len);
+/* Loads all that memory would have to give for [p, p + len), which is aligned to 64: of a page one line may be bad. */
+int um_guard_read(const void *p, size_t len);
 static inline int um_guard_check(void)
 {
 	if (__builtin_expect(!um_guard_bad, 1))
