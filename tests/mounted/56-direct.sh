@@ -5,7 +5,7 @@
 # cache and without. What is only used past the cache never has anything to invalidate.
 # backends: dax file
 # long-backends: dax file loop
-# seconds: 60 400
+# seconds: 120 400
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start

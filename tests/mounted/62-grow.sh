@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A pool grows: mounted, under somebody's hands, and not mounted; what is refused is refused in a sentence.
 # backends: dax file loop
-# seconds: 40 120
+# seconds: 120 240
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start

@@ -3,7 +3,7 @@
 # A sparse pool whose host runs full: writers get ENOSPC, the daemon lives, the pool stays sound, files can be removed, and
 # when there is space again all goes on. A small tmpfs, and a small ext4 on a loop device.
 # backends: file dax
-# seconds: 60 200
+# seconds: 180 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A pool grows and is trimmed under load: files are written, cloned and removed by many, what must stay stays, and the
 # pool is sound at the end, also after kill -9.
-# backends: dax file loop
-# seconds: 60 300
+# backends: file
+# long-backends: dax file loop
+# seconds: 120 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start

@@ -3,7 +3,7 @@
 # A medium that refuses: fsync tells each descriptor once, changes stop, reading goes on, and another mount has what
 # was durable. A sparse pool whose host filesystem is full: ENOSPC, and a sound pool.
 # backends: file
-# seconds: 60 60
+# seconds: 120 120
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
