@@ -11,54 +11,34 @@
 #include <time.h>
 
 #include "fs/data.h"
-#include "fs/failure.h"
+#include "fs/failure_int.h"
 
-#define LATER_MAX 64u /* more: all bad places are gone through */
 #define TICK_SECONDS 1
 #define SWEEP_TICKS 5u
-#define CURE_WAIT_SECONDS 5
-
-int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
-
-struct um_failures {
-	pthread_t thread;
-	bool manual;          /* no thread: um_failures_run() */
-	pthread_mutex_t lock; /* of stop, wake */
-	pthread_cond_t wake;
-	bool stop;
-	pthread_mutex_t work; /* one block after the other; everything below */
-	bool untold;          /* records may have no event yet */
-	unsigned ticks;
-	uint64_t *given_up; /* a bit a block: nothing can be done for it, and that was said */
-	uint64_t nblocks;   /* as the pool may become, while it is mounted */
-	um_lba_t later[LATER_MAX]; /* free but not to be had yet */
-	unsigned nlater;
-	bool all_later;
-};
 
 /* ---- what is remembered -------------------------------------------------------------------------------- */
 
-static bool is_given_up(const struct um_failures *f, um_lba_t lba)
+bool um_failure_given_up(const struct um_failures *f, um_lba_t lba)
 {
 	return lba < f->nblocks && f->given_up[lba / 64] >> (lba % 64) & 1;
 }
 
 /* False: it was before. */
-static bool give_up(struct um_failures *f, um_lba_t lba)
+bool um_failure_give_up(struct um_failures *f, um_lba_t lba)
 {
-	bool before = is_given_up(f, lba);
+	bool before = um_failure_given_up(f, lba);
 
 	if (lba < f->nblocks)
 		f->given_up[lba / 64] |= 1ull << (lba % 64);
 	return !before;
 }
 
-static void see_to_later(struct um_failures *f, um_lba_t lba)
+void um_failure_later(struct um_failures *f, um_lba_t lba)
 {
 	for (unsigned i = 0; i < f->nlater; i++)
 		if (f->later[i] == lba)
 			return;
-	if (f->nlater < LATER_MAX)
+	if (f->nlater < UM_FAILURES_LATER)
 		f->later[f->nlater++] = lba;
 	else
 		f->all_later = true;
@@ -138,7 +118,7 @@ static void begin_event(struct um_event *event, um_lba_t lba, unsigned kind, uns
 }
 
 /* An event that no record stands for. */
-static void add_event(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba,
+void um_failure_tell(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba,
 	unsigned cause, unsigned done, um_lba_t other)
 {
 	unsigned kind = found->kind || found->what == UM_FOUND_DATA ? found->kind : UM_KIND_NOTHING;
@@ -195,7 +175,7 @@ static int tell_one(struct umbra_fs *fs, um_lba_t lba, const struct um_bad *bad)
 	return ret;
 }
 
-static int next_record(struct umbra_fs *fs, um_lba_t *lba, struct um_bad *out)
+int um_failure_record(struct umbra_fs *fs, um_lba_t *lba, struct um_bad *out)
 {
 	int ret;
 
@@ -214,422 +194,12 @@ static void tell(struct umbra_fs *fs)
 	if (!f->untold)
 		return;
 	f->untold = false;
-	for (; !next_record(fs, &lba, &bad); lba++) {
+	for (; !um_failure_record(fs, &lba, &bad); lba++) {
 		if (!(bad.flags & UM_BAD_TOLD) && tell_one(fs, lba, &bad))
 			f->untold = true;
 		if (bad.kind == UM_KIND_PARITY)
-			see_to_later(f, lba);
+			um_failure_later(f, lba);
 	}
-}
-
-/* ---- putting bytes elsewhere ------------------------------------------------------------------------------ */
-
-struct table {
-	struct um_pool *pool;
-	struct um_moved *table; /* to be put in place by the commit */
-};
-
-struct move {
-	um_lba_t lba; /* the block, by the number that everybody calls it */
-	const struct um_found
-		*found; /* a node's bytes come from its other copy; NULL: from content */
-	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
-	struct table t;
-};
-
-/* Is the block still in use, and its own? */
-static bool in_use(struct um_src src, um_lba_t lba)
-{
-	uint32_t count, same;
-
-	return !um_ref_count(src, lba, 1, &count, &same) && count && count != UM_REF_RETIRED;
-}
-
-/* A block that takes the content; the transaction answers for it. */
-static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move *m, um_lba_t *out)
-{
-	unsigned flags = UM_SPACE_RESERVE | (m->found ? UM_SPACE_META : 0u);
-	uint64_t failed;
-	uint32_t got;
-	int ret;
-
-	/* Each turn has one bad place less, or ends. */
-	do {
-		failed = atomic_load(&fs->pool->nfailed);
-		ret = um_space_take(fs->space, m->lba, 1, flags, out, &got);
-		if (ret)
-			return ret;
-		ret = um_pool_write(fs->pool, *out, 0, m->content, UM_BLOCK_SIZE);
-		if (!ret)
-			ret = um_ref_alloc(txn, *out, 1);
-		if (ret)
-			um_space_give(fs->space, *out, 1);
-	} while (ret == -EIO && atomic_load(&fs->pool->nfailed) != failed);
-	return ret;
-}
-
-static void install_table(void *arg)
-{
-	struct table *t = arg;
-
-	um_moved_install(t->pool, t->table);
-	t->table = NULL;
-}
-
-/*
- * What the record's transaction changes are the remap tree, counts, words and the pool root; none of these is ever
- * put elsewhere. So no record in the journal changes a block and says in the same breath where it is.
- */
-static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
-{
-	struct um_bad bad = {.flags = UM_BAD_MOVED, .sec = (um_le64_t)time(NULL)}, old;
-	int ret = um_bad_get(um_txn_src(txn), m->lba, &old);
-	um_lba_t to;
-
-	if (ret && ret != -ENOENT)
-		return ret;
-	/* Elsewhere already, and bad there too. */
-	if (!ret && old.flags & UM_BAD_MOVED)
-		ret = um_ref_put(txn, old.to, 1, m->found != NULL, NULL);
-	else
-		ret = 0;
-	if (!ret && m->found)
-		ret = um_failure_copy(fs->pool, m->found, m->lba, m->content);
-	if (!ret)
-		ret = new_place(fs, txn, m, &to);
-	if (ret)
-		return ret;
-	bad.to = to;
-	bad.kind = m->found ? m->found->kind : 0;
-	ret = um_bad_put(txn, m->lba, &bad);
-	if (!ret)
-		ret = um_moved_make(fs->pool, m->lba, to, &m->t.table);
-	return ret ? ret : um_txn_on_commit(txn, install_table, &m->t);
-}
-
-/* -ESTALE: the block is not in use any more. */
-static int move_block(struct umbra_fs *fs, struct move *m)
-{
-	struct um_txn *txn;
-	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-
-	m->t = (struct table){.pool = fs->pool};
-	if (ret)
-		return ret;
-	if (!in_use(um_txn_src(txn), m->lba))
-		ret = -ESTALE;
-	else
-		ret = move_in(fs, txn, m);
-	ret = um_txn_end(txn, ret);
-	free(m->t.table);
-	if (!ret)
-		fs->failures->untold = true;
-	return ret;
-}
-
-/* ---- file data ------------------------------------------------------------------------------------------- */
-
-static int lose(struct umbra_fs *fs, um_lba_t lba, unsigned wrong)
-{
-	struct um_bad bad = {.flags = UM_BAD_LOST | wrong, .sec = (um_le64_t)time(NULL)}, old;
-	struct um_txn *txn;
-	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-
-	if (ret)
-		return ret;
-	if (!in_use(um_txn_src(txn), lba))
-		ret = -ESTALE;
-	if (!ret)
-		ret = um_bad_get(um_txn_src(txn), lba, &old);
-	if (!ret && old.flags & UM_BAD_MOVED)
-		ret = um_ref_put(txn, old.to, 1, false, NULL);
-	else if (ret == -ENOENT)
-		ret = 0;
-	if (!ret)
-		ret = um_bad_put(txn, lba, &bad);
-	ret = um_txn_end(txn, ret);
-	if (!ret)
-		fs->failures->untold = true;
-	return ret;
-}
-
-/* The record says that a block is lost for good. */
-static bool known_lost(struct umbra_fs *fs, um_lba_t lba)
-{
-	struct um_bad bad;
-	bool lost;
-
-	um_log_read_lock(fs->log);
-	lost = !um_bad_get(um_fs_src(fs), lba, &bad) && bad.flags & UM_BAD_LOST;
-	um_log_read_unlock(fs->log);
-	return lost;
-}
-
-/* 0: it can be read again. work is held. */
-static int cure_data(struct umbra_fs *fs, um_lba_t lba)
-{
-	struct move *m;
-	int ret;
-
-	if (!um_pool_lost(fs->pool, lba, 1))
-		return 0;
-	if (known_lost(fs, lba))
-		return -EIO;
-	m = calloc(1, sizeof(*m));
-	if (!m)
-		return -ENOMEM;
-	m->lba = lba;
-	ret = um_failure_content(fs, lba, m->content);
-	if (!ret)
-		ret = move_block(fs, m);
-	else
-		ret = lose(fs, lba, 0) ? -EAGAIN : -EIO;
-	free(m);
-	return ret;
-}
-
-/*
- * Bytes that are not what their checksum says: made again in place, or as lost as if their memory had failed. 0: they are right.
- * work is held.
- */
-static int cure_wrong(struct umbra_fs *fs, um_lba_t lba)
-{
-	const struct um_trouble mended = {.lba = lba, .what = UM_TROUBLE_DATA};
-	int ret = um_failure_rewrite_data(fs, lba);
-
-	if (ret > 0)
-		um_trouble_add(fs->pool, &mended);
-	if (ret != -ENODATA)
-		return ret < 0 ? ret : 0;
-	ret = lose(fs, lba, UM_BAD_WRONG);
-	if (!ret)
-		um_pool_set_lost(fs->pool, um_pool_home(fs->pool, lba), 1);
-	return ret ? -EAGAIN : -EIO;
-}
-
-int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
-{
-	struct um_failures *f = fs->failures;
-	struct timespec limit;
-	bool lost;
-	int ret;
-
-	if (lba == UM_LBA_MASK)
-		return 0;
-	lost = um_pool_lost(fs->pool, lba, 1);
-	if (!lost && !um_has_csum(fs->pool))
-		return 0;
-	if (!f)
-		return -EIO;
-	um_failures_kick(fs);
-	if (!um_failure_source && !um_has_parity(fs->pool) && fs->pool->direct)
-		return -EIO;
-	/* Who holds it may wait for space, that is for this reader's epoch. */
-	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += CURE_WAIT_SECONDS;
-	if (pthread_mutex_timedlock(&f->work, &limit))
-		return -EIO;
-	ret = lost ? cure_data(fs, lba) : cure_wrong(fs, lba);
-	pthread_mutex_unlock(&f->work);
-	return ret ? -EIO : 0;
-}
-
-/* ---- metadata ---------------------------------------------------------------------------------------------- */
-
-static void no_copy(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
-{
-	if (give_up(fs->failures, found->ptr.lba))
-		add_event(fs, found, lba, cause, UM_DONE_NO_COPY, 0);
-}
-
-static int rebuild_records(struct umbra_fs *fs)
-{
-	struct um_txn *txn;
-	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-
-	if (!ret)
-		ret = um_txn_end(txn, um_bad_rebuild(txn));
-	if (ret != -EIO && ret != -EUCLEAN)
-		return ret;
-	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-	if (!ret)
-		ret = um_txn_end(txn, um_bad_salvage(txn));
-	if (!ret)
-		fs->failures->all_later = true;
-	return ret;
-}
-
-/* What was stored while the node could not be is in its other copy, and so in its new place; its stripe's sum has it not. */
-static void sum_again(struct umbra_fs *fs, um_lba_t lba)
-{
-	const struct um_found found = {.what = UM_FOUND_FIXED, .kind = UM_KIND_PARITY};
-	um_lba_t at;
-	int ret;
-
-	if (!um_has_parity(fs->pool))
-		return;
-	at = um_parity_lba(fs->pool, lba);
-	ret = um_failure_rewrite_fixed(fs, &found, at, true);
-	if (ret == -EAGAIN)
-		um_trouble_add(fs->pool, &(struct um_trouble){.lba = at, .what = UM_TROUBLE_WRONG});
-	else if (ret && ret != -EALREADY)
-		um_pool_set_lost(fs->pool, at, 1);
-}
-
-static int cure_records(
-	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
-{
-	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	int ret = rebuild_records(fs);
-
-	if (ret)
-		return ret;
-	/* What went with it was not what had been summed up, if the bytes were wrong. */
-	sum_again(fs, lba);
-	if (other)
-		sum_again(fs, other);
-	/* It is retired now, which is not told of as well. */
-	if (give_up(fs->failures, lba))
-		add_event(fs, found, lba, cause, UM_DONE_MOVED, other);
-	return 0;
-}
-
-static int cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba)
-{
-	struct move *m;
-	int ret;
-
-	if (!um_pool_lost(fs->pool, lba, 1))
-		return 0;
-	if (found->kind == UM_KIND_REMAP)
-		return cure_records(fs, found, lba, UM_CAUSE_MEMORY);
-	m = calloc(1, sizeof(*m));
-	if (!m)
-		return -ENOMEM;
-	m->lba = lba;
-	m->found = found;
-	ret = move_block(fs, m);
-	free(m);
-	if (!ret)
-		sum_again(fs, lba);
-	if (ret == -ENODATA) {
-		no_copy(fs, found, lba, UM_CAUSE_MEMORY);
-		ret = 0;
-	}
-	return ret == -ESTALE ? 0 : ret;
-}
-
-/* ---- fixed places -------------------------------------------------------------------------------------------- */
-
-/* On record is that it does not tell the truth; a load may succeed after the next mount. */
-static int record_parity(struct umbra_fs *fs, um_lba_t lba, bool void_now, bool *out_changed)
-{
-	struct um_bad bad = {.flags = UM_BAD_LOST | UM_BAD_TOLD,
-		.kind = UM_KIND_PARITY,
-		.sec = (um_le64_t)time(NULL)};
-	struct um_bad old;
-	struct um_txn *txn;
-	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-
-	if (ret)
-		return ret;
-	ret = um_bad_get(um_txn_src(txn), lba, &old);
-	*out_changed = void_now == (ret == -ENOENT);
-	if (!ret || ret == -ENOENT)
-		ret = !*out_changed ? 0
-		      : void_now    ? um_bad_put(txn, lba, &bad)
-				    : um_bad_del(txn, lba);
-	return um_txn_end(txn, ret);
-}
-
-/*
- * Parity whose memory failed, or that nobody could keep up as two blocks of its stripe could not be read. The latter ends when
- * they are elsewhere, or other ones: it is asked again.
- */
-static int cure_parity(
-	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
-{
-	int ret = um_failure_rewrite_fixed(fs, found, lba, cause == UM_CAUSE_CHECKSUM), err;
-	bool changed;
-
-	if (ret == -EAGAIN || ret == -EALREADY)
-		return ret == -EAGAIN ? ret : 0;
-	if (ret)
-		um_pool_set_bad(fs->pool, lba);
-	err = record_parity(fs, lba, ret != 0, &changed);
-	if (err)
-		return -EAGAIN;
-	if (changed || !ret)
-		add_event(fs, found, lba, cause,
-			!ret              ? UM_DONE_REWRITTEN
-			: ret == -ENODATA ? UM_DONE_NO_COPY
-					  : UM_DONE_ONE_COPY /* what it is the sum of */,
-			0);
-	return ret == -ENODATA ? -EAGAIN : 0;
-}
-
-static int cure_fixed(
-	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
-{
-	um_lba_t other = lba == found->ptr.lba ? found->ptr.mirror : found->ptr.lba;
-	unsigned done = UM_DONE_ONE_COPY;
-	int ret;
-
-	if (found->kind == UM_KIND_PARITY)
-		return cure_parity(fs, found, lba, cause);
-	if (is_given_up(fs->failures, lba))
-		return 0;
-	ret = um_failure_rewrite_fixed(fs, found, lba, cause == UM_CAUSE_CHECKSUM);
-	if (ret == -EAGAIN || ret == -EALREADY)
-		return ret == -EAGAIN ? ret : 0;
-	if (ret)
-		give_up(fs->failures, lba);
-	if (ret && found->kind == UM_KIND_COVER)
-		atomic_store(&fs->pool->cover_void, true); /* if it is so of both copies */
-	if (!ret)
-		done = UM_DONE_REWRITTEN;
-	else if (ret == -ENODATA ||
-		 !found->ptr.mirror || /* the superblock's first copy is block 0 */
-		 um_pool_lost(fs->pool, other, 1))
-		done = UM_DONE_NO_COPY;
-	add_event(fs, found, lba, cause, done, done == UM_DONE_NO_COPY ? 0 : other);
-	return 0;
-}
-
-/* Both copies are bad, in one way or another: what they had can be found again. */
-static int cure_cover(struct umbra_fs *fs, const struct um_found *found)
-{
-	const um_lba_t at[2] = {found->ptr.lba, found->ptr.mirror};
-	int ret = 0;
-
-	for (unsigned i = 0; !ret && i < 2 && at[i]; i++)
-		ret = cure_fixed(fs, found, at[i],
-			um_pool_lost(fs->pool, at[i], 1) ? UM_CAUSE_MEMORY : UM_CAUSE_CHECKSUM);
-	return ret;
-}
-
-/* ---- free blocks ----------------------------------------------------------------------------------------------- */
-
-static int retire_free(struct umbra_fs *fs, um_lba_t lba)
-{
-	const struct um_found none = {.what = UM_FOUND_FREE};
-	struct um_txn *txn;
-	int ret = um_space_take_at(fs->space, lba);
-
-	if (ret)
-		return ret;
-	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
-	if (ret) {
-		um_space_give(fs->space, lba, 1);
-		return ret;
-	}
-	ret = um_ref_retire(txn, lba);
-	if (ret)
-		um_space_give(fs->space, lba, 1);
-	ret = um_txn_end(txn, ret);
-	if (!ret && give_up(fs->failures, lba))
-		add_event(fs, &none, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
-	return ret;
 }
 
 /* ---- one after the other ---------------------------------------------------------------------------------------- */
@@ -654,25 +224,27 @@ static int see_to_place(struct umbra_fs *fs, um_lba_t place)
 	int ret;
 
 	if (!um_pool_place_bad(fs->pool, place) || !um_pool_lost(fs->pool, lba, 1) ||
-		is_given_up(fs->failures, lba))
+		um_failure_given_up(fs->failures, lba))
 		return 0;
 	ret = um_failure_find(fs, lba, &found);
 	if (ret)
 		return ret;
 	switch (found.what) {
 	case UM_FOUND_FREE:
-		return retire_free(fs, lba);
+		return um_cure_free(fs, lba);
 	case UM_FOUND_FIXED:
-		return cure_fixed(fs, &found, lba, UM_CAUSE_MEMORY);
+		return um_cure_fixed(fs, &found, lba, UM_CAUSE_MEMORY);
 	case UM_FOUND_NODE:
-		return is_given_up(fs->failures, found.ptr.lba) ? 0 : cure_node(fs, &found, lba);
+		return um_failure_given_up(fs->failures, found.ptr.lba)
+			       ? 0
+			       : um_cure_node(fs, &found, lba);
 	case UM_FOUND_DATA:
-		ret = cure_data(fs, lba);
+		ret = um_cure_data(fs, lba);
 		return ret == -EIO || ret == -ESTALE ? 0 : ret;
 	case UM_FOUND_RETIRED:
 		/* Its last owner wrote elsewhere, or went, before anybody looked. */
-		if (give_up(fs->failures, lba))
-			add_event(fs, &found, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
+		if (um_failure_give_up(fs->failures, lba))
+			um_failure_tell(fs, &found, lba, UM_CAUSE_MEMORY, UM_DONE_RETIRED, 0);
 		break;
 	}
 	return 0;
@@ -687,9 +259,9 @@ static int see_to_wrong(struct umbra_fs *fs, um_lba_t lba)
 	if (ret)
 		return ret;
 	if (found.what == UM_FOUND_FIXED)
-		cure_fixed(fs, &found, lba, UM_CAUSE_CHECKSUM);
+		um_cure_fixed(fs, &found, lba, UM_CAUSE_CHECKSUM);
 	else if (found.what == UM_FOUND_DATA && !um_pool_lost(fs->pool, lba, 1))
-		cure_wrong(fs, lba);
+		um_cure_wrong(fs, lba);
 	return 0;
 }
 
@@ -697,7 +269,7 @@ static void see_to_all(struct umbra_fs *fs)
 {
 	for (um_lba_t lba = 0; um_pool_next_bad(fs->pool, &lba); lba++)
 		if (!is_retired(fs, lba) && see_to_place(fs, lba))
-			see_to_later(fs->failures, um_pool_name(fs->pool, lba));
+			um_failure_later(fs->failures, um_pool_name(fs->pool, lba));
 }
 
 static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
@@ -708,29 +280,29 @@ static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 
 	switch (t->what) {
 	case UM_TROUBLE_MENDED:
-		add_event(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, other);
+		um_failure_tell(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, other);
 		break;
 	case UM_TROUBLE_BOTH:
-		if (is_given_up(fs->failures, t->ptr.lba) ||
+		if (um_failure_given_up(fs->failures, t->ptr.lba) ||
 			um_failure_find(fs, t->ptr.lba, &found) || found.kind != t->kind)
 			break;
 		if (found.kind == UM_KIND_COVER) {
-			ret = cure_cover(fs, &found);
+			ret = um_cure_cover(fs, &found);
 			break;
 		}
 		if (found.kind == UM_KIND_REMAP && found.what == UM_FOUND_NODE) {
-			ret = cure_records(fs, &found, t->ptr.lba,
+			ret = um_cure_records(fs, &found, t->ptr.lba,
 				um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
 								      : UM_CAUSE_CHECKSUM);
 			break;
 		}
-		no_copy(fs, &found, t->ptr.lba,
+		um_cure_none(fs, &found, t->ptr.lba,
 			um_pool_lost(fs->pool, t->ptr.lba, 1) ? UM_CAUSE_MEMORY
 							      : UM_CAUSE_CHECKSUM);
 		break;
 	case UM_TROUBLE_DATA:
 		found.what = UM_FOUND_DATA;
-		add_event(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, 0);
+		um_failure_tell(fs, &found, t->lba, UM_CAUSE_CHECKSUM, UM_DONE_REWRITTEN, 0);
 		break;
 	case UM_TROUBLE_WRONG:
 		ret = see_to_wrong(fs, t->lba);
@@ -744,47 +316,13 @@ static void see_to(struct umbra_fs *fs, const struct um_trouble *t)
 		break;
 	}
 	if (ret)
-		see_to_later(fs->failures, t->lba);
-}
-
-/* Records of blocks that nothing refers to any more: what they kept elsewhere is free again. */
-static void sweep(struct umbra_fs *fs)
-{
-	struct table m = {.pool = fs->pool};
-	struct um_bad bad;
-	struct um_txn *txn;
-	um_lba_t lba = 0;
-	int ret;
-
-	for (; !next_record(fs, &lba, &bad); lba++) {
-		uint32_t count = 0, same;
-
-		if (bad.kind == UM_KIND_PARITY)
-			continue;
-
-		um_log_read_lock(fs->log);
-		ret = um_ref_count(um_fs_src(fs), lba, 1, &count, &same);
-		um_log_read_unlock(fs->log);
-		if (ret || count != UM_REF_RETIRED || !(bad.flags & UM_BAD_TOLD) ||
-			um_txn_begin(fs->log, UM_TXN_RESERVE, &txn))
-			continue;
-		m.table = NULL;
-		ret = um_bad_del(txn, lba);
-		if (!ret && bad.flags & UM_BAD_MOVED)
-			ret = um_ref_put(txn, bad.to, 1, bad.kind != 0, NULL);
-		if (!ret && bad.flags & UM_BAD_MOVED)
-			ret = um_moved_make(fs->pool, lba, 0, &m.table);
-		if (!ret && m.table)
-			ret = um_txn_on_commit(txn, install_table, &m);
-		um_txn_end(txn, ret);
-		free(m.table);
-	}
+		um_failure_later(fs->failures, t->lba);
 }
 
 void um_failures_run(struct umbra_fs *fs)
 {
 	struct um_failures *f = fs->failures;
-	um_lba_t later[LATER_MAX];
+	um_lba_t later[UM_FAILURES_LATER];
 	struct um_trouble trouble;
 	unsigned n;
 	bool all;
@@ -801,12 +339,12 @@ void um_failures_run(struct umbra_fs *fs)
 		see_to_all(fs);
 	for (unsigned i = 0; !all && i < n; i++)
 		if (see_to_place(fs, um_pool_home(fs->pool, later[i])))
-			see_to_later(f, later[i]);
+			um_failure_later(f, later[i]);
 	while (!um_trouble_take(fs->pool, &trouble))
 		see_to(fs, &trouble);
 	tell(fs);
 	if (um_pool_any_bad(fs->pool) && f->ticks++ % SWEEP_TICKS == 0)
-		sweep(fs);
+		um_cure_sweep(fs);
 	pthread_mutex_unlock(&f->work);
 }
 
@@ -869,7 +407,7 @@ static void know_retired(struct umbra_fs *fs)
 {
 	for (um_lba_t lba = 0; um_pool_next_bad(fs->pool, &lba); lba++)
 		if (is_retired(fs, lba))
-			give_up(fs->failures, lba);
+			um_failure_give_up(fs->failures, lba);
 }
 
 int um_failures_start(struct umbra_fs *fs)
