@@ -137,15 +137,18 @@ static int change(const struct helper *h, const char *dir, unsigned long flags)
 {
 	int err = flags & MS_RDONLY ? 0 : um_mounts_say(dir, false);
 
-	if (err == -EBUSY)
+	if (err == -ENXIO) {
+		err = 0; /* a pool of an ordinary user's: the kernel's word has to do */
+	} else if (err == -EBUSY) {
 		fprintf(stderr,
 			"mount.umbrafs: %s stays read-only: another process is looking at the "
 			"pool\n",
 			h->dir);
-	else if (err)
+	} else if (err) {
 		fprintf(stderr,
 			"mount.umbrafs: %s stays read-only: the pool cannot be written: %s\n",
 			h->dir, strerror(-err));
+	}
 	if (err)
 		return err;
 	if (mount(NULL, dir, NULL, MS_REMOUNT | flags, NULL)) {
@@ -153,7 +156,9 @@ static int change(const struct helper *h, const char *dir, unsigned long flags)
 		fprintf(stderr, "mount.umbrafs: remounting %s: %s\n", h->dir, strerror(-err));
 	} else if (flags & MS_RDONLY && !(flags & MS_BIND)) {
 		err = um_mounts_say(dir, true);
-		if (err)
+		if (err == -ENXIO)
+			err = 0;
+		else if (err)
 			fprintf(stderr,
 				"mount.umbrafs: %s is read-only, but not all is on the medium: "
 				"%s\n",

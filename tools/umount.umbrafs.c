@@ -129,12 +129,14 @@ static int make_readonly(const char *dir)
 {
 	const unsigned long kept = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS;
 	struct statvfs now;
+	int err;
 
 	if (statvfs(dir, &now))
 		return -errno;
 	if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | (now.f_flag & kept), NULL))
 		return -errno;
-	return um_mounts_say(dir, true);
+	err = um_mounts_say(dir, true);
+	return err == -ENXIO ? 0 : err;
 }
 
 static int unmount(const struct helper *h)

@@ -277,6 +277,7 @@ int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
  * -EIO when changes were stopped, or 0. number: the descriptor's, taken when it was opened. As errseq_t in the kernel.
  */
 uint64_t umbra_open_number(struct umbra_fs *fs);
+uint64_t umbra_open_latest(struct umbra_fs *fs); /* of the next one; takes none */
 int umbra_open_error(struct umbra_fs *fs, uint64_t ino, uint64_t number);
 /* The same without waiting: fn is called once, in this thread or another, when it is done. umbra_close must not be
  * called before. */

@@ -103,6 +103,11 @@ uint64_t umbra_open_number(struct umbra_fs *fs)
 	return atomic_fetch_add(&fs->errors->opened, 1);
 }
 
+uint64_t umbra_open_latest(struct umbra_fs *fs)
+{
+	return atomic_load(&fs->errors->opened);
+}
+
 int umbra_open_error(struct umbra_fs *fs, uint64_t ino, uint64_t number)
 {
 	struct um_errors *e = fs->errors;

@@ -133,18 +133,18 @@ static int fixed_content(
 	}
 }
 
-/* A transaction begun when all that is committed is durable: only that may be stored home. */
+/* A transaction begun when all that is committed is durable, and not by lists only: only that may be stored home. */
 static int begin_durable(struct umbra_fs *fs, struct um_txn **out)
 {
 	int ret = -EAGAIN;
 
 	for (unsigned i = 0; i < SYNCS_TRIED && ret == -EAGAIN; i++) {
-		ret = um_log_sync(fs->log);
+		ret = fs->pool->direct ? um_log_sync(fs->log) : um_log_seal(fs->log);
 		if (!ret)
 			ret = um_txn_begin(fs->log, UM_TXN_RESERVE, out);
 		if (ret)
 			return ret;
-		if (um_log_durable(fs->log) >= um_log_committed(fs->log))
+		if (um_log_firm(fs->log) >= um_log_committed(fs->log))
 			return 0;
 		um_txn_abort(*out);
 		ret = -EAGAIN;

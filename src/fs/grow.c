@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/data.h"
 
 /* All that asks where things are asks a pool: one of the new size, that has nothing but a superblock. */
 static int make_shape(const struct um_super *super, struct um_pool **out)
@@ -134,8 +134,8 @@ int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_si
 	struct um_pool *pool = fs->pool;
 	int ret = um_fs_alive(fs);
 
-	if (!ret && fs->readonly)
-		ret = -EROFS;
+	if (!ret)
+		ret = um_data_may_change(fs);
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&fs->grow_lock);

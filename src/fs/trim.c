@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
-#include "fs/fs.h"
+#include "fs/data.h"
 
 #define WAIT_MSEC 2000
 #define DISCARD_CHUNKS 128u /* in a second, at most */
@@ -21,11 +21,11 @@ static int let_go(struct umbra_fs *fs)
 int umbra_trim(struct umbra_fs *fs, struct umbra_trim *trim)
 {
 	uint64_t first = (trim->start + UM_CHUNK_SIZE - 1) / UM_CHUNK_SIZE, end, chunk;
-	uint64_t min = (trim->min + UM_BLOCK_SIZE - 1) / UM_BLOCK_SIZE, blocks = 0;
+	uint64_t min = trim->min / UM_BLOCK_SIZE + !!(trim->min % UM_BLOCK_SIZE), blocks = 0;
 	int ret = um_fs_alive(fs);
 
-	if (!ret && fs->opt.readonly)
-		ret = -EROFS;
+	if (!ret)
+		ret = um_data_may_change(fs);
 	if (!ret && !um_pool_punch_unit(fs->pool))
 		ret = -EOPNOTSUPP;
 	if (!ret && trim->start >= fs->pool->size)
@@ -66,7 +66,7 @@ void um_discard_tick(struct umbra_fs *fs)
 	bool more;
 	int ret;
 
-	if (!fs->discarding)
+	if (!fs->discarding || fs->readonly || um_log_stopped(fs->log))
 		return;
 	ret = um_space_discard_some(fs->space, DISCARD_CHUNKS, &more);
 	if (!ret)

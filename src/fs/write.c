@@ -496,8 +496,8 @@ static int64_t since(const struct timespec *now, const struct um_time *then)
 }
 
 /*
- * Plain files: data went in place, and the times are those of this very tick of the kernel's clock, than which no other
- * filesystem tells them more finely. There is nothing to commit.
+ * Plain files: data went in place, and the times are those of this very tick of the kernel's clock, than which they are not
+ * told more finely. There is nothing to commit.
  */
 static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, unsigned flags)
 {

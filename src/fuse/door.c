@@ -283,6 +283,17 @@ void um_door_interrupt(struct um_door *door, uint64_t unique)
 	pthread_mutex_unlock(&door->lock);
 }
 
+bool um_door_interrupted(struct um_door *door, uint64_t unique)
+{
+	bool is = false;
+
+	pthread_mutex_lock(&door->lock);
+	for (unsigned i = 0; i < EARLY; i++)
+		is |= door->early[i] == unique;
+	pthread_mutex_unlock(&door->lock);
+	return is;
+}
+
 static void job_submit(struct um_door *door, struct job *job)
 {
 	bool closed;

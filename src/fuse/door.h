@@ -34,5 +34,7 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want);
 /* The kernel tells that nobody waits for request `unique` any more: a clone that it asked for ends early. */
 void um_door_interrupt(struct um_door *door, uint64_t unique);
+/* Has it told so lately of a request that is no clone? */
+bool um_door_interrupted(struct um_door *door, uint64_t unique);
 
 #endif

@@ -337,10 +337,13 @@ int um_mounts_say(const char *dir, bool readonly)
 {
 	struct um_ioc_remount say = {.readonly = readonly};
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int err = fd < 0 || ioctl(fd, UM_IOC_REMOUNT, &say) ? -errno : 0;
+	int err = 0;
 
-	if (fd >= 0)
-		close(fd);
+	if (fd < 0)
+		return errno == EACCES ? -ENXIO : -errno;
+	if (ioctl(fd, UM_IOC_REMOUNT, &say))
+		err = -errno;
+	close(fd);
 	return err;
 }
 

@@ -45,7 +45,10 @@ int um_mounts_ask_pool(const char *dir, char *out, size_t len);
 int um_mounts_ask(int dir_fd, struct um_ioc_mount *out);
 /* Has the daemon of the mount ended in which the descriptor is? One that lives and says nothing is not dead. */
 bool um_mounts_dead(int fd);
-/* Tells the daemon of the mount on dir that it became, or is about to become, read-only or writable. */
+/*
+ * Tells the daemon of the mount on dir that it became, or is about to become, read-only or writable. -ENXIO: the mount is
+ * another user's, who lets nobody else in, not even root.
+ */
 int um_mounts_say(const char *dir, bool readonly);
 
 /* Does anybody hold the pool's lock, shared or not? Errors of open(2). */

@@ -31,7 +31,7 @@ uint64_t um_fh_number(const struct um_mount *m)
 /* An error of writing that the descriptor has not been told of. */
 static int error_of(const struct um_mount *m, uint64_t ino, uint64_t fh)
 {
-	uint64_t now = umbra_open_number(m->fs);
+	uint64_t now = umbra_open_latest(m->fs);
 	uint64_t number = (now & ~UM_FH_NUMBERS) | fh >> UM_FH_SHIFT;
 
 	if (number > now)

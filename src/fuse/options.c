@@ -365,13 +365,13 @@ void um_options_text(const struct um_options *opt, char *out, size_t len)
 
 	if (opt->threads)
 		snprintf(threads, sizeof(threads), ",threads=%u", opt->threads);
-	snprintf(out, len, "%s%s,%s,%s,%s,%s,%s,commit=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
+	snprintf(out, len, "%s%s,%s,%s,%s,%s,%s,%s,commit=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
 		word_text(ATIME, opt->fs.atime), opt->fs.nodiratime ? ",nodiratime" : "",
 		word_text(DATA, opt->fs.data), word_text(CSUM, opt->fs.data_csum),
-		word_text(ERRORS, opt->fs.errors), word_text(CACHE, opt->cache_none),
-		word_text(SHARE, opt->share), commit_seconds(opt),
-		(unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10), threads,
-		opt->allow_other ? ",allow_other" : "",
+		word_text(ERRORS, opt->fs.errors), word_text(DISCARD, opt->fs.discard),
+		word_text(CACHE, opt->cache_none), word_text(SHARE, opt->share),
+		commit_seconds(opt), (unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10),
+		threads, opt->allow_other ? ",allow_other" : "",
 		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
 		opt->ms_flags & MS_DIRSYNC ? ",dirsync" : "", opt->fuseblk ? ",fuseblk" : "",
 		*opt->context ? "," : "", opt->context);
@@ -381,8 +381,9 @@ static bool same_whole(const struct um_options *a, const struct um_options *b)
 {
 	return a->fs.atime == b->fs.atime && a->fs.nodiratime == b->fs.nodiratime &&
 	       a->fs.data == b->fs.data && a->fs.errors == b->fs.errors &&
-	       a->fs.data_csum == b->fs.data_csum && a->cache_none == b->cache_none &&
-	       a->share == b->share && commit_seconds(a) == commit_seconds(b) &&
+	       a->fs.discard == b->fs.discard && a->fs.data_csum == b->fs.data_csum &&
+	       a->cache_none == b->cache_none && a->share == b->share &&
+	       commit_seconds(a) == commit_seconds(b) &&
 	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
 	       a->allow_other == b->allow_other && a->fuseblk == b->fuseblk &&
 	       !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);

@@ -30,18 +30,22 @@ struct job {
 
 static int remount(struct um_mount *m, bool readonly)
 {
+	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* at a time */
+	const bool alone = m->gated && !readonly;               /* what is there is exchanged */
 	int err;
 
+	pthread_mutex_lock(&one);
 	/* First the kernel's side, views and what they need; and last again. */
 	if (readonly)
 		m->readonly = true;
-	if (m->gated)
+	if (alone)
 		pthread_rwlock_wrlock(&m->gate);
 	err = umbra_remount(m->fs, readonly);
 	if (!readonly)
 		m->readonly = err != 0;
-	if (m->gated)
+	if (alone)
 		pthread_rwlock_unlock(&m->gate);
+	pthread_mutex_unlock(&one);
 	if (err)
 		um_message(UMBRA_LOG_WARN, "%s could not become %s: %s", m->pool,
 			readonly ? "read-only" : "writable", strerror(-err));

@@ -4,7 +4,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fuse/door.h"
 #include "fuse/late.h"
+#include "fuse/seam.h"
 
 struct growth {
 	struct um_mount *m;
@@ -48,8 +50,14 @@ void um_room_grow(struct um_mount *m, fuse_req_t req, const struct um_ioc_grow *
 struct trimming {
 	struct um_mount *m;
 	fuse_req_t req;
+	uint64_t unique; /* the request's number */
 	struct fstrim_range range;
 };
+
+static bool stops(const struct trimming *t)
+{
+	return fuse_session_exited(t->m->se) || um_door_interrupted(t->m->door, t->unique);
+}
 
 /* In bounded pieces, so that somebody who has had enough of it is heard. */
 static void trim(void *arg)
@@ -59,7 +67,7 @@ static void trim(void *arg)
 		.start = t->range.start, .len = t->range.len, .min = t->range.minlen};
 	int err = 0;
 
-	while (!err && !now.done && !fuse_req_interrupted(t->req))
+	while (!err && !now.done && !stops(t))
 		err = umbra_trim(t->m->fs, &now);
 	t->range.len = now.bytes;
 	if (!err && !now.done)
@@ -79,6 +87,6 @@ void um_room_trim(struct um_mount *m, fuse_req_t req, const struct fstrim_range 
 		fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	*t = (struct trimming){m, req, *range};
+	*t = (struct trimming){m, req, um_facts.unique, *range};
 	um_late(m, trim, t);
 }

@@ -227,7 +227,7 @@ bool um_seam_request(struct um_mount *m, void *buf, size_t len)
 		note_init(m, &raw);
 		return false;
 	case FUSE_INTERRUPT:
-		/* Only clones may take long; locks, which could wait, are the kernel's. */
+		/* Only clones and trims may take long; locks, which could wait, are the kernel's. */
 		if (raw.len >= sizeof(uint64_t) && m->door)
 			um_door_interrupt(m->door, *(const uint64_t *)(const void *)raw.arg);
 		return true;

@@ -263,7 +263,11 @@ static struct um_view *view_for(struct um_views *v, uint64_t ino, int flags)
 		return NULL;
 	while ((view = um_view_by_content(v, &content)) && view->state == UM_VIEW_MAKING)
 		pthread_cond_wait(&v->changed, &v->lock);
-	if (view || content.owners < 2)
+	/*
+	 * A view shows a clone of its own, which a read-only filesystem cannot make; the file itself will not do, as
+	 * it may change when the filesystem becomes writable.
+	 */
+	if (view || content.owners < 2 || v->m->readonly)
 		return view;
 	view = um_view_add(v, &content);
 	if (!view)

@@ -219,8 +219,7 @@ int um_view_open_own(struct um_views *v, struct um_view *view, int flags, int *o
 }
 
 /*
- * The clone that the view shows. A filesystem that nobody can change needs none: there the file itself
- * serves.
+ * The clone that the view shows.
  */
 static int make_clone(
 	struct um_views *v, uint64_t ino, const struct umbra_content *want, uint64_t *out)
@@ -230,9 +229,6 @@ static int make_clone(
 	struct umbra_attr attr;
 	int err;
 
-	*out = ino;
-	if (v->m->readonly)
-		return umbra_ref(v->m->fs, ino);
 	err = umbra_tmpfile(v->m->fs, UM_ROOT_NODE, S_IFREG, &nobody, &attr);
 	if (err)
 		return err;
@@ -375,7 +371,7 @@ unsigned um_views_count(struct um_views *v, uint64_t lba)
 	if (!v || !lba)
 		return 0;
 	pthread_mutex_lock(&v->lock);
-	n = v->m->readonly ? 0 : owned_by_views(v, lba, UINT_MAX);
+	n = owned_by_views(v, lba, UINT_MAX);
 	pthread_mutex_unlock(&v->lock);
 	return n;
 }

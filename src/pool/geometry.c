@@ -20,7 +20,8 @@ uint32_t um_pool_groups(uint64_t nchunks, uint64_t *out_used)
 
 /*
  * A pool that is in use may grow meanwhile (um_pool_publish): then a seam is added behind all others, and the number of
- * chunks goes up, in this order. What was there before keeps its place, so that both answers are right.
+ * chunks goes up, in this order. Whoever looks asks the other way round: who sees the new chunks sees the seam in front of them, so
+ * that what was there before keeps its place.
  */
 static uint32_t seams_of(const struct um_super *super)
 {
@@ -39,21 +40,23 @@ struct stretch {
 };
 
 /* The stretch behind the n-th seam. */
-static struct stretch stretch_at(const struct um_super *super, uint32_t n, uint32_t nseams)
+static struct stretch stretch_at(
+	const struct um_super *super, uint32_t n, uint32_t nseams, uint64_t nchunks)
 {
 	return (struct stretch){
 		.first = n ? super->seam[n - 1].chunk : 0,
-		.end = n < nseams ? super->seam[n].chunk : chunks_of(super),
+		.end = n < nseams ? super->seam[n].chunk : nchunks,
 		.group = n ? super->seam[n - 1].group : 0,
 	};
 }
 
 static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t chunk)
 {
+	uint64_t nchunks = chunks_of(super);
 	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
 
 	if (__builtin_expect(!nseams, 1))
-		return (struct stretch){0, chunks_of(super), 0};
+		return (struct stretch){0, nchunks, 0};
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
 
@@ -62,15 +65,16 @@ static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t ch
 		else
 			hi = mid;
 	}
-	return stretch_at(super, lo, nseams);
+	return stretch_at(super, lo, nseams, nchunks);
 }
 
 static struct stretch stretch_of_group(const struct um_super *super, uint32_t ag)
 {
+	uint64_t nchunks = chunks_of(super);
 	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
 
 	if (__builtin_expect(!nseams, 1))
-		return (struct stretch){0, chunks_of(super), 0};
+		return (struct stretch){0, nchunks, 0};
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
 
@@ -79,7 +83,7 @@ static struct stretch stretch_of_group(const struct um_super *super, uint32_t ag
 		else
 			hi = mid;
 	}
-	return stretch_at(super, lo, nseams);
+	return stretch_at(super, lo, nseams, nchunks);
 }
 
 uint64_t um_ag_first(const struct um_super *super, uint32_t ag)
@@ -100,7 +104,9 @@ struct um_place um_chunk_place(const struct um_super *super, uint64_t chunk)
 
 uint32_t um_super_groups(const struct um_super *super)
 {
-	struct stretch s = stretch_at(super, seams_of(super), seams_of(super));
+	uint64_t nchunks = chunks_of(super);
+	uint32_t nseams = seams_of(super);
+	struct stretch s = stretch_at(super, nseams, nseams, nchunks);
 
 	return (uint32_t)(s.group + um_pool_groups(s.end - s.first, NULL));
 }
@@ -156,7 +162,7 @@ bool um_super_shape_ok(const struct um_super *super)
 int um_super_grow(const struct um_super *super, uint64_t nchunks, struct um_super *out)
 {
 	uint32_t n = super->nseams;
-	struct stretch last = stretch_at(super, n, n);
+	struct stretch last = stretch_at(super, n, n, chunks_of(super));
 	/* A last group that is whole needs no seam behind it. */
 	bool seam = (last.end - last.first) % UM_AG_CHUNKS;
 	uint64_t first = seam ? last.end : last.first, used;

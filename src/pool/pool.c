@@ -407,8 +407,12 @@ int um_pool_reserve(struct um_pool *pool, um_lba_t lba, uint64_t n)
 
 void um_pool_forget_cached(const struct um_pool *pool)
 {
-	if (pool->fd >= 0)
-		(void)posix_fadvise(pool->fd, 0, 0, POSIX_FADV_DONTNEED);
+	if (pool->fd < 0)
+		return;
+	/* Pages that are mapped would stay. Nothing was stored to ours yet. */
+	if (pool->base)
+		(void)madvise(pool->base, atomic_load(&pool->map_len), MADV_DONTNEED);
+	(void)posix_fadvise(pool->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 int um_barrier_none(struct um_pool *pool)

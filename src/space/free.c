@@ -245,10 +245,11 @@ void um_chunk_lacks(struct um_space *space, uint64_t chunk)
 struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk)
 {
 	struct um_chunk *c = &space->chunk[chunk];
-	struct um_hidden hidden = {chunk, c->nfree, c->run};
+	struct um_hidden hidden = {chunk, c->nfree, c->run, c->known};
 
 	chunk_set_nfree(space, chunk, 0);
 	c->run = 0;
+	c->known = true; /* else its counts would be read, and it be seen again */
 	space->meta_free[chunk / 64] &= ~(1ull << (chunk % 64));
 	return hidden;
 }
@@ -259,6 +260,7 @@ void um_chunk_show(struct um_space *space, const struct um_hidden *hidden)
 
 	chunk_set_nfree(space, hidden->chunk, hidden->nfree);
 	c->run = hidden->run;
+	c->known = hidden->known;
 	if (c->run > space->region[hidden->chunk / UM_REGION_CHUNKS])
 		space->region[hidden->chunk / UM_REGION_CHUNKS] = c->run;
 	if (c->meta && c->nfree)

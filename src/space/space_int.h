@@ -89,6 +89,7 @@ void um_chunk_lacks(struct um_space *space, uint64_t chunk);
 struct um_hidden {
 	uint64_t chunk;
 	uint16_t nfree, run;
+	bool known;
 };
 struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk);
 void um_chunk_show(struct um_space *space, const struct um_hidden *hidden);

@@ -229,6 +229,7 @@ struct um_log {
 	 * and when that is durable.
 	 */
 	_Atomic(uint64_t) covered, covered_firm, firm;
+	atomic_bool disowned; /* the ring, since a barrier failed */
 
 	/* Group commit: callers of sync share a round that starts after they came. */
 	pthread_mutex_t sync_lock;
@@ -276,8 +277,6 @@ static inline bool um_log_is_writer(const struct um_log *log)
 {
 	return atomic_load_explicit(&log->owner, memory_order_relaxed) == um_log_self();
 }
-/* A group commit that rests on no list of data (pool/rests.h). */
-int um_log_seal(struct um_log *log);
 /* Makes `seq` durable by such a one; returns at once when it is. */
 int um_log_seal_to(struct um_log *log, uint64_t seq);
 /* At open: everything up to seq is committed, durable and at home. */

@@ -271,6 +271,14 @@ void um_log_fail(struct um_log *log, int err, const char *what)
 {
 	int none = 0;
 
+	/* What the kernel was handed may not have come to the medium, and it will not say so again. */
+	if (!log->direct && um_pool_barrier_failed(log->pool) &&
+		!atomic_exchange(&log->disowned, true)) {
+		um_ring_disown(&log->ring);
+		um_err("%s: changes since the last commit (fsync, or the timer) were not made "
+		       "durable and will be gone at the next mount",
+			log->pool->path);
+	}
 	if (!atomic_compare_exchange_strong(&log->failed, &none, err))
 		return;
 	atomic_store(&log->failed_what, what);
@@ -278,14 +286,6 @@ void um_log_fail(struct um_log *log, int err, const char *what)
 	atomic_compare_exchange_strong(&log->stopped, &none, -EROFS);
 	um_err("%s: %s failed: %s; no more changes are made to this pool until it is mounted again",
 		log->pool->path, what, strerror(-err));
-	/* What the kernel was handed may not have come to the medium, and it will not say so again. */
-	if (um_pool_barrier_failed(log->pool) && !log->direct) {
-		um_ring_disown(&log->ring);
-		um_err("%s: changes since the last commit (fsync, or the timer) were not made "
-		       "durable "
-		       "and will be gone then",
-			log->pool->path);
-	}
 	if (log->on_failed)
 		log->on_failed(log->on_failed_arg);
 }
@@ -376,6 +376,11 @@ uint64_t um_log_committed(const struct um_log *log)
 uint64_t um_log_durable(const struct um_log *log)
 {
 	return atomic_load(log->direct ? &log->committed : &log->durable);
+}
+
+uint64_t um_log_firm(const struct um_log *log)
+{
+	return atomic_load(log->direct ? &log->committed : &log->firm);
 }
 
 uint64_t um_log_checkpointed(const struct um_log *log)

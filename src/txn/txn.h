@@ -63,6 +63,10 @@ int um_log_checkpoint(struct um_log *log);
  */
 uint64_t um_log_committed(const struct um_log *log);
 uint64_t um_log_durable(const struct um_log *log);
+/* A group commit that rests on no list of data (pool/rests.h). */
+int um_log_seal(struct um_log *log);
+/* Durable, whatever becomes of file data that a COMMIT lists. */
+uint64_t um_log_firm(const struct um_log *log);
 uint64_t um_log_checkpointed(const struct um_log *log);
 /*
  * Stops all changes: begin and sync fail with err (EIO after a shutdown ioctl, EROFS) from now on, and

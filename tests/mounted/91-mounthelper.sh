@@ -116,6 +116,8 @@ quiet "umount" umount "$MNT"
 
 # ---- an ordinary user ----------------------------------------------------------------------------------------
 if [ "$BACKEND" = file ]; then
+	# fusermount3 looks at it; a system made by debootstrap alone has none.
+	[ -e /etc/mtab ] || { ln -s ../proc/self/mounts /etc/mtab && MTAB=made; }
 	mkdir "$MEM/dev" "$MEM/user" "$MEM/user/mnt"
 	mount -t tmpfs -o mode=0755 dev "$MEM/dev"
 	mknod -m 0666 "$MEM/dev/fuse" c 10 229 && mount --bind "$MEM/dev/fuse" /dev/fuse || die "mknod"
@@ -144,6 +146,7 @@ if [ "$BACKEND" = file ]; then
 		done
 		user "$FSCK" -n -f "$UPOOL" >"$T/out" 2>&1 || die "fsck as user: $(cat "$T/out")"
 		say "ok: an ordinary user mounts a pool of their own"
+		[ -z "${MTAB:-}" ] || rm /etc/mtab
 	else
 		die "$UMBRAFS is out of reach for an ordinary user: build elsewhere (tools/check does)"
 	fi

@@ -83,7 +83,7 @@ case ,$(options "$SECOND"), in *,rw,nosuid,nodev,noexec,*) ;; *) die "the second
 quiet "umount of it" umount "$SECOND"
 quiet "the options of the first" mount -t fuse.umbrafs -o noatime,commit=7 "$POOL" "$SECOND"
 quiet "umount of it" umount "$SECOND"
-for option in commit=8 strictatime data=inplace cache=none share=off threads=3 sync shadow_mem=2M; do
+for option in commit=8 discard strictatime data=inplace cache=none share=off threads=3 sync shadow_mem=2M; do
 	fails_with "$option for the second only" 32 mount -t fuse.umbrafs -o "noatime,$option" "$POOL" "$SECOND"
 	grep -q "$option cannot be had" "$T/out" || die "$option is not named: $(cat "$T/out")"
 done
@@ -229,6 +229,11 @@ crash_with_orphans() {
 	timeout 30 flock "$POOL" true
 }
 
+head -c 262144 /dev/urandom >"$T/content"
+quiet "mount" mount -t fuse.umbrafs "$POOL" "$MNT"
+cp "$T/content" "$MNT/clone1"
+"$UMBRACTL" clone "$MNT/clone1" "$MNT/clone2" || die "clone"
+quiet "umount" umount "$MNT"
 crash_with_orphans one
 sum=$(md5sum <"$POOL")
 quiet "mount read-only after a crash" mount -t fuse.umbrafs -o ro "$POOL" "$MNT"
@@ -248,8 +253,10 @@ pkill -P $reader 2>/dev/null
 kill $reader 2>/dev/null
 wait $reader 2>/dev/null
 [ "$(md5sum <"$POOL")" = "$sum" ] || die "a remount that failed changed the pool"
-# Others are at work meanwhile, and have files open.
-exec 7<"$MNT/last"
+# Others are at work meanwhile, and have files open, of which some are clones of others.
+exec 7<"$MNT/last" 8<"$MNT/clone2"
+cmp "$T/content" "$MNT/clone1" || die "ro: a clone reads wrong"
+head -c 4096 <&8 | cmp - <(head -c 4096 "$T/content") || die "ro: the other clone reads wrong"
 touch "$T/go"
 while [ -e "$T/go" ]; do
 	find "$MNT" -type f -exec cat {} + >/dev/null 2>>"$T/err-load" || echo failed >>"$T/err-load"
@@ -260,6 +267,9 @@ quiet "remount,rw" mount -o remount,rw "$MNT"
 echo two >"$MNT/last2" || die "not writable after remount,rw"
 [ "$(cat <&7)" = one ] || die "a file that was open reads wrong"
 exec 7<&-
+head -c 262144 /dev/zero >"$MNT/clone1" || die "cannot write a clone after remount,rw"
+cmp <(tail -c +4097 "$T/content") - <&8 || die "a clone that was open shows what was written to the other"
+exec 8<&-
 sleep 0.3
 rm "$T/go"
 wait $load

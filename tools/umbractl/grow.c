@@ -60,6 +60,7 @@ static int grow_pool(const struct args *args, struct um_ioc_grow *io)
 {
 	struct umbra_info info;
 	struct umbra_fs *fs;
+	uint64_t size = 0;
 	int err = umbra_open(args->path, NULL, &fs), err2;
 
 	if (err)
@@ -67,7 +68,8 @@ static int grow_pool(const struct args *args, struct um_ioc_grow *io)
 	err = umbra_info(fs, &info);
 	io->was = info.size;
 	if (!err)
-		err = umbra_grow(fs, args->size, args->sparse, (uint64_t *)&io->size);
+		err = umbra_grow(fs, args->size, args->sparse, &size);
+	io->size = size;
 	err2 = umbra_close(fs);
 	return err ? err : err2;
 }
