@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Requests to a file or device that nobody waits for: reads, writes and fdatasyncs are handed in, and a function is
- * called when they are done. io_uring carries them out, or a few threads where the kernel refuses it (a
- * sysctl, a seccomp filter). Requests handed in together have no order among each other: whoever needs one
- * waits for the first before handing in the second.
+ * Asynchronous I/O on a file or device: reads, writes and fdatasyncs are submitted, and a function
+ * is called when they complete. io_uring carries them out, or a few threads where the kernel
+ * refuses io_uring (a sysctl, a seccomp filter). Requests submitted together are not ordered: to
+ * order two, wait for the first before submitting the second.
  */
 #ifndef UM_POOL_AIO_H
 #define UM_POOL_AIO_H
@@ -17,42 +17,44 @@ struct um_aio_engine;
 enum um_aio_op {
 	UM_AIO_READ,
 	UM_AIO_WRITE,
-	UM_AIO_SYNC, /* fdatasync: what had been written when it was handed in */
+	UM_AIO_SYNC, /* fdatasync of everything written before it is submitted */
 };
 
-/* The caller's until it is handed in, and again when done() is called. */
+/* Owned by the caller until it is submitted, and again when done() is called. */
 struct um_aio {
 	enum um_aio_op op;
 	int fd;
 	void *buf;
 	size_t len;
 	uint64_t off;
-	size_t align; /* what comes short is gone on with at a multiple of this (direct I/O); 0: anywhere */
-	/* In a thread of the engine's: must not wait for other requests. err: 0, or negative. */
+	size_t align; /* short transfers resume at a multiple of this (direct I/O); 0: anywhere */
+	/* Called in a thread of the engine; must not wait for other requests. err: 0, or
+	 * negative. */
 	void (*done)(struct um_aio *io);
 	void *arg;
 	int err;
-	/* The engine's. Transfers that come short, EINTR and EAGAIN are gone on with; `at` bytes are done. */
+	/* Used by the engine. Short transfers, EINTR and EAGAIN are resumed; `at` bytes are
+	 * done. */
 	size_t at;
 	unsigned tries;
-	_Atomic(int) handed; /* the kernel orders it all; this says so to tools that do not know */
+	_Atomic(int) handed; /* the kernel provides the ordering; this makes it visible to TSan */
 	struct um_aio *next;
 };
 
-/* name: for the log line that says which way it goes. */
+/* name: for the log line that says which method is used. */
 int um_aio_open(const char *name, struct um_aio_engine **out);
-/* When all that was handed in is done. NULL is fine. */
+/* Waits until everything submitted has completed. NULL is allowed. */
 void um_aio_close(struct um_aio_engine *engine);
-/* A list, linked by `next`. Cannot fail: what finds no room is carried out by the caller's thread. */
+/* Submits a list, linked by `next`. Cannot fail: what finds no room is carried out by the caller's
+ * thread. */
 void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list);
-/* Carries one out in the calling thread: for who finds that nothing else is under way, two hand-overs less. */
+/* Carries one out in the calling thread, which saves two hand-overs when nothing else is in
+ * flight. */
 void um_aio_here(struct um_aio_engine *engine, struct um_aio *io);
 
-/*
- * Tests: looks at each result before the engine does, and may give another in its place: fewer bytes, or
- * a negative errno. Set while no request is under way.
- */
+/* For tests: sees each result before the engine does, and may replace it by fewer bytes or a
+ * negative errno. Set while no request is in flight. */
 extern int (*um_aio_fault)(const struct um_aio *io, int result);
-extern bool um_aio_refuse_ring; /* tests: as if the kernel had */
+extern bool um_aio_refuse_ring; /* for tests: act as if the kernel had refused */
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Indirect pools that are served: their data is read past the mapping, so that nobody waits in a page fault and
- * the page cache of the file or device below does not keep a second copy of what FUSE's has.
+ * Served indirect pools: their data is read past the mapping, so that no thread waits in a page
+ * fault, and the page cache of the file or device below keeps no second copy of what the page cache
+ * of the FUSE mount has.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -16,7 +17,7 @@
 #include "pool/backend.h"
 #include "pool/log.h"
 
-/* Files in memory: their pages are the medium, and there is no second copy. */
+/* Files in memory: their pages are the medium, so there is no second copy. */
 static bool in_memory(int fd)
 {
 	struct statfs fs;
@@ -24,13 +25,13 @@ static bool in_memory(int fd)
 	return !fstatfs(fd, &fs) && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC);
 }
 
-/* Is a block of ours good enough for direct I/O? Not on file systems with larger ones below. */
+/* Can one of our blocks be the unit of direct I/O? Not on filesystems with larger blocks. */
 static bool direct_fits(int fd)
 {
 	struct statx st;
 
 	if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &st) || !(st.stx_mask & STATX_DIOALIGN))
-		return true; /* not said (Linux 6.1): the first read shows */
+		return true; /* not reported (Linux 6.1): the first read shows */
 	return st.stx_dio_offset_align && st.stx_dio_offset_align <= UM_BLOCK_SIZE &&
 	       st.stx_dio_mem_align <= UM_BLOCK_SIZE;
 }
@@ -43,7 +44,7 @@ static int open_again(const struct um_pool *pool, int flags)
 	return open(path, O_RDONLY | O_CLOEXEC | flags);
 }
 
-/* One direct read, as a file system may accept the flag and not the reads. */
+/* Tries one direct read: a filesystem may accept the flag and refuse the reads. */
 static bool direct_works(int fd)
 {
 	static _Alignas(UM_BLOCK_SIZE) char block[UM_BLOCK_SIZE];

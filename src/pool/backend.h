@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inside pool/: the back ends, and what opening is made of. */
+/* Internal to pool/: the back ends, and the parts of opening a pool. */
 #ifndef UM_POOL_BACKEND_H
 #define UM_POOL_BACKEND_H
 
@@ -12,10 +12,8 @@ extern const struct um_pool_ops um_ops_memory;  /* anonymous memory of our own *
 extern const struct um_pool_ops um_ops_image;   /* the caller's memory */
 extern const struct um_pool_ops um_ops_private; /* any of them, stores to private pages only */
 
-/*
- * Tests: called when a pool image is opened, before anything is read from it. May put a recorder's
- * operations in place of the image's own, and clear pool->direct.
- */
+/* For tests: called when a pool image is opened, before anything is read from it. May replace the
+ * image's operations by a recorder's, and clear pool->direct. */
 extern void (*um_image_hook)(struct um_pool *pool);
 
 /* Shared by fsdax and devdax: maps fd with libpmem. -EOPNOTSUPP: not persistent memory. */
@@ -26,9 +24,9 @@ int um_pmem_apply(struct um_pool *pool, uint64_t off, const void *src, size_t le
 void um_pmem_drain(struct um_pool *pool);
 int um_barrier_none(struct um_pool *pool);
 /*
- * Every block of the file is its own, and where it has holes is known: a store through the mapping to a hole or to a block
- * that is shared (with a reflink of the pool file) would have the filesystem below allocate, and its running out of
- * space is a signal to us. -ENOSPC.
+ * Makes the file own all its blocks, and records where it has holes. A store through the mapping to
+ * a hole, or to a block shared with a reflink of the pool file, would make the filesystem below
+ * allocate, and its lack of space would reach us as a signal. -ENOSPC.
  */
 int um_fsdax_own_space(struct um_pool *pool);
 /* Would a mapping of this open file be persistent memory? */
@@ -38,40 +36,41 @@ bool um_fsdax_detect(int fd);
 
 struct fiemap_extent;
 typedef int um_extent_fn(void *arg, const struct fiemap_extent *extent);
-/* Calls fn for each extent of an open file, until it returns other than 0. */
+/* Calls fn for each extent of an open file, until it returns non-zero. */
 int um_file_extents(int fd, uint64_t size, um_extent_fn *fn, void *arg);
 
-/* The list in a file of sysfs; of its disk or region, [start, start + len) is what is asked about. */
+/* A bad block list in a sysfs file; [start, start + len) of its disk or region is of interest. */
 int um_badlist_open(const char *path, uint64_t start, uint64_t len, struct um_badlist **out);
-/* The list of a disk (rdev: it or a partition of it), of the NVDIMM region of a DAX device; -ENOENT: none. */
+/* The list of a disk (rdev: the disk or a partition), or of the NVDIMM region of a DAX device;
+ * -ENOENT: none. */
 int um_badlist_disk(dev_t rdev, struct um_badlist **out);
 int um_badlist_region(dev_t rdev, uint64_t size, struct um_badlist **out);
 void um_badlist_close(struct um_badlist *list);
-/* Calls fn for what is bad of the device, if the list is not what it was last time. */
+/* Calls fn for the bad ranges of the device, if the list has changed since the last call. */
 int um_badlist_each(struct um_badlist *list, um_bad_fn *fn, void *arg);
-/* The same of the device that an open file lies on, in terms of the file. */
+/* The same for the device below an open file, translated to offsets in the file. */
 int um_badlist_file(struct um_badlist *list, int fd, uint64_t size, um_bad_fn *fn, void *arg);
-/* Operations for the kinds; um_fsdax_badblocks is for all files. */
+/* Operations of the back ends; um_fsdax_badblocks serves all files. */
 int um_fsdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg);
 int um_devdax_badblocks(struct um_pool *pool, um_bad_fn *fn, void *arg);
-/* A number in sysfs about a device. */
+/* Reads a number about a device from sysfs. */
 int um_sysfs_number(dev_t rdev, bool block, const char *attr, uint64_t *out);
 
-/* Character device that is a DAX device; its size and the unit its mapping can be split at. */
+/* Is the character device a DAX device? Also its size, and the unit at which its mapping can be
+ * split. */
 bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align);
 
-/* New struct um_pool without a mapping; um_pool_free also unmaps. */
+/* Allocates a struct um_pool without a mapping; um_pool_free also unmaps. */
 int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool **out);
 void um_pool_free(struct um_pool *pool);
-/*
- * Takes address space for a mapping of map_len bytes that may become longer, aligned for large pages: base and
- * room. Nothing is mapped there yet; um_room_give gives all of it back.
- */
+/* Reserves address space (base, room) for a mapping of map_len bytes that may grow, aligned for
+ * large pages. Nothing is mapped there yet; um_room_give releases all of it. */
 int um_room_take(struct um_pool *pool);
 void um_room_give(struct um_pool *pool);
-/* The marks of blocks reach as far as map_len does. */
+/* Extends the per-block bitmaps to cover map_len. */
 int um_pool_extend_marks(struct um_pool *pool, uint64_t len);
-/* Geometry of a pool of `size` bytes, before there is a superblock; the bitmap of verified blocks. */
+/* Sets the geometry of a pool of `size` bytes before there is a superblock, and allocates the
+ * bitmap of verified blocks. */
 int um_pool_set_size(struct um_pool *pool, uint64_t size);
 int um_pool_alloc_verified(struct um_pool *pool);
 
@@ -79,12 +78,12 @@ int um_pool_alloc_verified(struct um_pool *pool);
 int um_super_load(struct um_pool *pool);
 int um_super_rewrite(struct um_pool *pool);
 
-/* host.c: what a file may lack is found out, once the superblock is known; the operation of files and block devices. */
+/* host.c: finds out, once the superblock is known, which space a file may lack. */
 int um_host_open(struct um_pool *pool);
 void um_host_close(struct um_pool *pool);
-/* Bytes from..to, to the chunk, may be a hole. */
+/* Bytes from..to, rounded to chunks, may be a hole. */
 void um_host_lacks(struct um_pool *pool, uint64_t from, uint64_t to);
-/* Now they are none. -ENOSPC. */
+/* Fills them. -ENOSPC. */
 int um_host_fill(struct um_pool *pool, uint64_t from, uint64_t to);
 int um_host_punch(struct um_pool *pool, uint64_t off, uint64_t len);
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Lists of bad blocks that the kernel keeps: a file "badblocks" in sysfs for each disk, and for each region of
- * NVDIMMs. Lines "SECTOR COUNT", in sectors of 512 bytes, both counted from the start of the disk or region. Short and
- * nearly always empty; asked again every second, since only some of what changes a list wakes a poll(2) for it.
+ * Bad block lists of the kernel: a sysfs file "badblocks" for each disk and each NVDIMM region. Its
+ * lines are "SECTOR COUNT", in sectors of 512 bytes, counted from the start of the disk or region.
+ * The lists are short and nearly always empty. They are polled every second, since only some
+ * changes of a list wake poll(2).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,14 +22,13 @@
 #include "pool/log.h"
 
 #define SECTOR 512u
-#define LIST_MAX 4096u /* what sysfs gives at most */
+#define LIST_MAX 4096u /* the most that sysfs returns */
 #define EXTENTS 64u
 
 struct um_badlist {
 	int fd;
-	uint64_t start,
-		len;     /* bytes of the disk or region that are the pool's, or its filesystem's */
-	size_t last_len; /* what it said last time */
+	uint64_t start, len; /* bytes of it that are of the pool, or its filesystem */
+	size_t last_len;     /* its contents at the last call */
 	char last[LIST_MAX];
 };
 
@@ -91,17 +91,15 @@ int um_badlist_disk(dev_t rdev, struct um_badlist **out)
 		return ret;
 	if (sectors > UINT64_MAX / SECTOR)
 		return -EOVERFLOW;
-	/* Only a partition has a start; the list is its disk's. */
+	/* Only a partition has a start; the list is that of its disk. */
 	ret = um_sysfs_number(rdev, true, "start", &start);
 	snprintf(name, sizeof(name), "/sys/dev/block/%u:%u/%sbadblocks", major(rdev), minor(rdev),
 		ret ? "" : "../");
 	return um_badlist_open(name, start * SECTOR, sectors * SECTOR, out);
 }
 
-/*
- * The list of the region that memory at a physical address, seen as a DAX device, is part of. A DAX device that no region is
- * behind (memory that the firmware set aside) has none.
- */
+/* The list of the region that contains a DAX device, found by physical address. A DAX device may
+ * have no region (memory that the firmware set aside). */
 int um_badlist_region(dev_t rdev, uint64_t size, struct um_badlist **out)
 {
 	char name[PATH_MAX + 16], *dir, *cut;
@@ -138,7 +136,8 @@ void um_badlist_close(struct um_badlist *list)
 	free(list);
 }
 
-/* What of [start, start + len) of the disk or region is the pool's, rounded out to blocks. */
+/* Reports the part of [start, start + len) of the disk or region that is the pool's, rounded out to
+ * blocks. */
 static int report(
 	const struct um_badlist *list, uint64_t sector, uint64_t count, um_bad_fn *fn, void *arg)
 {
@@ -175,7 +174,7 @@ int um_badlist_each(struct um_badlist *list, um_bad_fn *fn, void *arg)
 		if (sscanf(line, "%llu %llu", &sector, &count) == 2)
 			ret = report(list, sector, count, fn, arg);
 	if (ret)
-		list->last_len = 0; /* all of it again next time */
+		list->last_len = 0; /* report everything again next time */
 	return ret;
 }
 
@@ -202,7 +201,7 @@ static int keep_hit(void *arg, uint64_t from, uint64_t len)
 	return 0;
 }
 
-/* Where the extent lies on a bad place, in terms of the file. */
+/* Reports the bad part of an extent, as offsets in the file. */
 static int match(
 	const struct fiemap_extent *extent, const struct hits *hits, um_bad_fn *fn, void *arg)
 {
@@ -291,7 +290,8 @@ int um_badlist_file(struct um_badlist *list, int fd, uint64_t size, um_bad_fn *f
 
 /* ---- the pool's ------------------------------------------------------------------------------------------- */
 
-/* Not named in the log before, nor one of too many. It may have been met already: by a signal, or a load. */
+/* True if the block has not been logged before, nor exceeds the limit. It may be known already, by
+ * a signal or a load. */
 static bool name_it(struct um_pool *pool, um_lba_t lba)
 {
 	uint64_t i;

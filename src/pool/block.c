@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Blocks that describe themselves: header, checksum, verification, choice of copy. */
+/* Self-describing blocks: header, checksum, verification, choice of copy. */
 #include <errno.h>
 #include <string.h>
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 #ifdef UM_XXH_DISPATCH
-#include <xxh_x86dispatch.h> /* the same functions by what the processor can do: 3x faster */
+#include <xxh_x86dispatch.h> /* the same functions, dispatched by processor features: 3x faster */
 #endif
 
 #include "pool/backend.h"
@@ -17,7 +17,7 @@ uint64_t um_block_csum(const void *block)
 	const uint8_t *bytes = block;
 	XXH3_state_t state;
 
-	/* Streaming beats hashing a copy with the field cleared: 100 against 140 ns. */
+	/* Streaming is faster than hashing a copy with the field cleared: 100 against 140 ns. */
 	XXH3_64bits_reset(&state);
 	XXH3_64bits_update(&state, bytes, offsetof(struct um_block_hdr, csum));
 	XXH3_64bits_update(&state, zero, sizeof(zero));
@@ -55,7 +55,7 @@ void um_block_seal(void *block)
 	hdr->csum = XXH3_64bits(block, UM_BLOCK_SIZE);
 }
 
-/* What can be asked without the checksum. */
+/* Checks that need no checksum. */
 static const char *header_fault(
 	const struct um_pool *pool, const struct um_block_hdr *hdr, um_lba_t lba, enum um_kind kind)
 {
@@ -85,13 +85,13 @@ int um_block_verify(const struct um_pool *pool, const void *block, um_lba_t lba,
 
 static bool is_verified(const struct um_pool *pool, um_lba_t lba)
 {
-	/* Acquire: whoever set the bit had seen, or stored, the block before. */
+	/* Acquire: whoever set the bit had verified, or stored, the block before. */
 	uint64_t word = atomic_load_explicit(&pool->verified[lba / 64], memory_order_acquire);
 
 	return word >> (lba % 64) & 1;
 }
 
-/* The copy at lba of the block at ptr, fully checked. -EIO: cannot be loaded. */
+/* Checks the copy at lba of the block at ptr completely. -EIO: cannot be loaded. */
 static int check_copy(const struct um_pool *pool, struct um_ptr ptr, um_lba_t lba,
 	enum um_kind kind, const char **why)
 {
@@ -101,7 +101,7 @@ static int check_copy(const struct um_pool *pool, struct um_ptr ptr, um_lba_t lb
 	*why = "cannot be read";
 	if (um_pool_lost(pool, lba, 1))
 		return -EIO;
-	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	um_guard_check(); /* a mark left by an earlier load is not about this block */
 	ret = um_block_verify(pool, hdr, lba, kind, why);
 	if (!ret && (hdr->lba != ptr.lba || hdr->mirror != ptr.mirror)) {
 		*why = "addresses differ from the pointer to it";

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The medium: every structure that umbrafs stores in a pool. FORMAT.md describes each byte in prose.
+ * The medium: every structure that umbrafs stores in a pool. FORMAT.md describes each byte in
+ * prose.
  *
  * Integers are little-endian. The pool is used in place, mapped, so the code is built for
  * little-endian machines only (all of libpmem's are); the um_leNN_t names mark what is stored.
@@ -36,7 +37,8 @@ typedef uint64_t um_ino_t; /* inode number, from a 64-bit counter, never reused 
 #define UM_POOL_MAGIC "umbrafs\0" /* 8 bytes at offset 64 of the pool */
 #define UM_FORMAT_VERSION 1u
 
-/* Feature bits. Unknown compat: ignore; unknown ro_compat: mount read-only; unknown incompat: refuse. */
+/* Feature bits. Unknown compat: ignore; unknown ro_compat: mount read-only; unknown incompat:
+ * refuse. */
 #define UM_COMPAT_KNOWN 0ull
 #define UM_RO_COMPAT_KNOWN 0ull
 #define UM_INCOMPAT_DATA_CSUM 1ull /* each written block of file data has a checksum */
@@ -79,7 +81,8 @@ struct um_ptr {
 };
 static_assert(sizeof(struct um_ptr) == 16, "um_ptr");
 
-/* First bytes of every metadata block (the journal's records excepted). Same bytes in both copies. */
+/* First bytes of every metadata block (the journal's records excepted). Same bytes in both
+ * copies. */
 struct um_block_hdr {
 	um_le32_t magic;  /* UM_MAGIC(kind) */
 	uint8_t kind;     /* enum um_kind */
@@ -141,7 +144,8 @@ static_assert(sizeof(struct um_root) == 24, "um_root");
 
 /* ---- superblock, groups, counts ------------------------------------------------------------ */
 
-/* A pool that has grown: its groups begin anew at this chunk, whatever the one before it has come to. */
+/* A pool that has grown: its groups begin anew at this chunk, whatever the one before it has come
+ * to. */
 struct um_seam {
 	um_le64_t chunk;
 	um_le64_t group; /* number of the group that begins there */
@@ -175,10 +179,10 @@ static_assert(sizeof(struct um_super) == 4088, "um_super");
 
 /*
  * Layout of an allocation group of n chunks (504, fewer in the last group and in the last before a
- * seam; never fewer than 4: a shorter tail joins nothing and stays unused). Chunk 0 is the group's table chunk, chunk n-1
- * its mirror (always reserved: the superblock's second copy is there even when copies == 1). With
- * UM_INCOMPAT_DATA_CSUM chunk 1 holds checksums and, when copies == 2, chunk n-2 their mirror.
- * With UM_INCOMPAT_PARITY the last ninth of what is left between is parity.
+ * seam; never fewer than 4: a shorter tail joins nothing and stays unused). Chunk 0 is the group's
+ * table chunk, chunk n-1 its mirror (always reserved: the superblock's second copy is there even
+ * when copies == 1). With UM_INCOMPAT_DATA_CSUM chunk 1 holds checksums and, when copies == 2,
+ * chunk n-2 their mirror. With UM_INCOMPAT_PARITY the last ninth of what is left between is parity.
  * Blocks of the table chunk:
  *   0        superblock (group 0) or a backup copy of it
  *   1        struct um_ag
@@ -213,7 +217,7 @@ struct um_ag {
 static_assert(sizeof(struct um_ag) == UM_BLOCK_SIZE, "um_ag");
 
 #define UM_REF_MAX 0xfffffff0u     /* a count never passes this: the next sharer copies instead */
-#define UM_REF_RETIRED 0xffffffffu /* the memory is bad: nobody's, and never anybody's again */
+#define UM_REF_RETIRED 0xffffffffu /* the memory is bad: owned by nobody, never allocated again */
 struct um_refs {
 	struct um_block_hdr hdr; /* kind UM_KIND_REF; owner: chunk number */
 	um_le32_t count[UM_CHUNK_BLOCKS];
@@ -221,7 +225,7 @@ struct um_refs {
 };
 static_assert(sizeof(struct um_refs) == UM_BLOCK_SIZE, "um_refs");
 
-/* Low half of the XXH3-64 of each block; means something for written blocks of file data only. */
+/* Low half of the XXH3-64 of each block; meaningful for written blocks of file data only. */
 struct um_csums {
 	struct um_block_hdr hdr; /* kind UM_KIND_CSUMS; owner: chunk number */
 	um_le32_t value[UM_CHUNK_BLOCKS];
@@ -236,11 +240,12 @@ struct um_csum_ag {
 static_assert(sizeof(struct um_csum_ag) == UM_BLOCK_SIZE, "um_csum_ag");
 
 /*
- * Parity: block i of a group's allocatable blocks belongs to stripe i / 8, whose parity is block i / 8 of the
- * parity chunks. Which blocks it covers say blocks of the table chunk, in the places of parity chunks' counts.
+ * Parity: block i of a group's allocatable blocks belongs to stripe i / 8, whose parity is block i
+ * / 8 of the parity chunks. Blocks of the table chunk, in the places of the parity chunks' counts,
+ * record which blocks are covered.
  */
 #define UM_PARITY_WIDTH 8u
-#define UM_COVER_CHUNKS 63u /* whose bits are in one block */
+#define UM_COVER_CHUNKS 63u /* chunks whose bits are in one block */
 struct um_cover {
 	struct um_block_hdr hdr; /* kind UM_KIND_COVER */
 	um_le64_t bits[UM_COVER_CHUNKS][UM_CHUNK_BLOCKS / 64];
@@ -253,17 +258,17 @@ struct um_pool_root {
 	um_le64_t ninodes;
 	um_le64_t mounts;    /* times mounted for writing */
 	um_le64_t mount_sec; /* last such mount */
-	um_le32_t clean;     /* 1 after an orderly unmount; informative */
-	um_le32_t errors;    /* inconsistencies met while mounted; fsck clears it */
+	um_le32_t clean;     /* 1 after a clean unmount; informative */
+	um_le32_t errors;    /* inconsistencies found while mounted; fsck clears it */
 	struct um_root inodes;
 	struct um_root orphans;
 	struct um_root remap;
 	struct um_root events;
-	um_le32_t loose_tails; /* 1: bytes behind the ends of files may be other than 0 */
+	um_le32_t loose_tails; /* 1: bytes beyond the ends of files may be non-zero */
 	um_le32_t pad;
 	um_le64_t retired;   /* blocks whose count is UM_REF_RETIRED */
-	um_le64_t scrub_pos; /* where the last scrub has come to, see fs/scrub.c */
-	um_le64_t scrub_sec; /* when one came to its end last */
+	um_le64_t scrub_pos; /* position of the last scrub, see fs/scrub.c */
+	um_le64_t scrub_sec; /* end of the last complete scrub */
 	um_le32_t scrub_phase;
 	um_le32_t pad2;
 	um_le64_t repairs; /* transactions made only to rewrite bad copies; informative */
@@ -313,8 +318,9 @@ static_assert(sizeof(struct um_extent) == 16, "um_extent");
 #define UM_EXTENT_UNWRITTEN (1ull << 48) /* allocated, reads as zeros */
 
 /*
- * Directory key: (59-bit hash of the name) << 4 | n, n telling names of equal hash apart; hash 0 is
- * taken as 1, so keys 0 to 15 are free for "." and "..". The key is the entry's telldir cookie.
+ * Directory key: (59-bit hash of the name) << 4 | n, where n distinguishes names of equal hash;
+ * hash 0 is taken as 1, so keys 0 to 15 are free for "." and "..". The key is the entry's telldir
+ * cookie.
  */
 struct um_dirent {
 	um_le64_t ino;
@@ -326,7 +332,7 @@ static_assert(sizeof(struct um_dirent) == 10, "um_dirent");
 
 /*
  * Xattr key: (49-bit hash of the full name) << 14 | n << 10 | piece. Piece 0 begins with this head
- * and the name; value bytes follow, going on in pieces 1.. of up to UM_XATTR_PIECE bytes each.
+ * and the name; value bytes follow, and continue in pieces 1.. of up to UM_XATTR_PIECE bytes each.
  * Hash 0 is taken as 1. Key 1 << 10 | piece (hash 0, n 1) holds a symlink target longer than
  * UM_INLINE_MAX, as raw bytes in pieces 0...
  */
@@ -347,8 +353,8 @@ struct um_orphan {
 	um_le64_t arg; /* TRUNCATE: first file block to drop; TMPFILE: that + 1, or 0 for none */
 };
 #define UM_ORPHAN_UNLINKED 1u /* no link left: remove once nobody has it open */
-#define UM_ORPHAN_TRUNCATE 2u /* blocks from `arg` on lie behind the end of the file: drop them */
-#define UM_ORPHAN_TMPFILE 3u  /* made without a link, may still get one; else as UNLINKED */
+#define UM_ORPHAN_TRUNCATE 2u /* blocks from `arg` on lie beyond the end of the file: drop them */
+#define UM_ORPHAN_TMPFILE 3u  /* created without a link, may still get one; else as UNLINKED */
 
 /* ---- memory failure ------------------------------------------------------------------------------ */
 
@@ -362,30 +368,30 @@ struct um_bad {
 static_assert(sizeof(struct um_bad) == 24, "um_bad");
 #define UM_BAD_LOST 1u  /* there are no bytes: reads fail */
 #define UM_BAD_MOVED 2u /* they are at `to` */
-#define UM_BAD_TOLD 4u  /* there is an event about it */
-#define UM_BAD_WRONG 8u /* with LOST: memory is well, the bytes did not match their checksum */
+#define UM_BAD_TOLD 4u  /* no event is outstanding */
+#define UM_BAD_WRONG 8u /* with LOST: the memory is good, the bytes did not match their checksum */
 
 /* Value in the event tree; keys ascend from 1. Owners follow. */
 struct um_event {
 	um_le64_t sec;
 	um_le64_t lba;
-	um_le64_t other;  /* where its bytes came to lie, or 0 */
+	um_le64_t other;  /* where its bytes are now, or 0 */
 	uint8_t kind;     /* enum um_kind; 0: file data */
 	uint8_t cause;    /* UM_CAUSE_* */
 	uint8_t done;     /* UM_DONE_* */
-	uint8_t nowners;  /* that follow */
-	um_le32_t owners; /* that there were, as far as they were counted */
+	uint8_t nowners;  /* number that follow */
+	um_le32_t owners; /* total number, as far as they were counted */
 	um_le64_t pad;
 };
 static_assert(sizeof(struct um_event) == 40, "um_event");
 #define UM_CAUSE_MEMORY 1u   /* a load or a store failed */
 #define UM_CAUSE_CHECKSUM 2u /* the bytes were wrong */
-#define UM_DONE_LOST 1u  /* nothing could be: reads of these pages fail until they are written */
-#define UM_DONE_MOVED 2u /* good bytes, from `other` or made again, are elsewhere now */
+#define UM_DONE_LOST 1u      /* not possible: reads of these pages fail until they are written */
+#define UM_DONE_MOVED 2u     /* good bytes, from `other` or rebuilt, are elsewhere now */
 #define UM_DONE_REWRITTEN 3u /* in place, from the other copy or parity */
-#define UM_DONE_RETIRED 4u   /* it was free, and is not used any more */
-#define UM_DONE_ONE_COPY 5u  /* it stays bad; the other copy serves */
-#define UM_DONE_NO_COPY 6u   /* both copies of metadata are bad: for fsck */
+#define UM_DONE_RETIRED 4u   /* it was free, and is no longer used */
+#define UM_DONE_ONE_COPY 5u  /* it stays bad; only the other copy is used */
+#define UM_DONE_NO_COPY 6u   /* both copies of metadata are bad: run fsck */
 struct um_event_owner {
 	um_le64_t ino, off; /* off: bytes; metadata: 0 */
 	um_le16_t len;      /* of the path that follows; 0: none is known */
@@ -413,10 +419,8 @@ struct um_journal {
 };
 static_assert(offsetof(struct um_journal, tail) == 128, "um_journal.tail");
 
-/*
- * DIRECT: a record was on the medium before its transaction touched anything, so each sound one counts.
- * GROUPS: of another boot's records only those count that a COMMIT record covers.
- */
+/* DIRECT: a record was on the medium before its transaction touched anything, so each valid one
+ * counts. GROUPS: of another boot's records only those covered by a COMMIT record count. */
 #define UM_JOURNAL_DIRECT 1u
 #define UM_JOURNAL_GROUPS 2u
 
@@ -436,7 +440,7 @@ struct um_record {
 static_assert(sizeof(struct um_record) == 64, "um_record");
 #define UM_RECORD_MAGIC 0x4a424d55u /* "UMBJ" */
 #define UM_RECORD_TXN 1u
-#define UM_RECORD_WRAP 2u   /* go on at the ring's start */
+#define UM_RECORD_WRAP 2u   /* continue at the ring's start */
 #define UM_RECORD_COMMIT 3u /* plain files: a group is durable, see `covers` and UM_ENTRY_SUM */
 
 struct um_entry {
@@ -454,6 +458,6 @@ static_assert(sizeof(struct um_entry) == 32, "um_entry");
 #define UM_ENTRY_FILL 2u  /* the range becomes copies of the 32-bit value (runs of equal counts) */
 #define UM_ENTRY_DATA 3u  /* new content of file data, contiguous LBAs from lba */
 #define UM_ENTRY_SUM                                                                               \
-	4u /* COMMIT only: data that has to be there; mirror is its XXH3-64, seeded as above */
+	4u /* COMMIT only: data that has to be present; mirror is its XXH3-64, seeded as above */
 
 #endif

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A pool becomes longer while it is in use. Everybody holds pointers into the mapping, so it cannot move: at open,
- * address space is taken that the mapping does not fill yet. That costs nothing but numbers; where there is
- * none to be had (RLIMIT_AS, a sanitizer's shadow) a mount can do without, and has to end before the pool can grow.
+ * Growing a pool in use. Pointers into the mapping are held everywhere, so it cannot move: at open,
+ * address space is reserved that the mapping does not fill yet. This costs only address space.
+ * Where there is none (RLIMIT_AS, a sanitizer's shadow) a mount works without it, and has to end
+ * before the pool can grow.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,10 +19,10 @@
 #include "pool/log.h"
 
 #define ROOM_MIN (4ull << 40) /* of the 128 TiB that a process has */
-#define ROOM_TIMES 4u         /* what it has now, where that is more */
+#define ROOM_TIMES 4u         /* times the present size, if that is more */
 #define HUGE_ALIGN (1ull << 30)
 
-/* A multiple of `align`, `len` bytes long; what is left over at both ends goes back. */
+/* Reserves `len` bytes at a multiple of `align`; the excess at both ends is released. */
 static uint8_t *take_aligned(uint64_t len, uint64_t align)
 {
 	uint8_t *map = mmap(
@@ -80,7 +81,7 @@ int um_pool_medium(const struct um_pool *pool, uint64_t *out_size)
 	return 0;
 }
 
-/* Longer, with space of its own unless it shall be sparse; or as it was. */
+/* Extends the file, allocating the space unless it is to be sparse; on errors it is as before. */
 static int lengthen(struct um_pool *pool, uint64_t have, uint64_t size, bool sparse)
 {
 	int ret = 0;
@@ -95,7 +96,7 @@ static int lengthen(struct um_pool *pool, uint64_t have, uint64_t size, bool spa
 			pool->path);
 		return ftruncate(pool->fd, (off_t)size) ? -errno : 0;
 	}
-	/* What was allocated before space ran out is given back. */
+	/* Release what was allocated before space ran out. */
 	if (ftruncate(pool->fd, (off_t)have))
 		um_warn("%s: stays longer than the pool: %s", pool->path, strerror(errno));
 	return ret;
@@ -111,7 +112,8 @@ static int extend_medium(struct um_pool *pool, uint64_t size, bool sparse)
 	if (pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX)
 		return -ENOSPC;
 	ret = lengthen(pool, have, size, sparse);
-	/* The superblock must not come to say more than a file has whose new length a power cut takes. */
+	/* The superblock must not claim more than the file has if a power cut undoes its new
+	 * length. */
 	if (!ret && fsync(pool->fd))
 		ret = -errno;
 	return ret;
@@ -143,7 +145,7 @@ int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
 		ret = map_more(pool, size);
 	if (ret)
 		return ret;
-	/* Also what was there before, of a file that was longer than its pool. */
+	/* Includes the old tail of a file that was longer than its pool. */
 	um_host_lacks(pool, pool->size, size);
 	return pool->kind == UMBRA_POOL_FSDAX ? um_host_fill(pool, pool->size, size) : 0;
 }
@@ -153,7 +155,7 @@ void um_pool_publish(struct um_pool *pool)
 	struct um_super *mine = &pool->super, *super = pool->next;
 	uint32_t n = mine->nseams;
 
-	/* See seams_of(): geometry is asked for without a lock. */
+	/* See seams_of(): geometry is read without a lock. */
 	if (super->nseams > n)
 		mine->seam[n] = super->seam[n];
 	__atomic_store_n(&mine->nseams, super->nseams, __ATOMIC_RELEASE);

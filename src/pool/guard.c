@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Guarded loads and stores. The handler runs in the thread whose access failed; it only reads the registry,
- * makes one system call and touches atomics.
- */
+/* Guarded loads and stores. The handler runs in the thread whose access failed; it only reads the
+ * registry, makes one system call and accesses atomics. */
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -16,10 +14,8 @@
 
 #define MAX_POOLS 64
 
-/*
- * Lock-free to read: a slot is in use when its pool is set, and that is set last and cleared first.
- * Unregistering needs no wait: nobody loads from a pool that is being closed.
- */
+/* Readable without a lock: a slot is in use while its pool is set, which is set last and cleared
+ * first. Unregistering needs no wait, since nobody loads from a pool that is being closed. */
 static struct guard_slot {
 	_Atomic(uintptr_t) base;
 	_Atomic(uintptr_t) len;
@@ -45,7 +41,7 @@ static struct um_pool *find_pool(uintptr_t addr)
 	return NULL;
 }
 
-/* Not an access to a pool: what would have happened without us. */
+/* Not an access to a pool: do what would have happened without this handler. */
 static void chain(int sig, siginfo_t *info, void *context)
 {
 	if (old_action.sa_flags & SA_SIGINFO) {
@@ -53,7 +49,8 @@ static void chain(int sig, siginfo_t *info, void *context)
 	} else if (old_action.sa_handler != SIG_DFL && old_action.sa_handler != SIG_IGN) {
 		old_action.sa_handler(sig);
 	} else {
-		/* The instruction runs again, faults again and ends the process; a sent signal too. */
+		/* The instruction runs again, faults again and ends the process; so does a signal
+		 * that was sent. */
 		signal(sig, SIG_DFL);
 		if (info->si_code <= 0)
 			raise(sig);
@@ -77,20 +74,20 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 	lba = unit >> UM_BLOCK_SHIFT;
 #ifdef BUS_MCEERR_AO
 	if (info->si_code == BUS_MCEERR_AO) {
-		/* Found bad by the hardware, loaded by nobody: remember it, disturb nobody. */
+		/* Found bad by the hardware, not loaded by anybody: only record it. */
 		um_pool_set_lost(pool, (addr - base) >> UM_BLOCK_SHIFT, 1);
 		errno = saved;
 		return;
 	}
 #endif
 	um_pool_set_lost(pool, lba, pool->guard_unit >> UM_BLOCK_SHIFT);
-	/* The bare call: the library's wrapper may be somebody's interceptor, with locks. */
+	/* The bare system call: the library's wrapper may be an interceptor that takes locks. */
 	ret = syscall(SYS_mmap, base + unit, pool->guard_unit, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0L);
 	if (ret < 0 || (uintptr_t)ret != base + unit)
 		signal(sig, SIG_DFL);
 	um_guard_bad = (addr - base) >> UM_BLOCK_SHIFT;
-	/* Block 0 is no valid mark; any other number says the same. */
+	/* Block 0 is not a valid mark; any other number serves. */
 	if (!um_guard_bad)
 		um_guard_bad = ~(um_lba_t)0;
 	errno = saved;
@@ -114,7 +111,7 @@ int um_guard_read(const void *p, size_t len)
 {
 	const volatile uint64_t *at = p, *end = at + len / sizeof(*at);
 
-	/* A line of the cache is what memory gives, and what fails. */
+	/* Memory is delivered, and fails, by cache lines. */
 	for (; at < end; at += 64 / sizeof(*at))
 		(void)*at;
 	return um_guard_check();
@@ -130,7 +127,7 @@ int um_guard_install(void)
 	action.sa_flags = SA_SIGINFO | SA_RESTART;
 	sigemptyset(&action.sa_mask);
 	pthread_mutex_lock(&slots_lock);
-	/* Asked again with each pool: somebody else may have put a handler of theirs over ours. */
+	/* Checked for each pool: somebody else may have replaced our handler. */
 	if (sigaction(SIGBUS, NULL, &now))
 		ret = -errno;
 	else if (!(now.sa_flags & SA_SIGINFO) || now.sa_sigaction != on_sigbus) {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the host below has given to a pool, and is given back: a file may be sparse, because it was made so or because free
- * space was punched out of it. A write to a hole can fail when nobody can be told of it any more (metadata that goes
- * home at a checkpoint), or is a signal instead of an error (a store through a mapping). So space is asked for before
- * blocks are given out, for a chunk at a time; of each chunk it is noted, in memory, whether it may lack some. When
- * the host has no more, blocks that came free in chunks that have theirs can still be used.
+ * Space on the host below. A pool file may be sparse, because it was created so or because free
+ * space was punched out. A write to a hole can fail at a time when nobody can be told (metadata
+ * that goes home at a checkpoint), or raise a signal instead of an error (a store through a
+ * mapping). So space is allocated before blocks are handed out, one chunk at a time; memory holds,
+ * for each chunk, whether it may lack space. When the host is full, blocks that come free in chunks
+ * that have their space can still be used.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,9 +22,10 @@
 
 #define BITS_ROOM (UM_CHUNK_SIZE * 64)
 
-/* For each chunk of the room, a bit: its pages of tables may lack space; its own blocks may. */
+/* A bit for each chunk that the room can hold: its table pages may lack space; its own blocks
+ * may. */
 struct um_host {
-	pthread_mutex_t lock; /* of asking for space and giving it back */
+	pthread_mutex_t lock; /* serialises allocating and returning space */
 	uint64_t words;
 	_Atomic(uint64_t) *tables, *blocks;
 };
@@ -43,7 +45,7 @@ static void set_lack(_Atomic(uint64_t) *bits, uint64_t chunk, bool lack)
 		atomic_fetch_and(&bits[chunk / 64], ~bit);
 }
 
-/* Where a file has no holes, and none are punched, there is nothing to remember. */
+/* If a file has no holes and none are punched, there is nothing to record. */
 static int remember(struct um_pool *pool)
 {
 	struct um_host *host = calloc(1, sizeof(*host));
@@ -79,7 +81,7 @@ static int allocate_both(struct um_pool *pool, struct um_ptr ptr)
 	return ret || !ptr.mirror ? ret : um_pool_reserve(pool, ptr.mirror, 1);
 }
 
-/* Counts, checksums, parity of the chunk, which a checkpoint writes. */
+/* Counts, checksums and parity of the chunk, which a checkpoint writes. */
 static int allocate_tables(struct um_pool *pool, uint64_t chunk)
 {
 	int ret = allocate_both(pool, um_refs_ptr(pool, chunk));
@@ -111,7 +113,7 @@ static int allocate_journal(struct um_pool *pool)
 	return ret;
 }
 
-/* What is in use must be there; of what can be allocated space/ knows. */
+/* What is in use must be allocated; space/ knows what can be allocated later. */
 static int open_fsdax(struct um_pool *pool)
 {
 	int ret = um_fsdax_own_space(pool);
@@ -132,7 +134,7 @@ int um_host_open(struct um_pool *pool)
 	struct stat st;
 	int ret;
 
-	/* Not a pool that is opened to be read, in private pages. */
+	/* Not for a pool that is opened read-only, in private pages. */
 	if (pool->ops != &um_ops_file && pool->ops != &um_ops_fsdax)
 		return 0;
 	if (pool->kind == UMBRA_POOL_BLOCK)
@@ -184,7 +186,8 @@ uint32_t um_pool_punch_unit(const struct um_pool *pool)
 {
 	if (!pool->ops->punch || pool->readonly)
 		return 0;
-	/* A store to a hole through the mapping is no error, but a signal: so whole chunks, which are filled before use. */
+	/* A store through the mapping to a hole raises a signal instead of an error: so whole
+	 * chunks, which are filled before use. */
 	return pool->kind == UMBRA_POOL_FSDAX ? UM_CHUNK_BLOCKS : 1;
 }
 
@@ -199,7 +202,7 @@ int um_pool_punch(struct um_pool *pool, um_lba_t lba, uint64_t n)
 		pthread_mutex_lock(&host->lock);
 	um_pool_mark(pool, lba, n, false);
 	ret = pool->ops->punch(pool, lba << UM_BLOCK_SHIFT, n << UM_BLOCK_SHIFT);
-	/* Also after an error: a part may be gone. */
+	/* Also after an error: part of it may be gone. */
 	for (um_lba_t at = lba; host && at < lba + n; at = (um_chunk_of(at) + 1) * UM_CHUNK_BLOCKS)
 		set_lack(host->blocks, um_chunk_of(at), true);
 	if (host)

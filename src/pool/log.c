@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Where the library's messages go. */
+/* The destination of the library's messages. */
 #include <stdarg.h>
 #include <stdio.h>
 

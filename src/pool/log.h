@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* One line of log, to wherever umbra_log_to() said. */
+/* Logs one line, to the destination set with umbra_log_to(). */
 #ifndef UM_POOL_LOG_H
 #define UM_POOL_LOG_H
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Pools in memory, for tests and tools: zeros of our own, or an image that the caller owns. */
+/* Pools in memory, for tests and tools: zeroed memory, or an image that the caller owns. */
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -24,7 +24,7 @@ static void memory_unmap(struct um_pool *pool)
 
 static int image_map(struct um_pool *pool)
 {
-	(void)pool; /* base is set by who opened it */
+	(void)pool; /* base is set by the caller of open */
 	return 0;
 }
 
@@ -47,7 +47,7 @@ static void memory_drain(struct um_pool *pool)
 	(void)pool;
 }
 
-/* As a file reads where it has a hole. */
+/* Reads as zeros afterwards, like a hole in a file. */
 static int memory_punch(struct um_pool *pool, uint64_t off, uint64_t len)
 {
 	return memory_store(pool, off, NULL, len);
@@ -114,7 +114,7 @@ int um_pool_open_memory(uint64_t size, struct um_pool **out)
 int um_pool_open_image(void *base, uint64_t size, unsigned flags, struct um_pool **out)
 {
 	struct um_pool *pool;
-	/* As with files: opened to read, even a replay goes to private pages. */
+	/* As with files: in a read-only pool even replay goes to private pages. */
 	int ret = open_memory(base, size, flags & UM_POOL_RDONLY, &pool);
 
 	if (ret)

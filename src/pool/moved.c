@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Blocks that were put elsewhere since their memory failed. Pointers, counts, headers and the journal go on
- * calling such a block by the number that it had; only where its bytes are loaded from and stored to is looked up
- * here. So all its owners are right at once, and nothing that refers to it has to change.
+ * Blocks that were moved because their memory failed. Pointers, counts, headers and the journal
+ * keep using the original number of such a block; only the place where its bytes are loaded and
+ * stored is looked up here. So all its owners are right at once, and nothing that refers to it has
+ * to change.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "pool/pool.h"
 
-/* In the key of a slot: from a place to the block, and not the other way. */
+/* in the key of a slot: maps a place to its block, not a block to its place */
 #define NAME (1ull << 63)
 
 static uint64_t place(const struct um_moved *moved, uint64_t key)
@@ -54,7 +55,7 @@ static void put(struct um_moved *moved, uint64_t key, um_lba_t val)
 	moved->n++;
 }
 
-/* A table with room for one more, and what the old one has but for one block. */
+/* A table with room for one more entry, and the contents of the old one except for one block. */
 static struct um_moved *copy_table(struct um_moved *old, um_lba_t but)
 {
 	uint64_t n = old ? old->n : 0, size = 16, i;

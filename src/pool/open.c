@@ -48,7 +48,7 @@ static int probe_fd(int fd, struct target *out)
 
 int um_pool_probe(const char *path, uint64_t *out_size, enum umbra_pool_kind *out_kind)
 {
-	/* NONBLOCK: a FIFO in the pool's place must not stop us. */
+	/* NONBLOCK: a FIFO in place of the pool must not block us. */
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY), ret;
 	struct target target;
 
@@ -72,9 +72,9 @@ static int64_t now_ms(void)
 }
 
 /*
- * One attempt. flock, not fcntl: it works on any descriptor, a DAX device's too, and belongs to the
- * open file description, so that it survives the fork of a daemon. O_EXCL on a block device also
- * meets mounts, swap and device mapper.
+ * One attempt. flock and not fcntl: it works on any descriptor, including that of a DAX device, and
+ * belongs to the open file description, so it survives the fork of a daemon. O_EXCL on a block
+ * device also detects mounts, swap and device mapper.
  */
 static int try_open(const char *path, unsigned flags, int *out_fd)
 {
@@ -90,7 +90,7 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 	fd = open(path, mode);
 	if (fd < 0)
 		return -errno;
-	/* io_uring would take NONBLOCK as a wish to be told EAGAIN. */
+	/* io_uring would interpret NONBLOCK as a request for EAGAIN. */
 	if (fcntl(fd, F_SETFL, 0))
 		ret = -errno;
 	if (!ret && !(flags & UM_POOL_NOLOCK) && flock(fd, (excl ? LOCK_EX : LOCK_SH) | LOCK_NB))
@@ -103,9 +103,9 @@ static int try_open(const char *path, unsigned flags, int *out_fd)
 }
 
 /*
- * umount(8) returns before the daemon has let go of the pool, and udev probes a block device that was
- * just closed by a writer, under a shared lock: for a moment both look like a user. So there is a
- * second chance, but for those who make their own.
+ * umount(8) returns before the daemon has released the pool, and udev probes a block device that a
+ * writer has just closed, under a shared lock: for a moment both look like a user. So there is a
+ * second attempt, except for callers that retry themselves.
  */
 static int take_in_use(const char *path, const char *name, unsigned flags, int *out_fd)
 {
@@ -166,7 +166,7 @@ static int map_pool(struct um_pool *pool, const struct target *target, unsigned 
 	if (um_guard_install())
 		um_warn("%s: cannot install a handler for memory errors", pool->path);
 	um_guard_register(pool);
-	/* Before anything is read from it: a place known to be bad is better not touched. */
+	/* Before anything is read from it: places known to be bad are better not touched. */
 	um_pool_scan_bad(pool);
 	return um_pool_set_size(pool, pool->map_len & ~(UM_CHUNK_SIZE - 1));
 }
@@ -185,7 +185,7 @@ static int set_map_len(struct um_pool *pool, const struct target *target, uint64
 	return -EMEDIUMTYPE;
 }
 
-/* path: to open; name: what it is called. */
+/* path: what to open; name: what to call it in messages. */
 static int open_named(
 	const char *path, const char *name, unsigned flags, uint64_t size, struct um_pool **out)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Tests only (-Dpoison=true): makes a block of a pool in use fail, or changes one of its bits. Failing is the real
- * thing, as far as this process goes: a page of memory with UFFDIO_POISON (Linux 6.6) takes the place of the block's in the
- * mapping, at once: whoever loads from there meanwhile gets the block's bytes, or the failure.
+ * Tests only (-Dpoison=true): makes a block of a pool in use fail, or flips one of its bits. For
+ * this process the failure is real: a page of memory with UFFDIO_POISON (Linux 6.6) atomically
+ * replaces the block's page in the mapping. Concurrent loads get the block's bytes, or the failure.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The pool in use: stores, marks of verified and lost blocks, life of struct um_pool. */
+/* The pool in use: stores, bitmaps of verified and lost blocks, life cycle of struct um_pool. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -13,7 +13,7 @@
 
 /* ---- bitmaps: one bit a block, zero pages until used ------------------------------------------- */
 
-/* Whole pages, as each is made accessible by itself. */
+/* Whole pages, since each bitmap is made accessible separately. */
 static size_t bitmap_bytes(uint64_t bytes)
 {
 	size_t len = ((size_t)(bytes / UM_BLOCK_SIZE + 63) / 64 + 1) * sizeof(uint64_t);
@@ -35,14 +35,14 @@ int um_pool_alloc_verified(struct um_pool *pool)
 
 	if (pool->room < pool->map_len)
 		pool->room = pool->map_len;
-	/* For all that may come to be mapped: the marks do not move when the pool grows. */
+	/* For everything that may ever be mapped: the bitmaps do not move when the pool grows. */
 	map = mmap(NULL, 2 * bitmap_bytes(pool->room), PROT_NONE,
 		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (map == MAP_FAILED)
 		return -ENOMEM;
 	pool->verified = map;
 	pool->lost = (void *)((uint8_t *)map + bitmap_bytes(pool->room));
-	/* For all that is mapped, so that a pool can be looked at before its size is known. */
+	/* For everything that is mapped, so that a pool can be read before its size is known. */
 	return um_pool_extend_marks(pool, pool->map_len);
 }
 
@@ -54,7 +54,7 @@ void um_pool_mark(struct um_pool *pool, um_lba_t lba, uint64_t n, bool verified)
 		uint64_t mask = (len == 64 ? ~0ull : (1ull << len) - 1) << bit;
 		uint64_t now = atomic_load_explicit(word, memory_order_relaxed);
 
-		/* Data goes through here too: no locked instruction where nothing changes. */
+		/* Data passes here too: no locked instruction if nothing changes. */
 		if (verified && (now & mask) != mask)
 			atomic_fetch_or_explicit(word, mask, memory_order_release);
 		else if (!verified && (now & mask))
@@ -154,7 +154,7 @@ int um_pool_reread(struct um_pool *pool, um_lba_t lba, void *out)
 
 /* ---- stores --------------------------------------------------------------------------------------- */
 
-/* Address of a store, checked: what is above computes them from what the pool says. */
+/* Address of a store, checked: the layers above compute it from what the pool says. */
 static int store_at(
 	const struct um_pool *pool, um_lba_t lba, uint32_t off, size_t len, uint64_t *out_off)
 {
@@ -193,9 +193,9 @@ static bool places_bad(const struct um_pool *pool, uint64_t at, size_t len)
 typedef int store_fn(struct um_pool *pool, uint64_t off, const void *src, size_t len);
 
 /*
- * Stores to blocks that lie together. Memory may fail under the store (the guard then lets it end, somewhere
- * else), or another thread's load may have had the guard replace the page: which is known before it is
- * replaced, so that asking again afterwards finds out.
+ * Stores to contiguous blocks. Memory may fail under the store (the guard then lets it complete,
+ * somewhere else), or the guard may have replaced the page because of another thread's load. A
+ * failure is recorded before the page is replaced, so checking again afterwards detects it.
  */
 static int store_guarded(
 	struct um_pool *pool, store_fn *fn, uint64_t at, const void *src, size_t len)
@@ -213,7 +213,7 @@ static int store_guarded(
 	return ret;
 }
 
-/* Where it lies: in one piece unless blocks of it were put elsewhere. */
+/* Where it lies: contiguous unless blocks of it were moved. */
 static int store(struct um_pool *pool, store_fn *fn, uint64_t at, const uint8_t *src, size_t len)
 {
 	int ret = 0;
@@ -249,7 +249,7 @@ int um_pool_write_journal(
 		return ret;
 	um_pool_mark(pool, at >> UM_BLOCK_SHIFT, blocks_at(at, len), false);
 	ret = store(pool, pool->ops->write, at, src, len);
-	/* Behind the store: a back end under test may drain another pool within. */
+	/* After the store: a back end under test may drain another pool within it. */
 	um_pool_undrained = true;
 	return ret;
 }
@@ -329,7 +329,7 @@ int um_pool_apply(struct um_pool *pool, um_lba_t lba, uint32_t off, const void *
 	if (ret || !len)
 		return ret;
 	ret = store(pool, pool->ops->apply, at, src, len);
-	/* A part of a block that nobody verified yet leaves it unverified. */
+	/* Storing part of an unverified block leaves it unverified. */
 	if (!ret && len == UM_BLOCK_SIZE && !(at & (UM_BLOCK_SIZE - 1)))
 		um_pool_mark(pool, at >> UM_BLOCK_SHIFT, 1, true);
 	return ret;
@@ -368,10 +368,8 @@ void um_pool_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
 	}
 }
 
-/*
- * The kernel tells of a failure once, to whoever asks first, and takes the pages for clean: so one at a time, and
- * after a failure all fail.
- */
+/* The kernel reports a failure once, to whoever asks first, and marks the pages clean: so one
+ * barrier at a time, and after a failure all fail. */
 int um_pool_barrier(struct um_pool *pool)
 {
 	int ret;
@@ -409,7 +407,7 @@ void um_pool_forget_cached(const struct um_pool *pool)
 {
 	if (pool->fd < 0)
 		return;
-	/* Pages that are mapped would stay. Nothing was stored to ours yet. */
+	/* Pages that are mapped would stay. Nothing has been stored to ours yet. */
 	if (pool->base)
 		(void)madvise(pool->base, atomic_load(&pool->map_len), MADV_DONTNEED);
 	(void)posix_fadvise(pool->fd, 0, 0, POSIX_FADV_DONTNEED);

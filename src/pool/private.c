@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Pools opened to read only. Even then the journal may have to be replayed, and fsck -n tries its
- * repairs: all that goes to private pages and ends with the process. The kernel gives those for
- * files and block devices; for devdax, which refuses private mappings, they are made here, unit by
- * unit of what its mapping can be split at.
+ * Pools opened read-only. Even then the journal may have to be replayed, and fsck -n tries its
+ * repairs: all of this goes to private pages and ends with the process. For files and block devices
+ * the kernel provides these; devdax refuses private mappings, so they are made here, in the units
+ * at which its mapping can be split.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,12 +12,12 @@
 
 #include "pool/backend.h"
 
-/* priv, devdax only: one byte a unit, whether it was replaced by memory of our own. */
+/* priv, devdax only: one byte per unit, set if it was replaced by memory of our own. */
 
 static int private_map(struct um_pool *pool)
 {
 	bool devdax = pool->kind == UMBRA_POOL_DEVDAX;
-	/* A device's mapping ends where one of its units does. */
+	/* A device's mapping ends at the end of a unit. */
 	uint64_t len = (pool->map_len + pool->guard_unit - 1) & ~(pool->guard_unit - 1);
 	void *map = mmap(NULL, len, PROT_READ | (devdax ? 0 : PROT_WRITE),
 		devdax ? MAP_SHARED : MAP_PRIVATE | MAP_NORESERVE, pool->fd, 0);
@@ -41,7 +41,8 @@ static void private_unmap(struct um_pool *pool)
 	free(pool->priv);
 }
 
-/* Replaces one unit of a devdax mapping by a copy in memory; loads see the same bytes throughout. */
+/* Replaces one unit of a devdax mapping by a copy in memory; loads see the same bytes
+ * throughout. */
 static int make_private(struct um_pool *pool, uint64_t unit)
 {
 	uint8_t *done = pool->priv, *at = pool->base + unit * pool->guard_unit;

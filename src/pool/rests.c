@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the records of a group rest on: see rests.h. */
+/* The data that the records of a group depend on: see rests.h. */
 #include "pool/rests.h"
 
 #include <errno.h>
@@ -9,8 +9,8 @@
 
 #include "pool/seeded.h"
 
-#define ONE_MAX (64u << 10)  /* bytes of a write that is listed; */
-#define ALL_MAX (512u << 10) /* of all: beyond that a barrier is the smaller cost */
+#define ONE_MAX (64u << 10)  /* bytes of one write that is listed */
+#define ALL_MAX (512u << 10) /* bytes of all: beyond that a barrier costs less */
 
 struct um_rests {
 	pthread_mutex_t lock;
@@ -31,7 +31,7 @@ int um_rests_open(struct um_pool *pool, int (*seal)(void *arg), void *arg)
 	pthread_mutex_init(&r->lock, NULL);
 	r->seal = seal;
 	r->arg = arg;
-	r->open.open_end = true; /* what a daemon before us wrote is on no list */
+	r->open.open_end = true; /* what an earlier daemon wrote is on no list */
 	pool->rests = r;
 	return 0;
 }
@@ -78,7 +78,8 @@ static bool meets(const struct um_rest_list *list, uint64_t off, size_t len)
 	return false;
 }
 
-/* One barrier more for a block that is written twice; so a list is not given up before it has to be. */
+/* Costs one more barrier for a block that is written twice, so a list is not given up before it has
+ * to be. */
 int um_rests_before(struct um_pool *pool, uint64_t off, size_t len)
 {
 	struct um_rests *r = pool->rests;
@@ -144,7 +145,7 @@ void um_rests_done(struct um_pool *pool, enum um_rests_end end)
 	else if (end == UM_RESTS_LISTED)
 		r->last = r->taken;
 	else if (end == UM_RESTS_FAILED)
-		make_void(&r->open); /* nobody vouches for what was taken */
+		make_void(&r->open); /* what was taken is no longer guaranteed */
 	clear(&r->taken);
 	count(r);
 	pthread_mutex_unlock(&r->lock);

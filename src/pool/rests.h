@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Indirect pools: what the records of the next group rest on. A record that counts after a power cut must not refer
- * to file data that is not there. So either the data is on the medium before the COMMIT record is written, which
- * takes a barrier of its own; or COMMIT lists the data with checksums, and does not count unless all of it is found to
- * be there: then one barrier does for both. This is that list.
+ * Indirect pools: the file data that the records of the next group depend on. A record that counts
+ * after a power cut must not refer to file data that is missing. Either the data is on the medium
+ * before the COMMIT record is written, which takes a barrier of its own; or COMMIT lists the data
+ * with checksums and counts only if all of it is present, and one barrier suffices. This is that
+ * list.
  *
- * What is listed must stay as it is until a later COMMIT is durable. A write that would change it first makes
- * that so (while the list is a commit's), or makes the list void (while it is still being gathered): then the group
- * takes two barriers. src/DESIGN.md, section 1, has the argument.
+ * Listed data must not change until a later COMMIT is durable. A write that would change it first
+ * makes a COMMIT without a list durable (if the list belongs to a commit), or voids the list (if it
+ * is still being gathered), in which case the group takes two barriers. src/DESIGN.md, section 1,
+ * has the argument.
  */
 #ifndef UM_POOL_RESTS_H
 #define UM_POOL_RESTS_H
 
 #include "pool/pool.h"
 
-#define UM_RESTS_MAX 62u /* with the head: 2 KiB of journal */
+#define UM_RESTS_MAX 62u /* with the record's head: 2 KiB of journal */
 
 struct um_rest {
 	uint64_t off; /* in the pool, bytes */
@@ -22,13 +24,13 @@ struct um_rest {
 	uint32_t len;
 };
 struct um_rest_list {
-	bool open_end; /* there is more: it vouches for nothing */
+	bool open_end; /* incomplete: the list guarantees nothing */
 	uint32_t n;
 	uint64_t bytes;
 	struct um_rest at[UM_RESTS_MAX];
 };
 
-/* seal(arg): makes a COMMIT durable that rests on no list. */
+/* seal(arg): makes a COMMIT without a list durable. */
 int um_rests_open(struct um_pool *pool, int (*seal)(void *arg), void *arg);
 void um_rests_close(struct um_pool *pool);
 uint64_t um_rest_csum(const struct um_pool *pool, const void *bytes, size_t len);
@@ -37,15 +39,13 @@ uint64_t um_rest_csum(const struct um_pool *pool, const void *bytes, size_t len)
 int um_rests_before(struct um_pool *pool, uint64_t off, size_t len);
 void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t len);
 
-/*
- * A group commit begins, after the number of the last transaction it covers was read: what was gathered is copied out
- * and is the commit's until um_rests_done(). One at a time.
- */
+/* Begins a group commit, after the number of the last transaction it covers was read: the gathered
+ * list is copied out and belongs to the commit until um_rests_done(). One at a time. */
 void um_rests_take(struct um_pool *pool, struct um_rest_list *out);
 enum um_rests_end {
 	UM_RESTS_SEALED,  /* a COMMIT without a list is durable */
-	UM_RESTS_LISTED,  /* one with this list is */
-	UM_RESTS_BARRIER, /* none was written; but a barrier has passed */
+	UM_RESTS_LISTED,  /* a COMMIT with this list is durable */
+	UM_RESTS_BARRIER, /* none was written, but a barrier has passed */
 	UM_RESTS_FAILED,
 };
 void um_rests_done(struct um_pool *pool, enum um_rests_end end);

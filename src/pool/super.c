@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The superblock: found, checked, chosen among its copies, repaired. */
+/* The superblock: finding, checking, choosing among copies, repairing. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,8 +10,8 @@
 
 enum super_state {
 	SUPER_NONE = 0, /* no magic */
-	SUPER_BAD,      /* magic, but unsound or unreadable */
-	SUPER_NEWER,    /* sound, of a version or with features unknown here */
+	SUPER_BAD,      /* magic, but invalid or unreadable */
+	SUPER_NEWER,    /* valid, but of a version or with features unknown here */
 	SUPER_GOOD,
 };
 
@@ -20,7 +20,7 @@ static bool range_ok(uint64_t nblocks, um_lba_t lba, uint64_t n)
 	return lba && lba < nblocks && n <= nblocks - lba;
 }
 
-/* A run of blocks inside one group that touches none of its static chunks: its ends tell. */
+/* Is the run of blocks inside one group, and clear of its static chunks? Its ends suffice. */
 static bool between_tables(const struct um_super *super, um_lba_t lba, uint64_t n)
 {
 	uint64_t first = um_chunk_of(lba), last = um_chunk_of(lba + n - 1);
@@ -43,7 +43,7 @@ static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
 	return NULL;
 }
 
-/* Fields of a superblock whose checksum is right, but which may have been forged. */
+/* Checks the fields of a superblock whose checksum is right, but which may be forged. */
 static const char *super_fault(const struct um_super *super)
 {
 	uint64_t nblocks = super->nchunks * UM_CHUNK_BLOCKS;
@@ -64,7 +64,7 @@ static const char *super_fault(const struct um_super *super)
 	return journal_fault(super, nblocks);
 }
 
-/* Judges the block at lba as a superblock and copies it out. */
+/* Validates the block at lba as a superblock and copies it out. */
 static enum super_state read_super(
 	struct um_pool *pool, um_lba_t lba, struct um_super *out, const char **why)
 {
@@ -97,8 +97,9 @@ static enum super_state read_super(
 }
 
 /*
- * The second copy is where the number of chunks says; that number is in the superblock we cannot
- * read, so it is guessed from the size of the file, then sought at all chunk starts of group 0.
+ * The place of the second copy follows from the number of chunks, which is in the superblock that
+ * cannot be read. So it is guessed from the size of the file, then searched at all chunk starts of
+ * group 0.
  */
 static enum super_state find_second(struct um_pool *pool, struct um_super *out, const char **why)
 {
@@ -181,7 +182,7 @@ int um_super_load(struct um_pool *pool)
 	if (one == SUPER_GOOD) {
 		two = read_super(pool, um_super_second(&first), &second, &why2);
 		if (two != SUPER_GOOD || memcmp(&first, &second, sizeof(first))) {
-			/* Behind the end of a truncated pool there is no copy to be bad. */
+			/* Beyond the end of a truncated pool there is no copy that could be bad. */
 			if (um_super_second(&first) < pool->map_len / UM_BLOCK_SIZE) {
 				um_warn("%s: second superblock is bad (%s)", pool->path,
 					two == SUPER_GOOD ? "differs from the first"
@@ -215,7 +216,7 @@ int um_super_rewrite(struct um_pool *pool)
 
 	if (!pool->super_repaired)
 		return 0;
-	/* All 4096 bytes: what a later version keeps behind our fields is covered by the checksum. */
+	/* All 4096 bytes: fields of later versions behind ours are covered by the checksum. */
 	memcpy(block, um_pool_ptr(pool, good), sizeof(block));
 	if (memcmp(block, &pool->super, sizeof(pool->super)))
 		memset(block + sizeof(pool->super), 0, sizeof(block) - sizeof(pool->super));

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What became known of bad blocks, until somebody sees to it. Bounded: what finds no room is found again. */
+/* Newly found bad blocks, queued until they are handled. Bounded: what finds no room is found
+ * again. */
 #include <errno.h>
 
 #include "pool/pool.h"
@@ -44,7 +45,7 @@ int um_trouble_take(struct um_pool *pool, struct um_trouble *out)
 {
 	uint64_t taken;
 
-	/* Lists first: they know more about the same block. */
+	/* Lists first: they have more information about the same block. */
 	if (take_listed(pool, out))
 		return 0;
 	taken = atomic_load(&pool->ntaken);
@@ -53,7 +54,7 @@ int um_trouble_take(struct um_pool *pool, struct um_trouble *out)
 	*out = (struct um_trouble){.what = UM_TROUBLE_FAILED};
 	out->lba = atomic_exchange(&pool->failed[taken % UM_TROUBLES_MAX], ~(um_lba_t)0);
 	atomic_store(&pool->ntaken, taken + 1);
-	/* The handler that counted it has not put it there yet, or later ones have taken its place. */
+	/* The handler that counted it has not stored it yet, or later ones have overwritten it. */
 	if (out->lba == ~(um_lba_t)0 || atomic_load(&pool->nfailed) - taken > UM_TROUBLES_MAX) {
 		out->what = UM_TROUBLE_MANY;
 		out->lba = 0;
