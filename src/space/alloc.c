@@ -1,17 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Which blocks to take. Data goes where its file ends, else to a run of the wanted length nearby;
- * metadata into chunks of its own, so that it does not cut data apart, its mirror into a chunk at
- * least a quarter of the pool away.
+ * Allocation policy. Data goes where its file ends, else to a run of the wanted length nearby.
+ * Metadata goes into chunks of its own, so that it does not split data; its mirror goes into a
+ * chunk at least a quarter of the pool away.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "space/space_int.h"
 
-/* A search may look into this many chunks that turn out to have no run of the wanted length. */
+/* Number of chunks without a run of the wanted length that a search may examine. */
 #define SEARCH_MAX 64u
-/* From this length on a chunk that is free as a whole is preferred. */
+/* From this length on, an entirely free chunk is preferred. */
 #define WANT_WHOLE 256u
 
 struct run {
@@ -25,7 +25,7 @@ static void set_run(struct run *run, uint64_t chunk, unsigned first, unsigned n)
 	run->n = n;
 }
 
-/* Looks into one chunk; true when it has a run of `want`. A shorter one is kept if it is the best. */
+/* Searches one chunk; true if it has a run of `want`. A shorter one is kept if it is the best. */
 static bool look(
 	struct um_space *space, uint64_t chunk, unsigned from, unsigned want, struct run *best)
 {
@@ -41,7 +41,7 @@ static bool look(
 	return n >= want;
 }
 
-/* Chunks [from, to) in order, for a run of `want`; *tries bounds how many are looked into. */
+/* Searches chunks [from, to) in order for a run of `want`; *tries bounds how many are examined. */
 static bool search_range(struct um_space *space, uint64_t from, uint64_t to, unsigned want,
 	bool skip_meta, unsigned *tries, struct run *best)
 {
@@ -53,7 +53,7 @@ static bool search_range(struct um_space *space, uint64_t from, uint64_t to, uns
 	return false;
 }
 
-/* The whole pool once, beginning at `start`; lengths are halved until a run is found. */
+/* Searches the whole pool once, from `start` on; the length is halved until a run is found. */
 static bool search_from(
 	struct um_space *space, uint64_t start, unsigned want, bool skip_meta, struct run *best)
 {
@@ -94,7 +94,7 @@ static bool find_data(struct um_space *space, um_lba_t goal, unsigned want, stru
 		goal = space->data_cursor;
 	start = um_chunk_of(goal);
 	if (want < WANT_WHOLE) {
-		/* Behind the goal in its chunk, if that is long enough; then all of it. */
+		/* After the goal in its chunk, if that is long enough; then all of it. */
 		if (!space->chunk[start].meta &&
 			(look(space, start, goal % UM_CHUNK_BLOCKS, want, out) ||
 				look(space, start, 0, want, out)))
@@ -146,7 +146,7 @@ static bool meta_range(
 	return false;
 }
 
-/* At `near` or behind it in its chunk, or before. */
+/* At or after `near` in its chunk, or before. */
 static bool meta_near(struct um_space *space, um_lba_t near, unsigned want, struct run *out)
 {
 	uint64_t chunk = um_chunk_of(near);
@@ -161,10 +161,8 @@ static bool find_meta(struct um_space *space, um_lba_t goal, unsigned want, stru
 {
 	uint64_t start;
 
-	/*
-	 * The goal is followed into a chunk known for metadata. After a mount none is: the first
-	 * goal, a node's neighbour as a rule, then shows one.
-	 */
+	/* The goal is followed into a chunk known to hold metadata. After a mount none is known:
+	 * then the first goal, usually a node's neighbour, shows one. */
 	if (goal && (space->chunk[um_chunk_of(goal)].meta || !space->meta_cursor) &&
 		meta_near(space, goal, want, out))
 		return true;
@@ -185,11 +183,11 @@ static bool far_apart(const struct um_space *space, uint64_t a, uint64_t b)
 	return a != b && (a > b ? a - b : b - a) >= quarter;
 }
 
-/* A block for the mirror of one in chunk p; the primary itself is already marked busy. */
+/* Finds a block for the mirror of one in chunk p; the primary itself is already marked busy. */
 static bool find_mirror(struct um_space *space, uint64_t p, struct run *out)
 {
 	uint64_t n = space->nchunks, quarter = n / 4, target = (p + n / 2) % n;
-	uint64_t low_end = p >= quarter ? p - quarter + 1 : 0; /* far chunks below p */
+	uint64_t low_end = p >= quarter ? p - quarter + 1 : 0; /* distant chunks below p */
 	uint64_t high = p + (quarter ? quarter : 1);           /* and above */
 
 	if (space->mirror_cursor && far_apart(space, p, um_chunk_of(space->mirror_cursor)) &&
@@ -213,7 +211,7 @@ static bool find_mirror(struct um_space *space, uint64_t p, struct run *out)
 
 /* ---- taking ------------------------------------------------------------------------------------------- */
 
-/* How many of `want` blocks the reserve lets a caller with these flags have. */
+/* How many of `want` blocks the reserve allows a caller with these flags. */
 static unsigned allowed(const struct um_space *space, unsigned flags, unsigned want)
 {
 	uint64_t keep = space->keep;
@@ -239,7 +237,7 @@ static int mark_taken(struct um_space *space, struct run *run, unsigned want)
 	return err;
 }
 
-/* A goal that names no usable block is none. */
+/* A goal that names no usable block is ignored. */
 static um_lba_t sane_goal(const struct um_space *space, um_lba_t goal)
 {
 	return um_chunk_of(goal) < space->nchunks ? goal : 0;
@@ -280,7 +278,7 @@ static int take_locked(
 	return err;
 }
 
-/* A run may cross chunks here: transactions put adjacent runs together. */
+/* A run may cross chunks here, since transactions merge adjacent runs. */
 static void give_locked(struct um_space *space, um_lba_t lba, uint32_t n)
 {
 	space->taken -= n;
@@ -288,7 +286,8 @@ static void give_locked(struct um_space *space, um_lba_t lba, uint32_t n)
 		unsigned first = lba % UM_CHUNK_BLOCKS;
 		unsigned part = n < UM_CHUNK_BLOCKS - first ? n : UM_CHUNK_BLOCKS - first;
 
-		/* Without memory for a full chunk's bitmap they stay out of use until the next mount. */
+		/* Without memory for a full chunk's bitmap they stay unused until the next
+		 * mount. */
 		(void)um_chunk_mark(space, um_chunk_of(lba), first, part, false);
 		lba += part;
 		n -= part;
@@ -322,7 +321,7 @@ static int take_meta_locked(
 	return 0;
 }
 
-/* Waiting blocks are looked at before each search, when there are enough for it to pay. */
+/* Quarantined blocks are checked before each search, if there are enough for it to pay. */
 static void reap_some(struct um_space *space)
 {
 	if (space->freed_data.len + space->freed_meta.len >= SEARCH_MAX)
@@ -344,17 +343,15 @@ static bool room_to_withhold(struct um_space *space)
 	return true;
 }
 
-/*
- * Of blocks just taken, those before the first bad one are left to the caller, those behind given back; that one is
- * withheld. True: none is left.
- */
+/* Of the blocks just taken, those before the first bad one are left to the caller, those after it
+ * are given back, and that one is withheld. True: none is left. */
 static bool withhold_bad(struct um_space *space, um_lba_t lba, uint32_t *n)
 {
 	uint32_t i;
 
 	for (i = 0; i < *n && !um_pool_place_bad(space->pool, lba + i); i++)
 		;
-	/* Without memory to note it the store will fail. */
+	/* Without memory to record it the store will fail. */
 	if (i == *n || !room_to_withhold(space))
 		return false;
 	space->withheld[space->nwithheld++] = lba + i;
@@ -365,7 +362,7 @@ static bool withhold_bad(struct um_space *space, um_lba_t lba, uint32_t *n)
 	return !i;
 }
 
-/* Is one of a node's blocks bad? It is withheld then, and the other given back. */
+/* If one of a node's blocks is bad it is withheld, and the other given back. */
 static bool withhold_meta(struct um_space *space, const struct um_ptr *ptr)
 {
 	uint32_t one = 1, two = 1;
@@ -379,13 +376,13 @@ static bool withhold_meta(struct um_space *space, const struct um_ptr *ptr)
 	return first || second;
 }
 
-/* Chunks that lack space of the host, which has none: kept out of one search. */
+/* Chunks that lack space on a full host: excluded from one search. */
 struct dry {
 	uint64_t n;
 	struct um_hidden *chunk;
 };
 
-/* What was just found cannot be used, as the host below has no space for it. */
+/* The blocks just found cannot be used, since the host has no space for them. */
 static bool is_dry(struct um_space *space, um_lba_t lba)
 {
 	bool dry = um_pool_ready(space->pool, um_chunk_of(lba)) != 0;
@@ -395,10 +392,8 @@ static bool is_dry(struct um_space *space, um_lba_t lba)
 	return dry;
 }
 
-/*
- * The blocks that are kept back must be there when the host has no more: removing files takes some. False: there are not
- * enough of them, and the host gives none.
- */
+/* The reserved blocks must be usable when the host is full, as removing files takes some. False:
+ * there are not enough of them, and the host has no space. */
 static bool keep_spare(struct um_space *space)
 {
 	while (space->idle_lacking && space->idle - space->idle_lacking <= space->keep) {
@@ -416,7 +411,8 @@ static bool keep_spare(struct um_space *space)
 	return true;
 }
 
-/* Where one such chunk gets no space the others do not: they are passed over all at once. False: they are by now, or there is no memory. */
+/* If one such chunk gets no space the others do not either: all are skipped at once. False: they
+ * already are, or there is no memory. */
 static bool pass_over(struct um_space *space, struct dry *dry)
 {
 	uint64_t n = 0;
@@ -441,7 +437,7 @@ static void show_all(struct um_space *space, struct dry *dry)
 	free(dry->chunk);
 }
 
-/* A run of which the caller can have some. */
+/* Finds a run of which the caller may have some. */
 static int take_usable(
 	struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags, struct run *out)
 {

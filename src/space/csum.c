@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Checksums of file data: 32 bits for each block, in a table like the counts' at a fixed place, changed by
- * the transaction that makes the data count. A chunk's block of the table is first written when data
- * first comes to lie in the chunk; the group's bits say which have been.
+ * Checksums of file data: 32 bits per block, in a table at a fixed place like that of the counts,
+ * changed by the transaction that makes the data count. A chunk's block of the table is first
+ * written when data is first placed in the chunk; bits in the group record which have been.
  */
 #include <errno.h>
 #include <string.h>
@@ -11,7 +11,7 @@
 #include "pool/seeded.h"
 #include "space/space_int.h"
 
-#define BATCH 64u /* values read under one hold of the read lock */
+#define BATCH 64u /* values read per acquisition of the read lock */
 
 /* The part of [lba, lba + n) in its first chunk. */
 static uint32_t in_chunk(um_lba_t lba, uint64_t n)
@@ -27,7 +27,7 @@ static int outside(um_lba_t lba)
 	return -EUCLEAN;
 }
 
-/* The chunk's values, to be changed. */
+/* The chunk's values, for changing. */
 static int edit_values(struct um_txn *txn, uint64_t chunk, uint32_t **out)
 {
 	const struct um_pool *pool = um_txn_pool(txn);
@@ -97,15 +97,13 @@ static bool matches(const struct um_pool *pool, um_lba_t lba, uint32_t value)
 
 	if (um_pool_lost(pool, lba, 1))
 		return false;
-	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	um_guard_check(); /* a mark left by an earlier load is not about this block */
 	same = um_data_csum(um_pool_ptr(pool, lba)) == value;
 	return !um_guard_check() && same;
 }
 
-/*
- * A block that did not match may have been overwritten since its value was read. With the read lock held
- * data and value belong together: data in place is stored under the apply lock too.
- */
+/* A block that did not match may have been overwritten since its value was read. Under the read
+ * lock data and value are consistent: data in place is stored under the apply lock too. */
 static bool matches_now(struct um_log *log, um_lba_t lba)
 {
 	struct um_pool *pool = um_log_pool(log);

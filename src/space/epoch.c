@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Epochs: which threads may still point at blocks that were freed (K. Fraser, "Practical lock
+ * Epochs: which threads may still hold pointers to freed blocks (K. Fraser, "Practical lock
  * freedom", 2004, epoch-based reclamation).
  *
- * A thread's slot holds the epoch it entered in, 0 outside. A freed run notes the current epoch, after
- * the commit that unlinked it took effect; it may be reused when no slot holds that epoch or an older
- * one. Why that is enough: a reader writes its slot, then takes the log's apply lock to look blocks up.
- * If its look-up came before the commit (in the order of that lock), the slot's store happens before
- * the commit, and so before the scan of the slots, which sees it. If it came after, the look-up no
- * longer finds the freed blocks, whatever the scan saw. The lock orders both cases; the atomics below
- * are sequentially consistent so that a reader without that lock would still be safe on the scan's side.
+ * A thread's slot holds the epoch it entered in, 0 outside. A freed run notes the current epoch,
+ * after the commit that unlinked it took effect; it may be reused when no slot holds that epoch or
+ * an older one. Correctness: a reader writes its slot, then takes the log's apply lock to look
+ * blocks up. If its lookup came before the commit (in the order of that lock), the slot's store
+ * happens before the commit, and so before the scan of the slots, which sees it. If it came after,
+ * the lookup no longer finds the freed blocks, whatever the scan saw. The lock orders both cases;
+ * the atomics below are sequentially consistent, so that a reader without that lock would still be
+ * safe on the scan's side.
  *
- * Slots are the process's, not one pool's: a thread is registered once, and a slot never dangles.
+ * Slots belong to the process, not to one pool: a thread is registered once, and a slot never
+ * dangles.
  */
 #include <stdlib.h>
 
@@ -22,7 +24,7 @@
 struct slot {
 	atomic_uint_fast64_t epoch; /* 0: outside */
 	atomic_bool used;
-	unsigned nest; /* the owner thread's */
+	unsigned nest; /* used by the owner thread */
 } __attribute__((aligned(64)));
 
 struct slot_block {
@@ -32,7 +34,7 @@ struct slot_block {
 
 static struct slot_block first_block;
 static atomic_uint_fast64_t now = 1;
-/* Threads inside an epoch that no slot could be had for (no memory): nothing is reused meanwhile. */
+/* Threads inside an epoch that got no slot for lack of memory: nothing is reused meanwhile. */
 static atomic_uint strangers;
 
 static _Thread_local struct slot *own;
@@ -53,7 +55,7 @@ static void thread_exit(void *arg)
 
 static void make_key(void)
 {
-	/* Without a key the slots of ended threads are not reused, nothing worse. */
+	/* Without a key the slots of ended threads are not reused; nothing worse. */
 	have_key = !pthread_key_create(&exit_key, thread_exit);
 }
 

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The volatile index of free blocks: built from the groups' words at mount, refined by a chunk's
- * counts when something first looks into it.
- */
+/* The volatile index of free blocks: built from the groups' words at mount, refined by a chunk's
+ * counts when it is first searched. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,7 +19,7 @@ static uint64_t word_mask(unsigned i, unsigned first, unsigned n)
 	return (end >= 64 ? ~0ull : (1ull << end) - 1) & (~0ull << lo);
 }
 
-/* First bit at or behind `from` that is `set`; UM_CHUNK_BLOCKS for none. */
+/* First bit at or after `from` that is `set`; UM_CHUNK_BLOCKS for none. */
 static unsigned find_bit(const uint64_t *bits, unsigned from, bool set)
 {
 	for (unsigned i = from / 64; i < UM_CHUNK_WORDS; i++) {
@@ -35,7 +33,7 @@ static unsigned find_bit(const uint64_t *bits, unsigned from, bool set)
 	return UM_CHUNK_BLOCKS;
 }
 
-/* After nfree or run changed: the summaries above follow. */
+/* To be called after nfree or run changed: updates the summaries. */
 static void chunk_changed(struct um_space *space, uint64_t chunk)
 {
 	struct um_chunk *c = &space->chunk[chunk];
@@ -249,7 +247,7 @@ struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk)
 
 	chunk_set_nfree(space, chunk, 0);
 	c->run = 0;
-	c->known = true; /* else its counts would be read, and it be seen again */
+	c->known = true; /* otherwise its counts would be read, and it would become visible again */
 	space->meta_free[chunk / 64] &= ~(1ull << (chunk % 64));
 	return hidden;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Freed blocks wait here until the transaction that freed them is durable and whoever could still
- * point at them has left. On indirect pools freed metadata also waits for a checkpoint: a journal
- * record that could be replayed must not meet a block that has become file data.
+ * Quarantine: freed blocks wait here until the transaction that freed them is durable and everybody
+ * who could still point at them has left. On indirect pools freed metadata also waits for a
+ * checkpoint: a journal record that could be replayed must not meet a block that has become file
+ * data.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 #include "pool/seeded.h"
 #include "space/space_int.h"
 
-#define EPOCH_WAIT_MSEC 50u /* longest that an allocation waits for others' epochs to end */
+#define EPOCH_WAIT_MSEC 50u /* longest time that an allocation waits for others' epochs to end */
 
 static int list_grow(struct um_freed_list *list)
 {
@@ -122,7 +123,7 @@ static bool waits_for_us(const struct um_freed_list *list)
 	return !list->len || (own && list->ring[list->head].epoch >= own);
 }
 
-/* One try; *out_left: there is something that may come free without the caller doing anything. */
+/* One attempt; *out_left: something may come free without action by the caller. */
 static bool try_reap(struct um_space *space, uint64_t seen, bool *out_left)
 {
 	bool any;
@@ -147,7 +148,7 @@ bool um_quarantine_flush(struct um_space *space, uint64_t seen)
 		return false;
 	if (try_reap(space, seen, &left))
 		return true;
-	/* Whether it helped is seen below. */
+	/* Whether it helped is checked below. */
 	(void)um_log_checkpoint(space->log);
 	for (unsigned i = 0; i < EPOCH_WAIT_MSEC; i++) {
 		if (try_reap(space, seen, &left))

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Reference counts, in transactions. A chunk whose blocks all have one count is one word in its
- * group's table; as soon as a part changes, its page of counts is written, and given up again when
+ * group's table; when part of it changes, its page of counts is written, and given up again when
  * the counts become equal.
  */
 #include <errno.h>
@@ -72,7 +72,8 @@ static int write_word(struct um_txn *txn, uint64_t chunk, uint64_t word)
 
 /* ---- loops over counts --------------------------------------------------------------------------- */
 
-/* Four counts at a time: a worst case touches 143 chunks, and compilers do not do it by themselves. */
+/* Four counts at a time: a worst case touches 143 chunks, and compilers do not vectorise this by
+ * themselves. */
 #define LANES 4u
 typedef uint32_t lanes_t __attribute__((vector_size(16), aligned(4), may_alias));
 
@@ -85,7 +86,7 @@ static uint32_t any_lane(lanes_t v)
 	return any;
 }
 
-/* What adding a delta to some counts met, and led to. */
+/* The state of some counts before, and the result of, adding a delta. */
 struct added {
 	bool zero, used; /* some were 0, were not 0, before */
 	bool limit;      /* some were at UM_REF_MAX before */
@@ -97,7 +98,7 @@ static bool same(const uint32_t *count, unsigned n)
 	return count[0] == count[n - 1] && !memcmp(count, count + 1, (n - 1) * sizeof(*count));
 }
 
-/* The C library's is by the processor's widest vectors. */
+/* The C library's function uses the processor's widest vectors. */
 static void set(uint32_t *count, unsigned n, uint32_t value)
 {
 	static_assert(sizeof(wchar_t) == sizeof(*count), "wide characters are counts");
@@ -112,7 +113,7 @@ static void add(uint32_t *count, unsigned n, uint32_t delta, struct added *out)
 
 	*out = (struct added){.zero = false};
 	if (same(count, n)) {
-		/* As a rule: an extent is allocated, shared and dropped in one piece. */
+		/* The usual case: an extent is allocated, shared and dropped in one piece. */
 		out->zero = !count[0];
 		out->used = count[0];
 		out->limit = count[0] >= UM_REF_MAX;
@@ -146,7 +147,7 @@ static void add(uint32_t *count, unsigned n, uint32_t delta, struct added *out)
 
 /* ---- changing -------------------------------------------------------------------------------------- */
 
-/* The counts of a chunk to change, whatever it was before. */
+/* The counts of a chunk for changing, whatever its state was. */
 static int edit_counts(struct um_txn *txn, uint64_t chunk, uint64_t word, uint32_t **out)
 {
 	struct um_ptr ptr = um_refs_ptr(um_txn_pool(txn), chunk);
@@ -167,7 +168,7 @@ static int edit_counts(struct um_txn *txn, uint64_t chunk, uint64_t word, uint32
 	return 0;
 }
 
-/* Was the change one that those counts allow? */
+/* Do those counts allow the change? */
 static int allowed(const struct added *added, int delta, bool alloc, um_lba_t lba)
 {
 	if (alloc)
@@ -177,15 +178,15 @@ static int allowed(const struct added *added, int delta, bool alloc, um_lba_t lb
 	return delta > 0 && added->limit ? -EMLINK : 0;
 }
 
-/* What became of a piece and its chunk. */
+/* The resulting state of a piece and its chunk. */
 struct result {
-	const uint32_t *count; /* the chunk's, NULL when the piece's are all the same */
+	const uint32_t *count; /* the chunk's, NULL if those of the piece are all the same */
 	unsigned freed;        /* how many counts became 0 */
 	bool uniform;          /* the chunk's counts are all `value` now */
 	uint32_t value;
 };
 
-/* The whole chunk, whose blocks have one count: only its word changes. */
+/* A whole chunk whose blocks have one count: only its word changes. */
 static int change_uniform(struct um_txn *txn, const struct piece *p, uint64_t word, int delta,
 	bool alloc, struct result *out)
 {
@@ -201,7 +202,7 @@ static int change_uniform(struct um_txn *txn, const struct piece *p, uint64_t wo
 	return write_word(txn, p->chunk, UM_WORD(UM_CHUNK_UNIFORM, 0, count));
 }
 
-/* Will all counts of the chunk be the same when the piece's are `now`? */
+/* Will all counts of the chunk be equal when those of the piece are `now`? */
 static bool uniform_after(const uint32_t *count, const struct piece *p, uint32_t now)
 {
 	unsigned end = p->first + p->n, rest = UM_CHUNK_BLOCKS - end;
@@ -266,12 +267,13 @@ static int change_mixed(struct um_txn *txn, const struct piece *p, uint64_t word
 
 	if (err)
 		return err;
-	/* Extents are allocated, shared and dropped in one piece, as a rule: no copy is needed then. */
+	/* Extents are usually allocated, shared and dropped in one piece: then no copy is
+	 * needed. */
 	refs = block;
 	was = refs->count[p->first];
 	even = same(refs->count + p->first, p->n);
 	out->uniform = even && uniform_after(refs->count, p, was + (uint32_t)delta);
-	/* What was read while memory failed are zeros: the copy is made of what can be read. */
+	/* What was read while memory failed is zeros: the copy is made from what can be read. */
 	if (um_guard_check() || !even)
 		return change_counts(txn, p, word, delta, alloc, out);
 	return change_even(txn, p, was, delta, alloc, out);
@@ -321,7 +323,7 @@ int um_ref_alloc(struct um_txn *txn, um_lba_t lba, uint32_t n)
 	return err ? err : um_txn_note_alloc(txn, lba, n);
 }
 
-/* Would one more reference pass the limit anywhere? Before a change of several chunks. */
+/* Would one more reference exceed the limit anywhere? Called before a change of several chunks. */
 static int check_limit(struct um_src src, um_lba_t lba, uint32_t n)
 {
 	uint32_t count, run;
@@ -356,7 +358,7 @@ int um_ref_get(struct um_txn *txn, um_lba_t lba, uint32_t n)
 	return err;
 }
 
-/* Tells the transaction about each run of counts that became 0; count NULL: the whole piece. */
+/* Notes each run of counts that became 0 in the transaction; count NULL: the whole piece. */
 static int note_freed(struct um_txn *txn, const struct piece *p, const uint32_t *count, bool meta)
 {
 	um_lba_t base = p->chunk * UM_CHUNK_BLOCKS;
@@ -380,7 +382,7 @@ static int note_freed(struct um_txn *txn, const struct piece *p, const uint32_t 
 static int count_piece(
 	struct um_src src, const struct piece *p, uint32_t *out_count, unsigned *out_run);
 
-/* One block's count becomes that of the retired; `was` is what it is now, 0 or 1. */
+/* Marks one block as retired; `was` is its present count, 0 or 1. */
 static int set_retired(struct um_txn *txn, const struct piece *p, uint32_t was)
 {
 	uint64_t word;
@@ -416,7 +418,7 @@ int um_ref_retire(struct um_txn *txn, um_lba_t lba)
 	return err ? err : um_txn_note_alloc(txn, lba, 1);
 }
 
-/* The last reference to a bad block goes: *out_retired. With others left nothing is done. */
+/* Retires a bad block whose last reference goes: *out_retired. If others remain nothing is done. */
 static int retire_last(struct um_txn *txn, const struct piece *p, bool *out_retired)
 {
 	uint32_t count;
@@ -427,7 +429,7 @@ static int retire_last(struct um_txn *txn, const struct piece *p, bool *out_reti
 	return *out_retired ? set_retired(txn, p, 1) : err;
 }
 
-/* Cuts a piece off where bad blocks begin; if it begins with one, after that. */
+/* Cuts a piece at the first bad block; if it begins with one, after the bad ones. */
 static bool cut_at_bad(const struct um_pool *pool, um_lba_t lba, struct piece *p)
 {
 	unsigned i;
@@ -479,7 +481,7 @@ int um_ref_put(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta, uint32_t
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
 
-/* Count of the piece's first block, and how many of its blocks have the same. */
+/* Count of the piece's first block, and for how many of its blocks it is the same. */
 static int count_piece(
 	struct um_src src, const struct piece *p, uint32_t *out_count, unsigned *out_run)
 {

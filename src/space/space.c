@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Opening and closing the index: the groups' words are read, nothing else. */
+/* Opening and closing the index: only the groups' words are read. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,7 +38,7 @@ static void load_word(struct um_space *space, uint64_t chunk, uint64_t word)
 		space->region[chunk / UM_REGION_CHUNKS] = nfree;
 }
 
-/* A group whose table is lost has no free blocks; the rest of the pool goes on. */
+/* A group whose table is lost has no free blocks; the rest of the pool remains usable. */
 static int load_group(struct um_space *space, uint32_t ag)
 {
 	struct um_src src = {space->pool, NULL};
@@ -59,7 +59,8 @@ static int load_group(struct um_space *space, uint32_t ag)
 			space->chunk[first + i].known = true;
 		else
 			load_word(space, first + i, ((const struct um_ag *)block)->word[i]);
-		/* Stores through the mapping that could not fail when the blocks were given out must not now. */
+		/* Stores through the mapping that could not fail when the blocks were handed out
+		 * must not fail now. */
 		if (!err && space->pool->direct && !table && !lost &&
 			space->chunk[first + i].nfree < UM_CHUNK_BLOCKS)
 			err = um_pool_ready(space->pool, first + i);
@@ -86,7 +87,7 @@ static void set_keep(struct um_space *space)
 		space->keep = KEEP_MAX;
 }
 
-/* A longer array, zeros behind what it had. */
+/* Enlarges an array and zeroes the new part. */
 static void *longer(void *array, size_t size, uint64_t was, uint64_t now)
 {
 	uint8_t *bigger = realloc(array, now * size);
@@ -96,7 +97,7 @@ static void *longer(void *array, size_t size, uint64_t was, uint64_t now)
 	return bigger;
 }
 
-/* Without memory for all of it some is longer than it need be, which harms nobody. */
+/* Without memory for all of it some arrays are longer than needed, which is harmless. */
 static int grow_arrays(struct um_space *space, uint64_t nchunks)
 {
 	uint64_t was = space->nchunks / UM_REGION_CHUNKS + 1, now = nchunks / UM_REGION_CHUNKS + 1;
@@ -111,8 +112,7 @@ static int grow_arrays(struct um_space *space, uint64_t nchunks)
 	space->meta_free = meta_free ? meta_free : space->meta_free;
 	if (!discard)
 		free(space->discard);
-	space->discard =
-		discard; /* without memory: until the next mount nothing goes back by itself */
+	space->discard = discard; /* without memory: no automatic discard until the next mount */
 	return chunk && region && meta_free ? 0 : -ENOMEM;
 }
 
@@ -121,7 +121,7 @@ int um_space_grow(struct um_space *space)
 	uint32_t ag = um_chunk_place(&space->pool->super, space->nchunks).ag;
 	int err;
 
-	/* In this order, as everywhere: the log's lock is behind the index's. */
+	/* In this order, as everywhere: the log's lock is inside the index's. */
 	pthread_mutex_lock(&space->lock);
 	err = grow_arrays(space, space->pool->nchunks);
 	if (!err) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mkfs: the groups' words, and the counts of the chunks that the journal has a part of. */
+/* mkfs: the groups' words, and the counts of the chunks that contain part of the journal. */
 #include <errno.h>
 #include <string.h>
 
@@ -10,7 +10,7 @@ struct range {
 	uint64_t n;
 };
 
-/* Sets the counts of the range's blocks in the chunk to 1; how many there are. */
+/* Sets the counts of the range's blocks in the chunk to 1; returns their number. */
 static unsigned count_range(const struct range *range, uint64_t chunk, uint32_t *count)
 {
 	um_lba_t first = chunk * UM_CHUNK_BLOCKS, end = first + UM_CHUNK_BLOCKS;
@@ -33,7 +33,7 @@ static int write_both(struct um_pool *pool, struct um_ptr ptr, void *block)
 	return err;
 }
 
-/* Where things are says `shape`; they are written to `pool`. */
+/* `shape` gives the geometry; blocks are written to `pool`. */
 struct format {
 	struct um_pool *pool;
 	const struct um_pool *shape;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inside the space room: the volatile index of free blocks, the quarantine, epochs. */
+/* Internal to space/: the volatile index of free blocks, the quarantine, epochs. */
 #ifndef UM_SPACE_SPACE_INT_H
 #define UM_SPACE_SPACE_INT_H
 
@@ -8,23 +8,23 @@
 #include "space/space.h"
 
 #define UM_CHUNK_WORDS (UM_CHUNK_BLOCKS / 64)
-#define UM_REGION_CHUNKS 64u /* chunks summed up in one entry of um_space.region */
+#define UM_REGION_CHUNKS 64u /* chunks summarised in one entry of um_space.region */
 
 /*
- * What is known about a chunk's free blocks. `known` chunks: nfree, and busy for what is between none
- * and all, are the truth. Others are mixed chunks nobody has looked into since mount: nfree is what
- * the chunk's word says, and none of their blocks is taken or in quarantine.
+ * The free blocks of a chunk. For `known` chunks nfree is exact, as is busy if nfree is neither
+ * none nor all. Others are mixed chunks that have not been searched since mount: nfree is what the
+ * chunk's word says, and none of their blocks is taken or in quarantine.
  */
 struct um_chunk {
-	uint64_t *busy; /* 512 bits, 1: not to be had; NULL when nfree says it all */
+	uint64_t *busy; /* 512 bits, 1: unavailable; NULL if nfree is sufficient */
 	uint16_t nfree;
-	uint16_t run; /* no run of free blocks is longer: an upper bound, 0 and 512 exact */
+	uint16_t run; /* upper bound of the longest run of free blocks; 0 and 512 are exact */
 	bool known;
-	bool lacks; /* it may need space of the host before it is used, see um_pool_ready */
-	bool meta;  /* metadata was put here lately: file data goes elsewhere if it can */
+	bool lacks; /* it may need space of the host before use, see um_pool_ready */
+	bool meta;  /* metadata was recently placed here: file data goes elsewhere if it can */
 };
 
-/* A run of freed blocks that may still be pointed at. */
+/* A run of freed blocks that may still be referenced. */
 struct um_freed {
 	uint64_t seq;   /* the transaction that freed it */
 	uint64_t epoch; /* current then */
@@ -41,51 +41,47 @@ struct um_freed_list {
 struct um_space {
 	struct um_pool *pool;
 	struct um_log *log;
-	pthread_mutex_t lock; /* all below */
+	pthread_mutex_t lock; /* protects everything below */
 	uint64_t nchunks;     /* those that belong to groups */
 	uint64_t total;       /* blocks that can be used */
-	uint64_t keep;        /* blocks file data leaves for metadata */
+	uint64_t keep;        /* blocks that file data leaves for metadata */
 	struct um_chunk *chunk;
 	uint16_t *region;      /* per 64 chunks: upper bound of their `run` */
 	uint64_t *meta_free;   /* bit per chunk: meta, and has free blocks */
-	uint64_t idle;         /* sum of nfree: may be taken now */
-	uint64_t idle_lacking; /* that of chunks that lack space of the host */
-	uint64_t spare_cursor; /* chunk where the last search for one to spare ended */
-	uint64_t taken;        /* by um_space_take, not yet allocated or given back */
-	uint64_t trimming;     /* runs on their way back to the host, taken meanwhile */
-	uint64_t *discard;     /* bit per chunk: something came free there; NULL: nobody cares */
-	uint64_t came_free;    /* goes up whenever blocks may be taken that could not */
+	uint64_t idle;         /* sum of nfree: can be taken now */
+	uint64_t idle_lacking; /* the same, of chunks that lack space of the host */
+	uint64_t spare_cursor; /* chunk where the last search for a spare one ended */
+	uint64_t taken;        /* taken by um_space_take, not yet allocated or given back */
+	uint64_t trimming;     /* runs that are being returned to the host, taken meanwhile */
+	uint64_t *discard;     /* bit per chunk: blocks came free there; NULL: not recorded */
+	uint64_t came_free;    /* raised whenever more blocks become available */
 	um_lba_t data_cursor;  /* where the last search for data without a goal ended */
 	um_lba_t meta_cursor, mirror_cursor;
 	struct um_freed_list freed_data, freed_meta;
-	/* Free blocks that are bad: nobody's, until they are retired. */
+	/* Free blocks that are bad: unavailable until they are retired. */
 	um_lba_t *withheld;
 	size_t nwithheld, withheld_cap;
 };
 
 /* ---- index (free.c); space->lock held ------------------------------------------------------------ */
 
-/* Makes the chunk's record known, reading its counts. -EUCLEAN, -EIO: it then has no free blocks. */
+/* Makes a chunk known by reading its counts. -EUCLEAN, -EIO: it then has no free blocks. */
 int um_chunk_load(struct um_space *space, uint64_t chunk);
 /* Free blocks become busy, or busy ones free. -ENOMEM (only from all or none). */
 int um_chunk_mark(struct um_space *space, uint64_t chunk, unsigned first, unsigned n, bool busy);
-/*
- * In a known chunk: the first run of `want` free blocks at or behind from, else the longest one there.
- * Returns its length, 0 for none.
- */
+/* In a known chunk: the first run of `want` free blocks at or after from, else the longest one.
+ * Returns its length, 0 for none. */
 unsigned um_chunk_find(const struct um_space *space, uint64_t chunk, unsigned from, unsigned want,
 	unsigned *out_first);
-/* Next chunk in [from, to) that may have a run of `want` blocks; `to` when there is none. */
+/* Next chunk in [from, to) that may have a run of `want` blocks; `to` if there is none. */
 uint64_t um_chunk_next(
 	struct um_space *space, uint64_t from, uint64_t to, unsigned want, bool skip_meta);
 /* A search proved that no run in the chunk is longer. */
 void um_chunk_bound(struct um_space *space, uint64_t chunk, unsigned run);
-/* The chunk's `lacks` is what the pool says; the sum follows. */
+/* Updates the chunk's `lacks` from the pool, and the sums. */
 void um_chunk_lacks(struct um_space *space, uint64_t chunk);
-/*
- * Out of sight of those who search, until it is shown again, both with the lock held: it cannot be used now. Nothing in
- * it may be marked meanwhile.
- */
+/* Hides a chunk that cannot be used now from searches, until it is shown again; both with the lock
+ * held. Nothing in it may be marked meanwhile. */
 struct um_hidden {
 	uint64_t chunk;
 	uint16_t nfree, run;
@@ -97,16 +93,14 @@ void um_chunk_set_meta(struct um_space *space, uint64_t chunk);
 
 /* ---- quarantine (quarantine.c) ---------------------------------------------------------------------- */
 
-/* Frees what has waited long enough; lock held. True when any block was. */
+/* Frees what has waited long enough; lock held. True if any block was freed. */
 bool um_quarantine_reap(struct um_space *space);
 static inline uint64_t um_quarantine_blocks(const struct um_space *space)
 {
 	return space->freed_data.blocks + space->freed_meta.blocks;
 }
-/*
- * Forces and awaits what keeps blocks in quarantine; lock not held. False: nothing came of it, and nothing
- * came free by others since space->came_free was `seen`.
- */
+/* Forces and awaits what keeps blocks in quarantine; lock not held. False: without effect, and
+ * nothing else came free since space->came_free was `seen`. */
 bool um_quarantine_flush(struct um_space *space, uint64_t seen);
 void um_quarantine_drop(struct um_space *space);
 

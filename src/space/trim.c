@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Free space goes back to the host. Only what an allocation could have is given back: blocks whose freeing is durable and that nobody
- * points at (they have left quarantine). While it is being done they are busy, a piece at a time, and who finds no
- * space meanwhile waits. What checksums and parity say of free blocks means nothing, so they need not know.
+ * Returning free space to the host. Only what an allocation could take is returned: blocks whose
+ * freeing is durable and that nobody points at (they have left quarantine). They are busy
+ * meanwhile, a piece at a time, and allocations that find no space wait. Checksums and parity are
+ * undefined for free blocks, so they are not involved.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -35,7 +36,7 @@ static void hold(
 {
 	um_lba_t lba = chunk * UM_CHUNK_BLOCKS + first;
 
-	/* Failing it stays as it is: without memory nothing is given back. */
+	/* On failure it stays as it is: without memory nothing is returned. */
 	if (any_bad(space->pool, lba, n) || um_chunk_mark(space, chunk, first, n, true))
 		return;
 	space->taken += n;
@@ -52,7 +53,8 @@ static bool all_free(const struct um_space *space, uint64_t chunk)
 	return space->chunk[chunk].known && space->chunk[chunk].nfree == UM_CHUNK_BLOCKS;
 }
 
-/* The free runs of one chunk, or some chunks in a row that are free as a whole; where to go on. */
+/* Takes the free runs of one chunk, or several consecutive chunks that are entirely free; returns
+ * where to continue. */
 static uint64_t take_piece(
 	struct um_space *space, uint64_t chunk, uint64_t end, uint32_t min, struct piece *piece)
 {
@@ -121,7 +123,7 @@ int um_space_discard(struct um_space *space)
 	return space->discard ? 0 : -ENOMEM;
 }
 
-/* The next chunk of which something came free; UINT64_MAX: none. */
+/* The next chunk in which blocks came free; UINT64_MAX: none. */
 static uint64_t next_discard(struct um_space *space, uint64_t from)
 {
 	uint64_t chunk = UINT64_MAX;

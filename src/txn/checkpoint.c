@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Checkpoint of an indirect pool: the metadata that records stand for is written home, then the
- * records' place in the ring is free and the private pages go back.
- */
+/* Checkpoint of an indirect pool: the metadata described by the records is written home; then the
+ * records' space in the ring is free, and the private pages are dropped. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,10 +22,10 @@ struct run {
 	uint32_t next, count;              /* blocks of the dirty set taken so far; to take */
 	um_lba_t lba[UM_CHECKPOINT_BATCH]; /* of the images of this batch, ascending */
 	uint32_t n;
-	void *super; /* image of the superblock, which goes home when all else is there */
+	void *super; /* image of the superblock, which goes home after everything else */
 };
 
-/* For both of the above, which begin with it. */
+/* For both structs above, which begin with the LBA. */
 static int by_lba(const void *a, const void *b)
 {
 	um_lba_t x = *(const um_lba_t *)a, y = *(const um_lba_t *)b;
@@ -35,10 +33,8 @@ static int by_lba(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/*
- * Neighbours are written, and given back, together. They are sorted outside of the lock; without memory
- * for that they go in the order in which they came.
- */
+/* Adjacent blocks are written, and their pages dropped, together. They are sorted outside the lock;
+ * without memory for that they go in the order in which they came. */
 static void note_places(struct run *run)
 {
 	const struct um_dirty *dirty = &run->log->dirty;
@@ -56,9 +52,9 @@ static struct um_dirty_block *block_at(const struct run *run, uint32_t i)
 }
 
 /*
- * Copies the next blocks out. The ring's lock keeps commits away, and a running transaction's bytes
- * are not in the mapping; so an image is the state after the last commit, whose number is returned.
- * Only a checkpoint removes from the set, so positions in it are stable.
+ * Copies the next blocks out. The ring's lock excludes commits, and the changes of a running
+ * transaction are not in the mapping; so an image is the state after the last commit, whose number
+ * is returned. Only a checkpoint removes entries from the set, so positions in it are stable.
  */
 static uint64_t take_images(struct run *run)
 {
@@ -91,7 +87,7 @@ static int write_images(struct run *run)
 	for (i = 0; i < run->n && !ret; i += n) {
 		for (n = 1; i + n < run->n && run->lba[i + n] == run->lba[i] + n; n++)
 			;
-		/* A block given back by a transaction that failed may be listed as data. */
+		/* A block that a failed transaction gave back may be listed as data. */
 		ret = um_rests_before(
 			pool, run->lba[i] << UM_BLOCK_SHIFT, (size_t)n << UM_BLOCK_SHIFT);
 		if (!ret)
@@ -103,10 +99,8 @@ static int write_images(struct run *run)
 	return ret;
 }
 
-/*
- * Torn by a power cut, the first copy needs the second one, and that has to be on the medium. Block 0 is the first of
- * its batch.
- */
+/* If the first copy is torn by a power cut, the second one is needed, and must be on the medium.
+ * Block 0 is the first of its batch. */
 static int hold_super(struct run *run)
 {
 	if (!run->n || run->lba[0])
@@ -122,7 +116,7 @@ static int hold_super(struct run *run)
 	return 0;
 }
 
-/* At home and not changed since: the private page equals the file's. */
+/* Written home and not changed since: the private page equals the file. */
 static bool is_home(const struct um_dirty_block *block, void *arg)
 {
 	(void)arg;
@@ -164,8 +158,9 @@ static int write_home(struct run *run)
 		if (!run->n)
 			return 0;
 		/*
-		 * After a power cut nothing may be at home that replay would not know of; nor what it would only
-		 * believe if listed data is found, which the medium may have lost since.
+		 * After a power cut nothing may be home that replay does not know, nor anything
+		 * that replay believes only if listed data is found, which the medium may have lost
+		 * since.
 		 */
 		ret = um_seeded_bug(20) ? 0 : um_log_seal_to(log, upto);
 		if (!ret)
@@ -215,7 +210,7 @@ static int checkpoint(struct run *run)
 	}
 	if (!ret)
 		ret = um_ring_move_tail(&log->ring, end, seq + 1);
-	/* The old records may be overwritten only when the medium's tail is behind them. */
+	/* The old records may be overwritten only once the tail on the medium is past them. */
 	if (!ret)
 		ret = barrier(log);
 	if (ret)

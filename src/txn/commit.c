@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Commit. Everything that can fail comes before the record is whole in the journal; from then on the
- * transaction has happened, and what follows only stores what the record says.
- */
+/* Commit. Everything that can fail comes before the record is complete in the journal. From then on
+ * the transaction has happened, and what follows only stores what the record says. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,7 +9,7 @@
 #include "space/space.h"
 #include "txn/internal.h"
 
-/* Indirect pools: file data in place goes to the kernel first, and not through the journal. */
+/* Indirect pools: file data in place goes to the kernel first, not through the journal. */
 static int write_data(struct um_txn *txn)
 {
 	const uint8_t *at = txn->record.at + sizeof(struct um_record);
@@ -31,10 +29,8 @@ static int write_data(struct um_txn *txn)
 	return 0;
 }
 
-/*
- * Direct pools: a new block goes straight home, where nothing refers to it yet. Memory that fails under one copy
- * leaves the other.
- */
+/* Direct pools: a new block goes straight home, where nothing refers to it yet. If memory fails
+ * under one copy, the other remains. */
 static int write_fresh(struct um_txn *txn, const struct um_copy *copy)
 {
 	struct um_ptr ptr = {copy->lba, copy->mirror};
@@ -56,7 +52,7 @@ static int write_fresh(struct um_txn *txn, const struct um_copy *copy)
 	return ret || !copy->mirror ? ret : ret2;
 }
 
-/* What a copy changes, before it is sealed. False: nothing. */
+/* Finds what a copy changes, before it is sealed. False: nothing. */
 static bool find_changes(const struct um_copy *copy, struct um_changes *out)
 {
 	if (!copy->fill.n || !copy->was)
@@ -66,10 +62,8 @@ static bool find_changes(const struct um_copy *copy, struct um_changes *out)
 	return true;
 }
 
-/*
- * Memory that fails while the old content is compared leaves zeros in its place: what was found to differ
- * would be too little for the other copy. Then the block goes into the record whole.
- */
+/* If memory fails while the old content is compared, it is replaced by zeros, and the differences
+ * found would be too few for the other copy. Then the whole block goes into the record. */
 static int add_to_record(struct um_txn *txn, struct um_copy *copy)
 {
 	struct um_ptr ptr = {copy->lba, copy->mirror};
@@ -107,7 +101,7 @@ static int add_copy_to_record(struct um_txn *txn, struct um_copy *copy)
 	}
 	if (copy->now)
 		return add_to_record(txn, copy);
-	/* One buffer for all of these, one after the other: they stay in the processor's cache. */
+	/* One buffer for all of these, in turn, so that it stays in the processor's cache. */
 	copy->now = um_log_get_buffer(txn->log);
 	ret = copy->now ? um_txn_load(txn, copy) : -ENOMEM;
 	if (!ret)
@@ -156,9 +150,9 @@ static bool is_freed(const struct um_txn *txn, um_lba_t lba)
 }
 
 /*
- * Copies good copies over the bad ones that were met. A block is noted by somebody who reached it
- * under the apply lock or within a transaction, and every commit empties the list; so only what this
- * transaction frees may have become something else.
+ * Copies good copies over bad ones that were found. A block is queued by somebody who reached it
+ * under the apply lock or within a transaction, and every commit empties the queue; so only what
+ * this transaction frees may have become something else.
  */
 static void repair_noted(struct um_txn *txn)
 {
@@ -189,7 +183,7 @@ static void apply_record(struct um_txn *txn)
 {
 	const struct um_record *record = (const struct um_record *)txn->record.at;
 	struct um_log *log = txn->log;
-	/* Data changes together with checksums and parity in the eyes of readers. */
+	/* Readers must see data change together with its checksums and parity. */
 	bool together = um_has_csum(log->pool) || um_has_parity(log->pool);
 	uint32_t i;
 	int ret;
@@ -215,9 +209,9 @@ static void apply_record(struct um_txn *txn)
 
 /*
  * Direct pools, three fences: the record is durable before anything changes; the changes before the
- * tail passes the record; the tail before any block freed here is used again. And one more before
- * the record when there are new blocks, or data was stored for it: a record that is whole by chance must
- * not refer to blocks that are not.
+ * tail passes the record; the tail before any block freed here is used again. A fourth comes before
+ * the record if there are new blocks or data was stored for it: a record that is complete by chance
+ * must not refer to blocks that are not.
  */
 static int write_and_apply(struct um_txn *txn)
 {
@@ -261,7 +255,7 @@ static int write_and_apply(struct um_txn *txn)
 	ret = um_ring_move_tail(ring, ring->tail, txn->seq + 1);
 	um_pool_drain(log->pool);
 	if (ret)
-		/* Replaying this record again and again is harmless; a later one over it is not. */
+		/* Replaying this record repeatedly is harmless; a later one over it is not. */
 		um_log_fail(log, ret, "moving the journal's tail");
 	return 0;
 }
@@ -280,7 +274,7 @@ static void tell(struct um_txn *txn)
 		txn->hooks[i].fn(txn->hooks[i].arg);
 }
 
-/* Indirect pools: against checkpoints, and COMMIT records of others. */
+/* Indirect pools: excludes checkpoints, and COMMIT records of others. */
 static int write_and_apply_locked(struct um_txn *txn)
 {
 	struct um_log *log = txn->log;

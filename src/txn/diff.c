@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What changed in a metadata block, as entries of a redo record: ranges of bytes, and fills where
- * many equal 32-bit values follow each other (reference counts of an extent).
+ * The changes of a metadata block, as entries of a redo record: ranges of bytes, and fills for runs
+ * of equal 32-bit values (reference counts of an extent).
  *
- * A block is compared once, into a bit for each of its words; the rest looks at those bits.
+ * A block is compared once, into a bitmap of its changed words; the rest works on that bitmap.
  */
 #include <string.h>
 #if defined(__x86_64__)
@@ -99,7 +99,7 @@ void um_diff_add(struct um_changes *changes, uint32_t off, uint32_t len)
 	}
 }
 
-/* First word at or behind `from` that changed, or that did not; WORDS for none. */
+/* First word at or after `from` that changed, or that did not; WORDS for none. */
 static uint32_t next_word(const struct um_changes *changes, uint32_t from, bool changed)
 {
 	for (uint32_t i = from / 64; i < UM_CHANGE_WORDS; i++) {
@@ -158,7 +158,7 @@ static uint32_t run_at(const uint8_t *now, uint32_t off, uint32_t end)
 		at += 4;
 	if (at == end || at - off < STRIDE_MIN)
 		return at - off;
-	/* What equals the bytes 4 before it goes on with the same value. */
+	/* What equals the bytes 4 before it continues the run. */
 	for (step = 256; step >= 32; step /= 8)
 		while (end - at >= step && !memcmp(now + at, now + at - 4, step))
 			at += step;
@@ -167,7 +167,7 @@ static uint32_t run_at(const uint8_t *now, uint32_t off, uint32_t end)
 	return at - off;
 }
 
-/* Is half a word that counts as changed because of its other half the same as before? */
+/* Is half of a changed word, which counts because of its other half, unchanged? */
 static bool same_half(const uint8_t *was, const uint8_t *now, uint32_t off)
 {
 	return was && value_at(was, off) == value_at(now, off);
@@ -183,7 +183,8 @@ static uint32_t put_range(struct um_buf *buf, struct um_ptr ptr, const uint8_t *
 		from = at;
 		to = at + run_at(now, at, end);
 		at = to;
-		/* Bytes begin and end on a word, so a fill does too, unless the half beside it needs none. */
+		/* Bytes begin and end on a word, so a fill does too, unless the half beside it
+		 * needs none. */
 		if (from % WORD && (bytes + 4 != from || !same_half(was, now, bytes)))
 			from += 4;
 		if (to != end && (to + 4 != end || !same_half(was, now, to)))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The set of blocks that a checkpoint has to write home, and the room's growing buffers. */
+/* The set of blocks that a checkpoint has to write home, and growable buffers. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

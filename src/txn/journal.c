@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The journal on the medium: its header, its ring of records, in one or two copies. */
+/* The journal on the medium: its header and its ring of records, in one or two copies. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <stdio.h>
@@ -16,8 +16,9 @@
 #include "txn/internal.h"
 
 /*
- * The header's checksum covers what is written once a mount. Behind that lies the tail, which every
- * transaction of a direct pool moves by a single store: no checksum could change along with it.
+ * The header's checksum covers what is written once per mount. The tail follows, which every
+ * transaction of a direct pool moves with a single store, so no checksum could change along with
+ * it.
  */
 #define HEAD_CSUM_LEN 128u
 #define HEAD_LEN (offsetof(struct um_journal, tail_seq) + sizeof(um_le64_t))
@@ -38,7 +39,7 @@ uint64_t um_journal_csum(const struct um_journal *head)
 
 const uint8_t *um_boot_id_fake;
 
-/* The pool's device may have been another one before, of the same name. */
+/* The pool's device may have been a different one before, of the same name. */
 static int add_attachment(const struct um_pool *pool, uint8_t out[16])
 {
 	uint64_t attachment, head;
@@ -81,7 +82,7 @@ int um_boot_id(const struct um_pool *pool, uint8_t out[16])
 	}
 	ret = ferror(file) ? -EIO : 0;
 	fclose(file);
-	/* All zeros stands for "unknown" and equals no boot. */
+	/* All zeros means "unknown" and matches no boot. */
 	if (n < 16)
 		memset(out, 0, 16);
 	else if (pool->kind == UMBRA_POOL_BLOCK)
@@ -172,7 +173,7 @@ int um_ring_load(struct um_pool *pool, struct um_ring *ring, struct um_ring_stat
 	return 0;
 }
 
-/* Stores the same bytes in both copies of the journal; one that succeeds is enough. */
+/* Stores the same bytes in both copies of the journal; one success is sufficient. */
 static int store_both(struct um_ring *ring, um_lba_t first, um_lba_t second, uint64_t at,
 	const void *src, size_t len)
 {
@@ -183,7 +184,8 @@ static int store_both(struct um_ring *ring, um_lba_t first, um_lba_t second, uin
 		ret2 = um_pool_write_journal(
 			ring->pool, second + at / UM_BLOCK_SIZE, off, src, len);
 	ret = um_pool_write_journal(ring->pool, first + at / UM_BLOCK_SIZE, off, src, len);
-	/* A file that cannot take one copy is no place to rely on the other; bad memory in front of it is another thing. */
+	/* If a file cannot take one copy, the other is not to be relied on; bad memory under a
+	 * mapping is a different matter. */
 	if (ret && second && !ret2 &&
 		(ring->pool->direct || um_pool_lost(ring->pool, first + at / UM_BLOCK_SIZE,
 					       (off + len + UM_BLOCK_SIZE - 1) / UM_BLOCK_SIZE)))
@@ -207,10 +209,8 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 	head.tail = ring->tail / 64 << 32 | (uint32_t)(ring->seq + 1);
 	head.tail_seq = ring->seq + 1;
 	head.hdr.csum = um_journal_csum(&head);
-	/*
-	 * Lines of memory may tear: the tail has its own way (um_ring_move_tail), and one sound copy
-	 * of the rest exists at any time. On a device all of it lies in one sector.
-	 */
+	/* Cache lines may tear. The tail is stored separately (um_ring_move_tail), and one valid
+	 * copy of the rest exists at any time. On a device all of it lies in one sector. */
 	if (pool->direct)
 		len = HEAD_CSUM_LEN;
 	else
@@ -223,7 +223,7 @@ int um_ring_store(struct um_ring *ring, const uint8_t boot_id[16], uint32_t mode
 		return ret2;
 	ret = um_pool_write_journal(pool, at.lba, 0, &head, len);
 	um_pool_drain(pool);
-	/* Bad memory under one copy leaves the other. */
+	/* If memory is bad under one copy, the other remains. */
 	if (ret == -EIO && at.mirror && !ret2 && um_pool_lost(pool, at.lba, 1))
 		return 0;
 	return ret || !ret2 || um_pool_lost(pool, at.mirror, 1) ? ret : ret2;
@@ -258,7 +258,7 @@ int um_ring_move_tail(struct um_ring *ring, uint64_t offset, uint64_t next_seq)
 		return store_both(
 			ring, first, second, offsetof(struct um_journal, tail), word, sizeof(word));
 	}
-	/* The hint only has to be within 2^31 of the truth: no second store as a rule. */
+	/* The hint only has to be within 2^31 of the truth: usually no second store is needed. */
 	if (next_seq - ring->hint > 1u << 30) {
 		ret = store_both(ring, first, second, offsetof(struct um_journal, tail_seq),
 			&word[1], sizeof(word[1]));
@@ -288,7 +288,7 @@ static uint64_t record_csum(const struct um_pool *pool, const struct um_record *
 	size_t behind = offsetof(struct um_record, csum) + sizeof(zero);
 	XXH3_state_t state;
 
-	/* The seeded reset looks at the state's last seed, and keeps its secret when that is ours. */
+	/* Seeding resets and keeps the secret if the state's last seed is the same. */
 	XXH3_INITSTATE(&state);
 	XXH3_64bits_reset_withSeed(&state, seed_of(pool));
 	XXH3_64bits_update(&state, bytes, offsetof(struct um_record, csum));
@@ -316,8 +316,9 @@ static int store_record(
 }
 
 /*
- * A record that failed in the first copy may be whole in the second, which is written before it, and a
- * mount would replay what was reported as failed: its head is cleared. -ENOSPC: it was never there.
+ * A record that failed in the first copy may be complete in the second, which is written before it,
+ * and a mount would replay what was reported as failed: so its head is cleared. -ENOSPC: it was
+ * never there.
  */
 static int void_record(struct um_ring *ring, uint64_t offset)
 {
@@ -359,7 +360,7 @@ int um_ring_append(struct um_ring *ring, struct um_record *record, uint64_t len,
 	return 0;
 }
 
-/* The record at offset in one copy of the ring, if it is sound and comes next. */
+/* The record at offset in one copy of the ring, if it is valid and the next in sequence. */
 static const struct um_record *record_at(
 	const struct um_ring *ring, um_lba_t first, uint64_t offset, uint64_t next_seq)
 {
@@ -414,10 +415,8 @@ static bool is_zero(const uint8_t *block)
 	return !block[0] && !memcmp(block, block + 1, UM_BLOCK_SIZE - 1);
 }
 
-/*
- * Clears one copy. Records of an older pool with the same UUID would be valid here; blocks that are
- * zero already, a new file's, stay unallocated.
- */
+/* Clears one copy. Records of an older pool with the same UUID would be valid here. Blocks that are
+ * zero already, as in a new file, stay unallocated. */
 static int clear_copy(struct um_pool *pool, um_lba_t first)
 {
 	um_lba_t lba;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The log: open, close, the writer lock, group commit, stop. */
+/* The log: open, close, the writer lock, stopping. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +24,7 @@ static int init_locks(struct um_log *log)
 	pthread_cond_init(&log->committer.cond, NULL);
 	log->committer.last = &log->committer.first;
 	pthread_rwlockattr_init(&attr);
-	/* A stream of readers must not keep a commit waiting. */
+	/* A stream of readers must not starve a commit. */
 	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
 	ret = pthread_rwlock_init(&log->apply, &attr);
 	pthread_rwlockattr_destroy(&attr);
@@ -41,10 +41,8 @@ void um_log_set_seq(struct um_log *log, uint64_t seq)
 	atomic_store(&log->checkpointed, seq);
 }
 
-/*
- * Begins a new run of records behind those found. Numbers jump by more than the ring can hold, so
- * that no record left in it, torn or dropped, can ever be taken for one of the new.
- */
+/* Begins a new run of records after those found. Numbers jump by more than the ring can hold, so no
+ * record left in it, torn or dropped, can be taken for a new one. */
 static int start_ring(struct um_log *log, const struct um_ring_state *state)
 {
 	uint32_t mode = log->direct ? UM_JOURNAL_DIRECT : UM_JOURNAL_GROUPS;
@@ -67,7 +65,7 @@ static int start_ring(struct um_log *log, const struct um_ring_state *state)
 	return ret ? ret : um_pool_barrier(log->pool);
 }
 
-/* What was found is brought home; then the journal is empty and of this boot. */
+/* Writes what was found home; then the journal is empty and belongs to this boot. */
 static int recover(struct um_log *log)
 {
 	static const uint8_t nobody[16];
@@ -80,7 +78,7 @@ static int recover(struct um_log *log)
 			um_err("%s: cannot find out which boot of the system this is: %s",
 				log->pool->path, strerror(-ret));
 	}
-	/* What the page cache has may be what the medium refused: see um_ring_disown(). */
+	/* The page cache may have what the medium refused: see um_ring_disown(). */
 	if (!ret && !log->direct && !memcmp(state.boot_id, nobody, sizeof(nobody)))
 		um_pool_forget_cached(log->pool);
 	if (!ret)
@@ -150,7 +148,7 @@ void um_log_abandon(struct um_log *log)
 
 int um_log_close(struct um_log *log)
 {
-	/* A log that was stopped stays as it is; the next mount replays it. */
+	/* A log that was stopped is left as it is; the next mount replays it. */
 	int ret = um_log_checkpoint(log);
 
 	um_log_abandon(log);
@@ -181,9 +179,9 @@ void um_log_unlock_writer(struct um_log *log)
 uint64_t um_log_record_max(const struct um_log *log)
 {
 	/*
-	 * Direct: the ring is empty at every commit, so half of it always fits somewhere. Indirect: at
-	 * most half is in use when a transaction begins (less UM_RING_RESERVE), and skipping the end of
-	 * the ring may cost as much as the record.
+	 * Direct: the ring is empty at every commit, so half of it always fits somewhere. Indirect:
+	 * at most half is in use when a transaction begins (less UM_RING_RESERVE), and skipping the
+	 * end of the ring may cost as much as the record.
 	 */
 	return log->ring.size / (log->direct ? 2 : 4);
 }
@@ -220,7 +218,7 @@ int um_log_lock_for_txn(struct um_log *log)
 		if (used <= soft)
 			return 0;
 		full = used > hard;
-		/* Filling: one thread empties it, the others go on while there is room. */
+		/* Filling up: one thread empties it, the others continue while there is room. */
 		if (!full && pthread_mutex_trylock(&log->checkpoint_lock))
 			return 0;
 		if (!full)
@@ -271,7 +269,8 @@ void um_log_fail(struct um_log *log, int err, const char *what)
 {
 	int none = 0;
 
-	/* What the kernel was handed may not have come to the medium, and it will not say so again. */
+	/* What was passed to the kernel may not have reached the medium, and the kernel will not
+	 * report it again. */
 	if (!log->direct && um_pool_barrier_failed(log->pool) &&
 		!atomic_exchange(&log->disowned, true)) {
 		um_ring_disown(&log->ring);
@@ -318,7 +317,7 @@ void um_log_stop(struct um_log *log, int err, bool flush)
 
 	if (flush)
 		um_log_sync(log);
-	/* Nothing is being written any more when this returns. */
+	/* When this returns, nothing is being written any more. */
 	if (!mine)
 		um_log_lock_writer(log);
 	pthread_mutex_lock(&log->checkpoint_lock);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Parity: for each 8 blocks that follow each other, a **stripe**, one block at a static place that is the XOR
- * of those of them that are **covered**: nodes, their second copies, written file data. A bit for each block, in
- * metadata, says which are; it changes in the transaction that makes the block count, or not count any more. So
- * what is written to blocks that nothing refers to yet needs no parity.
+ * Parity. For each 8 consecutive blocks, a **stripe**, one block at a static place is the XOR of
+ * those that are **covered**: nodes, their second copies, written file data. One bit per block, in
+ * metadata, records which are; it changes in the transaction that makes the block count, or stop
+ * counting. So writes to blocks that nothing refers to yet need no parity.
  *
- * Covered blocks change by records only. Commit brings parity along while it applies one: it XORs in what
- * changes in a block, and what a block has that comes or goes. Replay cannot know what it finds, and sums up anew
- * the stripes that a record touches: it names all of them, by the blocks it changes and by the bits.
+ * Covered blocks change by records only. Commit updates parity while it applies a record: it XORs
+ * in what changes in a block, and the contents of blocks that come or go. Replay cannot know the
+ * previous state, so it recomputes the stripes that a record touches, which the record identifies
+ * by the blocks it changes and by the bits.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@
 
 typedef uint64_t words_t __attribute__((vector_size(32), aligned(1), may_alias));
 
-/* The compiler's vectors: memory is what it waits for. */
+/* The compiler's vectors are enough: the loop is bound by memory. */
 static void xor_block(void *to, const void *from)
 {
 	words_t *a = to;
@@ -62,7 +63,7 @@ static const um_le64_t *bits_in(const struct um_pool *pool, const void *block, u
 	return ((const struct um_cover *)block)->bits[i % UM_COVER_CHUNKS];
 }
 
-/* Which blocks of a stripe are covered, a bit each. */
+/* Bitmap of the covered blocks of a stripe. */
 static int stripe_mask(struct um_src src, um_lba_t stripe, unsigned *out)
 {
 	uint64_t chunk = um_chunk_of(stripe);
@@ -75,12 +76,12 @@ static int stripe_mask(struct um_src src, um_lba_t stripe, unsigned *out)
 	return err ? err : um_guard_check();
 }
 
-/* Adds what a block has. -EIO. */
+/* XORs in the contents of a block. -EIO. */
 static int add_block(const struct um_pool *pool, um_lba_t lba, void *sum)
 {
 	if (um_pool_lost(pool, lba, 1))
 		return -EIO;
-	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	um_guard_check(); /* a mark left by an earlier load is not about this block */
 	xor_block(sum, um_pool_ptr(pool, lba));
 	return um_guard_check();
 }
@@ -119,7 +120,7 @@ int um_parity_rebuild(struct um_src src, um_lba_t lba, void *out)
 	return err ? err : add_blocks(src.pool, stripe, mask & ~bit, out);
 }
 
-/* The stripe whose parity lies there; 0: none. */
+/* The stripe whose parity is at this place; 0: none. */
 static um_lba_t stripe_at(const struct um_pool *pool, um_lba_t at)
 {
 	uint32_t ag = um_chunk_place(&pool->super, um_chunk_of(at)).ag;
@@ -142,7 +143,7 @@ int um_parity_content(struct um_src src, um_lba_t at, void *out)
 
 	memset(out, 0, UM_BLOCK_SIZE);
 	if (!stripe)
-		return 0; /* behind the last one: means nothing */
+		return 0; /* behind the last one: unused */
 	err = stripe_mask(src, stripe, &mask);
 	return err ? err : um_parity_sum(src.pool, stripe, mask, out);
 }
@@ -164,7 +165,7 @@ bool um_parity_right(struct um_src src, um_lba_t at)
 
 /* ---- in a transaction: what is covered ----------------------------------------------------------- */
 
-/* Of up to 64 blocks of one word the bits that change; a run of them each. */
+/* Notes the changed bits of up to 64 blocks of one word, as runs. */
 static int note_bits(struct um_txn *txn, um_lba_t lba, uint64_t changed, bool on)
 {
 	int err = 0;
@@ -183,7 +184,7 @@ static int note_bits(struct um_txn *txn, um_lba_t lba, uint64_t changed, bool on
 	return err;
 }
 
-/* Not only bad just now: it was tried to write it again. */
+/* Bad for good: rewriting it was tried. */
 static bool is_void(const struct um_pool *pool, struct um_ptr ptr)
 {
 	return atomic_load(&pool->cover_void) && um_pool_lost(pool, ptr.lba, 1) &&
@@ -238,7 +239,7 @@ static int store(struct um_log *log, um_lba_t stripe, uint32_t off, const void *
 	return err == -EIO && um_pool_lost(log->pool, lba, 1) ? 0 : err;
 }
 
-/* Nothing can tell what a stripe's parity should be: two of its blocks are lost. */
+/* The parity of the stripe cannot be determined: two of its blocks are lost. */
 static void give_up(struct um_log *log, um_lba_t stripe)
 {
 	um_err("%s: blocks %llu to %llu have no parity any more: two of them, or it, cannot be "
@@ -248,19 +249,19 @@ static void give_up(struct um_log *log, um_lba_t stripe)
 	um_pool_set_lost(log->pool, um_parity_lba(log->pool, stripe), 1);
 }
 
-/* Parity of a stripe from its covered blocks. */
+/* Computes the parity of a stripe from its covered blocks. */
 static int sum_up(struct um_log *log, um_lba_t stripe, unsigned mask, uint64_t seq)
 {
 	_Alignas(64) uint8_t sum[UM_BLOCK_SIZE];
 	int err;
 
 	if (!mask)
-		return 0; /* means nothing */
+		return 0; /* no covered block: undefined */
 	err = um_parity_sum(log->pool, stripe, mask, sum);
 	return err ? err : store(log, stripe, 0, sum, sizeof(sum), seq);
 }
 
-/* Blocks of a stripe come and go. */
+/* XORs in blocks of a stripe that come and go. */
 static int add_toggled(struct um_log *log, um_lba_t stripe, unsigned toggled, uint64_t seq)
 {
 	_Alignas(64) uint8_t sum[UM_BLOCK_SIZE];
@@ -273,7 +274,7 @@ static int add_toggled(struct um_log *log, um_lba_t stripe, unsigned toggled, ui
 	return err ? err : store(log, stripe, 0, sum, sizeof(sum), seq);
 }
 
-/* By what is less to read; by the other way when something cannot be read. */
+/* Uses the method that reads less; the other one if something cannot be read. */
 static void toggle(struct um_log *log, um_lba_t stripe, unsigned toggled, uint64_t seq)
 {
 	unsigned mask;
@@ -298,7 +299,7 @@ static void toggle(struct um_log *log, um_lba_t stripe, unsigned toggled, uint64
 
 /* ---- commit ------------------------------------------------------------------------------------------ */
 
-/* A covered block's bytes from off on are about to become others. */
+/* A covered block's bytes from off on are about to change. */
 static void change(struct um_log *log, um_lba_t lba, uint32_t off, const uint8_t *now, uint32_t len,
 	uint64_t seq)
 {
@@ -316,7 +317,7 @@ static void change(struct um_log *log, um_lba_t lba, uint32_t off, const uint8_t
 	parity = (const uint8_t *)um_pool_ptr(pool, um_parity_lba(pool, lba)) + off;
 	um_guard_check();
 	xor_bytes(sum, parity, was, now, len);
-	/* The block is lost: it stays what it was. Its parity: then there is none. */
+	/* If the block is lost it stays what it was. If its parity is lost, there is none. */
 	if (!um_guard_check())
 		store(log, stripe_of(lba), off, sum, len, seq);
 }
@@ -383,7 +384,7 @@ void um_parity_after(struct um_txn *txn)
 			stripe = here;
 			toggled ^= ((1u << n) - 1) << first;
 			lba += n;
-			/* All of a stripe has gone: its parity means nothing. */
+			/* All of a stripe has gone: its parity is undefined. */
 			if (n == STRIPE && !txn->covers[i].meta)
 				toggled = 0;
 		}
@@ -400,7 +401,7 @@ uint32_t um_parity_blocks(const struct um_txn *txn)
 		return 0;
 	for (uint32_t i = 0; i < txn->ncovers; i++)
 		n += 2 + (txn->covers[i].meta ? txn->covers[i].n / STRIPE : 0);
-	/* A block's entries, and its mirror's; an entry of data may reach over more stripes. */
+	/* A block's entries, and its mirror's; an entry of data may span more stripes. */
 	return n + 2 * txn->nentry;
 }
 
@@ -424,7 +425,7 @@ static int note_stripe(struct um_stripes *stripes, um_lba_t lba)
 	return 0;
 }
 
-/* If the entry changes bits of a block of them: the stripes that they stand for. */
+/* If the entry changes cover bits: notes the stripes that these are for. */
 static int note_cover(
 	const struct um_pool *pool, struct um_stripes *stripes, const struct um_entry *entry)
 {
@@ -432,7 +433,7 @@ static int note_cover(
 	uint64_t first = um_ag_first(&pool->super, ag), chunk, from, end;
 	int err = 0;
 
-	/* As many chunks as have their bits there. */
+	/* For each chunk whose bits are there. */
 	for (chunk = first; chunk < first + um_ag_chunks(pool, ag); chunk += UM_COVER_CHUNKS)
 		if (um_cover_ptr(pool, chunk).lba == entry->lba)
 			break;
@@ -443,7 +444,7 @@ static int note_cover(
 	end = entry->off + entry->len;
 	end = end < sizeof(struct um_block_hdr) ? 0 : end - sizeof(struct um_block_hdr);
 	for (; !err && from < end; from++) {
-		/* A byte is a stripe. */
+		/* One byte is one stripe. */
 		um_lba_t lba = (chunk + from / 64) * UM_CHUNK_BLOCKS + from % 64 * STRIPE;
 
 		if (um_lba_ok(pool, lba, STRIPE) && in_stripes(pool, lba))

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Storing what a record says: at commit, and again after a crash. */
+/* Storing the contents of records: at commit, and again after a crash. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +15,8 @@ static bool meets(um_lba_t lba, uint64_t n, um_lba_t first, uint64_t count)
 	return lba < first + count && first < lba + n;
 }
 
-/* A record that changed the journal could change what of it was found sound and is still to be carried out. */
+/* A record that changes the journal could change records that were found valid and are still to be
+ * replayed. */
 static bool in_journal(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 {
 	const struct um_super *super = &pool->super;
@@ -25,7 +26,8 @@ static bool in_journal(const struct um_pool *pool, um_lba_t lba, uint64_t n)
 		       meets(lba, n, super->journal_mirror, super->journal_blocks));
 }
 
-/* The superblock's first copy has a number that pointers cannot have; only a pool that grows changes it. */
+/* The first copy of the superblock has a number that no pointer can have; only growing changes
+ * it. */
 static bool is_super(const struct um_entry *entry)
 {
 	return !entry->lba && !entry->mirror && entry->type == UM_ENTRY_BYTES;
@@ -78,13 +80,13 @@ bool um_record_sound(const struct um_pool *pool, const struct um_record *record)
 	return true;
 }
 
-/* A block that cannot be loaded cannot be stored to either; its other copy stands for it. */
+/* A block that cannot be loaded cannot be stored to either; its other copy replaces it. */
 static int ignore_lost(const struct um_pool *pool, um_lba_t lba, int ret)
 {
 	return ret == -EIO && um_pool_lost(pool, lba, 1) ? 0 : ret;
 }
 
-/* Equal values in a row: of the same value for many blocks, as a rule. */
+/* Buffer of equal values; consecutive fills usually have the same value. */
 struct filler {
 	uint32_t value, n;
 	wchar_t at[UM_BLOCK_SIZE / 4]; /* for the C library's vectors; 32 bits */
@@ -108,7 +110,7 @@ static int apply_copy(struct um_log *log, um_lba_t lba, const struct um_entry *e
 {
 	int ret;
 
-	/* A mirror on a direct pool: nobody reads it soon, so past the cache. */
+	/* A mirror on a direct pool: it is not read soon, so bypass the caches. */
 	if (log->direct && lba != entry->lba)
 		ret = um_pool_write(log->pool, lba, entry->off, src, entry->len);
 	else
@@ -170,7 +172,8 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 
 	if (!super || !(which & UM_APPLY_META))
 		return ret;
-	/* Torn by a cut it needs the second copy, and that has to be whole. Indirect pools: see checkpoint.c. */
+	/* If torn by a crash it needs the second copy, which must be complete. Indirect pools: see
+	 * checkpoint.c. */
 	um_pool_drain(log->pool);
 	log->new_super = true;
 	ret2 = apply_entries(log, record, UM_APPLY_META, true, &super);
@@ -179,7 +182,7 @@ int um_record_apply(struct um_log *log, const struct um_record *record, unsigned
 
 /* ---- recovery --------------------------------------------------------------------------------------- */
 
-/* Do all sound records count, or only those that a COMMIT covers? See enum in format.h. */
+/* Do all valid records count, or only those that a COMMIT covers? See enum in format.h. */
 static bool all_count(const struct um_log *log, const struct um_ring_state *state)
 {
 	static const uint8_t unknown[16];
@@ -189,7 +192,7 @@ static bool all_count(const struct um_log *log, const struct um_ring_state *stat
 	return memcmp(log->boot_id, unknown, 16) && !memcmp(log->boot_id, state->boot_id, 16);
 }
 
-/* Is all the data that a COMMIT rests on there? */
+/* Is all the data that a COMMIT depends on present? */
 static bool vouched(const struct um_log *log, const struct um_record *record)
 {
 	const struct um_entry *entry = (const struct um_entry *)(record + 1);
@@ -215,7 +218,8 @@ static bool vouched(const struct um_log *log, const struct um_record *record)
 	return true;
 }
 
-/* The COMMIT records met: the last one may rest on data that is not there, those before it do not. */
+/* The COMMIT records found: the last one may depend on data that is missing, those before it do
+ * not. */
 struct commits {
 	uint64_t covers, before; /* of the last, and of the one before it */
 	const struct um_record *last;
@@ -230,13 +234,13 @@ static void note_commit(struct commits *c, const struct um_record *record)
 	c->last = record;
 }
 
-/* What a walk through the records finds. */
+/* The result of walking the records. */
 struct found {
 	struct um_cursor end;
-	uint64_t next;  /* number behind the last */
+	uint64_t next;  /* number after the last */
 	uint64_t limit; /* up to here they count */
-	bool listed;    /* they do because of data that was found */
-	uint64_t firm;  /* up to here there is a COMMIT without a list, and none behind it */
+	bool listed;    /* because listed data was found */
+	uint64_t firm;  /* up to here there is a COMMIT without a list, and none after it */
 };
 
 static int scan(struct um_log *log, const struct um_ring_state *state, struct found *out)
@@ -311,7 +315,7 @@ static int store_records(
 	return ret;
 }
 
-/* What the pool's record of bad blocks says; before a replay it may be half of the old and half of the new. */
+/* Reads the pool's records of bad blocks, which before a replay may be half old and half new. */
 static int load_bad(struct um_pool *pool, bool replayed, bool *changed)
 {
 	uint64_t errors = atomic_load(&pool->csum_errors);
@@ -332,10 +336,8 @@ static int load_bad(struct um_pool *pool, bool replayed, bool *changed)
 	return 0;
 }
 
-/*
- * Records say what becomes of a block by the number that it had first. Where it is by now is known for sure when all is
- * replayed; if that is news, they are stored once more, there.
- */
+/* Records use the original number of a block. Its place is only certain once all is replayed; if
+ * that shows changes, all is stored once more, to the right places. */
 static int store_all(
 	struct um_log *log, const struct um_ring_state *state, uint64_t next, uint64_t limit)
 {
@@ -362,11 +364,11 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	ret = scan(log, state, &found);
 	if (ret)
 		return ret;
-	/* A pool opened to read has a private mapping: the replay ends with this process. */
+	/* A pool opened read-only has a private mapping: the replay ends with this process. */
 	pool->readonly = false;
 	ret = store_all(log, state, found.next, found.limit);
 	pool->readonly = readonly;
-	/* A pool that had grown: all that was replayed is of before that, see fs/grow.c. */
+	/* The pool had grown: everything replayed dates from before that, see fs/grow.c. */
 	if (!ret && log->new_super)
 		ret = um_pool_load_super(pool);
 	if (ret) {
@@ -382,13 +384,14 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 	log->ring.head = found.end.offset;
 	log->ring.used = found.end.walked;
 	log->ring.seq = found.next - 1;
-	/* What was dropped is in the ring still: the COMMIT to come must not make it count. */
+	/* What was dropped is still in the ring: the next COMMIT must not make it count. */
 	um_log_set_seq(log, found.limit);
 	/*
-	 * After the death of a daemon the kernel has these records, the medium perhaps not; and what counts
-	 * since data was found would not if that were changed: before anything goes home, a group commit must
-	 * cover them that rests on nothing. Whose COMMIT is there needs no other, so that recovery may be cut short as
-	 * often as may be, and finds room in the ring.
+	 * After the death of a daemon the kernel has these records, but perhaps the medium does
+	 * not; and what counts because data was found would not count if that data were changed. So
+	 * before anything goes home, a group commit without a list must cover them. If such a
+	 * COMMIT exists already no other is needed, so that recovery may be interrupted any number
+	 * of times and always finds room in the ring.
 	 */
 	if (log->replayed && (found.listed || all_count(log, state)) && !um_seeded_bug(14)) {
 		atomic_store(&log->durable, state->tail_seq - 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Group commit of indirect pools, for those who wait for it and those who want to be told. */
+/* Group commit of indirect pools, for callers that wait and for callers that are notified. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,9 +18,10 @@ static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
 }
 
 /*
- * Writes the COMMIT record of a group: list NULL: whose data is on the medium; else it counts when what is listed
- * is. firm: even if there is one for the same transactions, unless that has no list either. So there are two at most
- * for a transaction, for which the ring has room (UM_RING_RESERVE).
+ * Writes the COMMIT record of a group. list NULL: its data is on the medium; else the record counts
+ * only if what is listed is. firm: even if there is one for the same transactions, unless that has
+ * no list either. So there are at most two per transaction, for which the ring has room
+ * (UM_RING_RESERVE).
  */
 static int append_commit(
 	struct um_log *log, uint64_t covers, const struct um_rest_list *list, bool firm)
@@ -46,7 +47,7 @@ static int append_commit(
 			.type = UM_ENTRY_SUM,
 			.len = list->at[i].len,
 		};
-	/* Not the writer lock: a transaction may wait for us. */
+	/* Not the writer lock: a transaction may be waiting for us. */
 	pthread_mutex_lock(&log->ring_lock);
 	if (atomic_load(firm ? &log->covered_firm : &log->covered) < covers) {
 		ret = um_ring_append(&log->ring, &record.head, len, log->ring.seq);
@@ -59,16 +60,16 @@ static int append_commit(
 	return ret;
 }
 
-/* ENOSPC from here is as bad as any: of what was to be written then nobody knows what was lost. */
+/* ENOSPC here is as bad as any error: it is unknown which of the written data was lost. */
 static int barrier(struct um_log *log)
 {
 	return um_pool_barrier(log->pool) ? -EIO : 0;
 }
 
 /*
- * One group commit. The order is the point: what the group's records refer to and the records themselves, then the
- * COMMIT that makes them count after a power cut, then that. When COMMIT can list the data, which then
- * vouches for itself as records do, all goes together.
+ * One group commit. The order is essential: first what the group's records refer to and the records
+ * themselves, then the COMMIT that makes them count after a power cut. If COMMIT can list the data,
+ * which then is self-validating like records, everything goes together.
  */
 static int write_group(struct um_log *log, bool full, enum um_rests_end *out_end)
 {
@@ -107,7 +108,8 @@ static int commit_group(struct um_log *log, bool full)
 
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	um_rests_done(log->pool, end);
-	/* No room in the file below for the COMMIT: nothing has happened, the next sync may find some. */
+	/* No room in the file below for the COMMIT: nothing has happened, the next sync may find
+	 * some. */
 	if (ret && !um_no_room(ret)) {
 		um_log_fail(log, ret, "writing to the medium");
 		ret = -EIO;
@@ -124,7 +126,7 @@ static int sync_round(struct um_log *log, bool full)
 		return ret;
 	pthread_mutex_lock(&log->sync_lock);
 	log->seal_wanted |= full;
-	/* A round under way may have begun before our last write: the one after it counts. */
+	/* A round in progress may have begun before our last write: wait for the one after it. */
 	need = log->rounds_started + 1;
 	while (log->rounds_done < need) {
 		if (log->sync_running) {
@@ -165,7 +167,7 @@ int um_log_seal_to(struct um_log *log, uint64_t seq)
 
 /* ---- without waiting ------------------------------------------------------------------------------------ */
 
-/* All that have asked up to now share a round; who asks while it is under way shares the next. */
+/* All requests made so far share a round; those made while it is in progress share the next. */
 static void *committer_main(void *arg)
 {
 	struct um_log *log = arg;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A transaction up to its end: copies, new and dropped blocks, data, what space has to know. */
+/* A transaction up to its end: copies, new and dropped blocks, data, notes for space/. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -118,7 +118,7 @@ void um_txn_reset(struct um_txn *txn)
 	txn->nallocs = txn->nfrees = txn->ncovers = txn->nhooks = 0;
 	txn->nentry = txn->ndata = 0;
 	txn->record.len = 0;
-	/* Slots of older stamps are empty; when stamps run out they are cleared for real. */
+	/* Slots with older stamps are empty; when stamps wrap they are really cleared. */
 	if (++txn->stamp == 0 && txn->table) {
 		memset(txn->table, 0, ((size_t)txn->mask + 1) * sizeof(*txn->table));
 		txn->stamp = 1;
@@ -198,7 +198,7 @@ static bool fits(const struct um_copy *copy, struct um_ptr ptr, enum um_kind kin
 	return copy->kind == kind && copy->mirror == ptr.mirror;
 }
 
-/* The C library's loop is by the processor's widest vectors. */
+/* The C library's loop uses the processor's widest vectors. */
 static void set_values(uint8_t *block, const struct um_fill *fill)
 {
 	static_assert(sizeof(wchar_t) == sizeof(fill->value), "wide characters are values");
@@ -219,8 +219,8 @@ int um_txn_load(struct um_txn *txn, struct um_copy *copy)
 			return ret;
 		memcpy(copy->now, block, UM_BLOCK_SIZE);
 		if (um_guard_check())
-			continue; /* gone bad just now: once more, from the other copy */
-		/* A bad primary is written whole, and is thereby repaired. */
+			continue; /* it has just gone bad: again, from the other copy */
+		/* A bad primary is written whole, which repairs it. */
 		copy->was = block == um_pool_ptr(pool, copy->lba) ? block : NULL;
 		set_values(copy->now, &copy->fill);
 		return 0;
@@ -228,7 +228,7 @@ int um_txn_load(struct um_txn *txn, struct um_copy *copy)
 	return -EIO;
 }
 
-/* A copy that can be changed. */
+/* Gives the block a private copy that can be changed. */
 static int make_content(struct um_txn *txn, struct um_copy *copy)
 {
 	bool counted = copy->fill.n;
@@ -334,7 +334,7 @@ int um_txn_overwrite(
 	if (copy && !fits(copy, ptr, kind))
 		return wrong_pointer(txn, ptr, kind);
 	if (!copy) {
-		/* What is there counts for nothing in the committed state: written like a new block. */
+		/* The committed state does not use what is there: written like a new block. */
 		ret = add_copy(txn, ptr, kind, &copy);
 		if (!ret) {
 			copy->fresh = true;
@@ -364,7 +364,7 @@ int um_txn_super(struct um_txn *txn, um_lba_t lba, const void *block)
 	if (ret)
 		return ret;
 	memcpy(copy->now, block, UM_BLOCK_SIZE);
-	/* A bad one becomes a good one: what is there need not be sound to be compared with. */
+	/* A bad copy becomes a good one: to be compared with, it need not be valid. */
 	copy->was = um_pool_ptr(txn->log->pool, lba);
 	return 0;
 }
@@ -389,7 +389,7 @@ int um_txn_new(struct um_txn *txn, enum um_kind kind, uint8_t level, um_lba_t go
 			um_space_give(space, ptr.mirror, 1);
 		return ret;
 	}
-	/* From here on the abort gives the primary back. */
+	/* From here on an abort gives the primary back. */
 	if (ptr.mirror)
 		ret = um_ref_alloc(txn, ptr.mirror, 1);
 	if (ret) {
@@ -430,7 +430,7 @@ int um_txn_drop(struct um_txn *txn, struct um_ptr ptr, bool *out_last)
 		ret = um_ref_put(txn, ptr.mirror, 1, true, NULL);
 	copy = um_txn_find(txn, ptr.lba);
 	if (!ret && !copy) {
-		/* Only to know that it is gone, should somebody edit it still. */
+		/* Only to know that it is gone, in case somebody still edits it. */
 		hdr = um_pool_ptr(txn->log->pool, ptr.lba);
 		ret = add_copy(txn, ptr, (enum um_kind)hdr->kind, &copy);
 		um_guard_check();
@@ -484,7 +484,7 @@ static int add_range(
 	struct um_range *last = *n ? &(*at)[*n - 1] : NULL;
 	int ret;
 
-	/* Space keeps its books by chunks: a run never crosses one. */
+	/* space/ works by chunks: a run never crosses one. */
 	if (last && last->lba + last->n == lba && last->meta == meta && lba % UM_CHUNK_BLOCKS) {
 		last->n += len;
 		return 0;
@@ -555,10 +555,10 @@ size_t um_txn_bytes(const struct um_txn *txn)
 	size_t bytes = txn->record.len + (size_t)txn->nnow * EDIT_BYTES;
 	uint64_t max = um_log_record_max(txn->log);
 
-	/* New blocks are in an indirect pool's record with all they have. */
+	/* In an indirect pool's record new blocks are complete. */
 	if (!txn->log->direct)
 		bytes += (size_t)txn->nnew * (UM_BLOCK_SIZE - EDIT_BYTES);
-	/* A small journal: "sensible" is reached at half of what it can take. */
+	/* A small journal: the sensible size is half of what it can take. */
 	if (max < 2 * UM_TXN_BYTES_SOFT)
 		bytes *= 2 * UM_TXN_BYTES_SOFT / max;
 	return bytes;

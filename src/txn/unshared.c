@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Indirect pools: blocks that lost an owner and have one left. File data is overwritten in place, straight into
- * the kernel's page cache, where nothing holds it back from the medium. After a power cut the transaction
- * that took the other owner away may be undone, and that owner would find bytes that were never written to
- * it. So until the transaction is durable such a block counts as shared: it is copied, not overwritten. The
- * same goes for all that lies below a node which lost an owner.
+ * Indirect pools: blocks that lost an owner and have one left. File data is overwritten in place,
+ * in the kernel's page cache, where nothing holds it back from the medium. After a power cut the
+ * transaction that removed the other owner may be undone, and that owner would see bytes that were
+ * never written to it. So until the transaction is durable such a block counts as shared: it is
+ * copied, not overwritten. The same holds for everything below a node that lost an owner.
  *
- * The set is a table hashed by LBA, of the last transaction that noted a block there. Nothing has to be
- * removed from it: what is durable says nothing any more. Two blocks in one place cost a needless copy.
+ * The set is a table hashed by LBA, which holds the last transaction that noted a block there.
+ * Nothing has to be removed: durable transactions have no effect. Two blocks in one slot only cost
+ * a needless copy.
  */
 #include <errno.h>
 #include <stdlib.h>
