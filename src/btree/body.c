@@ -24,7 +24,7 @@ static const struct um_slot *const_slots_of(const void *body)
 	return (const struct um_slot *)((const uint8_t *)body + HEAD);
 }
 
-/* The slots lie inside the body, below the values. */
+/* The slots must lie inside the body, below the values. */
 static bool head_ok(const void *body, uint16_t cap)
 {
 	const struct um_body_head *h = um_body_head(body);
@@ -32,7 +32,7 @@ static bool head_ok(const void *body, uint16_t cap)
 	return h->heap <= cap && HEAD + SLOT * (unsigned)h->nrec <= h->heap;
 }
 
-/* An empty value has no place: its offset only has to be one inside the body. */
+/* An empty value occupies no space: its offset only has to be inside the body. */
 static bool slot_ok(const struct um_slot *slot, uint16_t heap, uint16_t cap)
 {
 	return (slot->off >= heap || !slot->len) && slot->len <= UM_VALUE_MAX &&
@@ -62,7 +62,7 @@ int um_body_safe(const void *body, uint16_t cap)
 			return -EUCLEAN;
 		live += slots[i].len;
 	}
-	/* What compaction and the room left are computed from. */
+	/* Compaction and the remaining room are computed from this. */
 	return live + h->dead == (unsigned)cap - h->heap ? 0 : -EUCLEAN;
 }
 
@@ -131,7 +131,7 @@ unsigned um_body_used(const void *body, uint16_t cap)
 	return HEAD + SLOT * h->nrec + (cap - h->heap) - h->dead;
 }
 
-/* Moves the values together at the end, so that all free bytes are between slots and values. */
+/* Moves the values to the end, so that all free bytes are between slots and values. */
 static void compact(void *body, uint16_t cap)
 {
 	struct um_body_head *h = head_of(body);
@@ -149,7 +149,7 @@ static void compact(void *body, uint16_t cap)
 	h->dead = 0;
 }
 
-/* Takes len bytes for a value when `slots` more slots are to come; their offset. */
+/* Allocates len bytes for a value if `slots` more slots are to follow; returns their offset. */
 static int take_value(void *body, uint16_t cap, unsigned slots, uint16_t len, uint16_t *out_off)
 {
 	struct um_body_head *h = head_of(body);
@@ -264,8 +264,8 @@ void um_body_split_point(
 	for (unsigned i = 0; i < nrec; i++)
 		total += SLOT + slots[i].len;
 	/*
-	 * Records in order, the new one among them: the left body takes them until it has half
-	 * of all bytes. It then holds at most half and one record, which is known to fit.
+	 * Records in order, including the new one: the left body takes them until it has half of
+	 * all bytes. The right one then gets at most half plus one record, which is known to fit.
 	 */
 	while (sum < total / 2 && left < nrec) {
 		sum += SLOT + (left == pos ? len : slots[left < pos ? left : left - 1].len);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The body of a node, or of an embedded root, as a container in memory: slots in key order, values
- * behind. Knows neither transactions nor blocks.
+ * behind. Independent of transactions and blocks.
  *
- * Contents may come from a hostile pool. Functions that return an error check what they touch;
- * those that do not are for bodies that passed um_body_safe() (or um_body_check()).
+ * Contents may come from a hostile pool. Functions that return an error check what they access;
+ * those that do not require a body that passed um_body_safe() (or um_body_check()).
  */
 #ifndef UM_BTREE_BODY_H
 #define UM_BTREE_BODY_H
@@ -13,7 +13,7 @@
 
 #include "pool/format.h"
 
-/* Most records a body can hold: all values empty. */
+/* Maximum number of records in a body: with all values empty. */
 #define UM_BODY_NREC_MAX ((UM_NODE_BODY - sizeof(struct um_body_head)) / sizeof(struct um_slot))
 
 static inline const struct um_body_head *um_body_head(const void *body)
@@ -22,7 +22,8 @@ static inline const struct um_body_head *um_body_head(const void *body)
 }
 
 void um_body_init(void *body, uint16_t cap);
-/* What memory safety of the functions below needs: cheaper than um_body_check. -EUCLEAN. */
+/* Checks what the memory safety of the functions below requires; cheaper than um_body_check.
+ * -EUCLEAN. */
 int um_body_safe(const void *body, uint16_t cap);
 /* First position whose key is not below `key`; *out_exact: it is equal. -EUCLEAN: bad head. */
 int um_body_search(
@@ -33,21 +34,21 @@ int um_body_get(const void *body, uint16_t cap, unsigned i, uint64_t *out_key, c
 /* Bytes in use: head, slots, live values. */
 unsigned um_body_used(const void *body, uint16_t cap);
 
-/* -ENOSPC when it does not fit even after compaction. val must not point into the body. */
+/* -ENOSPC if it does not fit even after compaction. val must not point into the body. */
 int um_body_insert(
 	void *body, uint16_t cap, unsigned pos, uint64_t key, const void *val, uint16_t len);
-/* The same; the old value is gone when it fails with -ENOSPC (delete the record then). */
+/* The same; on -ENOSPC the old value is gone (the caller then deletes the record). */
 int um_body_replace(void *body, uint16_t cap, unsigned pos, const void *val, uint16_t len);
 void um_body_delete(void *body, uint16_t cap, unsigned pos);
 /* Drops the records from pos on. */
 void um_body_cut(void *body, uint16_t cap, unsigned pos);
 void um_body_set_key(void *body, unsigned pos, uint64_t key);
-/* Puts records [from, nrec) of src behind the last of dst; they must fit. */
+/* Appends records [from, nrec) of src to dst; they must fit. */
 void um_body_append(void *dst, uint16_t dst_cap, const void *src, unsigned from);
 /*
- * Where to split a full body that a record of len value bytes is to enter at pos: *out_from is the
- * first record that moves to the right body, *out_left whether the new one goes left. Ascending
- * inserts leave the left body full.
+ * Where to split a full body into which a record of len value bytes is to be inserted at pos:
+ * *out_from is the first record that moves to the right body, *out_left whether the new one goes
+ * left. Ascending inserts leave the left body full.
  */
 void um_body_split_point(
 	const void *body, unsigned pos, uint16_t len, unsigned *out_from, bool *out_left);

@@ -22,8 +22,9 @@ uint64_t um_path_lower(const struct um_path *path, unsigned i)
 }
 
 /*
- * Slot 0's key is never compared, and may have become too high when what was left of it went. A new
- * separator behind it that is lower would break the order: the key is set right first.
+ * Slot 0's key is never compared, and may have become too high when records left of it were
+ * removed. A lower separator inserted behind it would break the order: so the key is corrected
+ * first.
  */
 static void lower_first_key(const struct um_path *path, unsigned i, void *body, uint64_t key)
 {
@@ -39,7 +40,7 @@ static void lower_first_key(const struct um_path *path, unsigned i, void *body, 
 static int path_insert(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i,
 	unsigned pos, uint64_t key, const void *val, uint16_t len);
 
-/* A root above the old one and its new right sibling. */
+/* Puts a root above the old one and its new right sibling. */
 static int grow_root(struct um_txn *txn, struct um_tree *tree, uint64_t sep, struct um_ptr right)
 {
 	unsigned level = tree->root.level + 1u;
@@ -62,7 +63,8 @@ static int grow_root(struct um_txn *txn, struct um_tree *tree, uint64_t sep, str
 	return 0;
 }
 
-/* Step i's node is full: a part moves to a new right sibling, and the record enters one of the two. */
+/* The node of step i is full: part of it moves to a new right sibling, and the record enters one of
+ * the two. */
 static int path_split(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i,
 	unsigned pos, uint64_t key, const void *val, uint16_t len)
 {
@@ -96,7 +98,7 @@ static int path_split(struct um_txn *txn, struct um_tree *tree, struct um_path *
 		txn, tree, path, i - 1, path->step[i - 1].slot + 1, sep, &ptr, sizeof(ptr));
 }
 
-/* Puts a record at pos of step i, which is owned, as are all above it. */
+/* Inserts a record at pos of step i, which is owned, as are all above it. */
 static int path_insert(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i,
 	unsigned pos, uint64_t key, const void *val, uint16_t len)
 {
@@ -132,7 +134,7 @@ static int merge_into(struct um_txn *txn, const struct um_tree *tree, const stru
 		return err;
 	nrec = um_body_nrec(body);
 	um_body_append(body, UM_NODE_BODY, um_node_body(right->block), 0);
-	/* What was never compared now is: the separator above is the true lower limit. */
+	/* A key that was never compared will be: the separator above is the true lower limit. */
 	if (um_node_level(right->block))
 		um_body_set_key(body, nrec, sep);
 	return um_node_free(txn, right->ptr);
@@ -206,7 +208,7 @@ int um_tree_settle(struct um_txn *txn, struct um_tree *tree)
 	while (!err && tree->root.level && um_body_nrec(um_node_body(path.step[0].block)) == 1) {
 		struct um_ptr old = tree->root.ptr;
 
-		/* A shared one keeps its child: that would gain a parent, not change it. */
+		/* A shared one keeps its child, which would gain a parent otherwise. */
 		err = um_node_count(src, tree, old, &count);
 		if (err || count > 1)
 			return err;
@@ -262,7 +264,7 @@ int um_path_shrink(struct um_txn *txn, struct um_tree *tree, struct um_path *pat
 
 enum change { INSERT, REPLACE, DELETE };
 
-/* What the caller wants to do must fit what is there. */
+/* Is what the caller wants to do compatible with what exists? */
 static int change_ok(enum change what, bool exact, uint16_t len)
 {
 	if (len > UM_VALUE_MAX)
@@ -293,7 +295,8 @@ static int embed_change(struct um_txn *txn, struct um_tree *tree, enum change wh
 	if (!err)
 		err = um_embed_store(tree, body);
 	if (err == -ENOSPC) {
-		/* The stack's body goes into the node whole: unused bytes must not leak there. */
+		/* The body on the stack becomes the node: uninitialised bytes must not leak into
+		 * it. */
 		memset(body + sizeof(struct um_body_head) +
 				um_body_nrec(body) * sizeof(struct um_slot),
 			0,

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Owning and disowning whole trees: share a root, drop a tree in bounded steps. */
+/* Ownership of whole trees: share a root, drop a tree in bounded steps. */
 #include <errno.h>
 #include <string.h>
 
 #include "btree/node.h"
 #include "space/space.h"
 
-/* Most shared children given up in one step. */
+/* Maximum number of shared children released in one step. */
 #define DROP_CHILDREN 64u
 
 int um_tree_to_node(struct um_txn *txn, struct um_tree *tree)
@@ -35,7 +35,7 @@ int um_tree_share(struct um_txn *txn, const struct um_tree *tree)
 
 /* ---- dropping ------------------------------------------------------------------------------------ */
 
-/* Gives up what the records of a body from pos on refer to. */
+/* Releases what the records of a body from pos on refer to. */
 static int unref_records(struct um_txn *txn, const struct um_tree *tree, struct um_ptr at,
 	const void *body, uint16_t cap, unsigned pos)
 {
@@ -74,10 +74,8 @@ static int embed_drop(struct um_txn *txn, struct um_tree *tree, uint64_t first)
 	return um_embed_store(tree, body);
 }
 
-/*
- * The right edge, as far down as it must be looked at: to the leaf, or to an interior node whose
- * last child is shared and lies wholly at or behind first (*out_shared).
- */
+/* Descends the right edge as far as necessary: to the leaf, or to an interior node whose last child
+ * is shared and lies entirely at or after first (*out_shared). */
 static int edge_find(struct um_src src, const struct um_tree *tree, uint64_t first,
 	struct um_path *path, uint64_t *out_lower, bool *out_shared)
 {
@@ -112,7 +110,7 @@ static int edge_find(struct um_src src, const struct um_tree *tree, uint64_t fir
 	return err;
 }
 
-/* Gives up the shared children at the end of the path's last node, which lie behind first. */
+/* Releases the shared children at the end of the path's last node that lie after first. */
 static int drop_shared(struct um_txn *txn, struct um_tree *tree, uint64_t first, uint64_t lower,
 	struct um_path *path)
 {
@@ -148,7 +146,8 @@ static int drop_leaf(struct um_txn *txn, struct um_tree *tree, struct um_path *p
 	struct um_step *leaf = &path->step[path->n - 1];
 	uint32_t count;
 	void *body;
-	/* A leaf that goes whole is given up, not copied: it is owned only when part of it stays. */
+	/* A leaf that goes entirely is released, not copied: it is owned only if part of it
+	 * stays. */
 	int err = um_path_own(txn, tree, path, path->n - (pos ? 0 : 1));
 
 	if (!err)
@@ -233,7 +232,7 @@ int um_tree_drop_step(struct um_txn *txn, struct um_tree *tree, uint64_t first, 
 			err = embed_drop(txn, tree, first);
 		*out_done = true;
 	}
-	/* Not when the last leaf has just become an embedded one: that is the next step's. */
+	/* Not if the last leaf has just become an embedded one: the next step handles that. */
 	if (tree->root.format == UM_ROOT_EMPTY)
 		*out_done = true;
 	return err;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Embedded roots: the leaf of a small tree inside its owner's record, in as few bytes as it takes. */
+/* Embedded roots: the leaf of a small tree inside its owner's record, in as few bytes as
+ * possible. */
 #include <errno.h>
 #include <string.h>
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Parts of trees: cutting a tree in two, taking a range of one as a tree of its own, and putting trees one
- * behind the other. A range clone is made of these, so none of them may look at what lies between the
- * edges: they follow the paths to the edges, and handle the children of the nodes there.
+ * Operations on parts of trees: splitting a tree, taking a range of one as a tree of its own, and
+ * concatenating trees. A range clone is made of these, so none of them may visit what lies between
+ * the edges: they follow the paths to the edges, and handle the children of the nodes there.
  *
- * Nodes may end up with few slots, which the structure allows; joining puts the nodes on both sides of the
- * seam together where they fit into one, so that a file cloned piece by piece gets the nodes that it
+ * Nodes may end up with few slots, which the structure allows. Joining merges the nodes on both
+ * sides of the seam where they fit into one, so that a file cloned piece by piece gets the nodes it
  * would have as a whole.
  */
 #include <errno.h>
@@ -44,7 +44,7 @@ static int embed_split(struct um_tree *tree, uint64_t key, struct um_tree *right
 	return err ? err : um_embed_store(right, rest);
 }
 
-/* Where a path is cut: what there is on both sides in the nodes of each level, leaf first. */
+/* Where a path is cut: the parts on both sides in the nodes of each level, leaf first. */
 struct cut {
 	bool left[UM_TREE_LEVELS], right[UM_TREE_LEVELS];
 };
@@ -65,7 +65,8 @@ static void cut_look(const struct um_path *path, struct cut *cut)
 	}
 }
 
-/* Moves what is right of the cut in one owned node to a new one; child: the new node below, if any. */
+/* Moves what is right of the cut in one owned node to a new one; child: the new node below, if
+ * any. */
 static int split_node(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i,
 	const struct cut *cut, uint64_t key, struct um_ptr *child)
 {
@@ -80,7 +81,7 @@ static int split_node(struct um_txn *txn, struct um_tree *tree, struct um_path *
 		return err;
 	rest = um_node_body(block);
 	um_body_init(rest, UM_NODE_BODY);
-	/* The child on the path stays unless all of it lies behind the cut. */
+	/* The child on the path stays unless all of it lies after the cut. */
 	if (level && cut->left[level - 1])
 		from++;
 	if (child->lba)
@@ -171,7 +172,7 @@ static int extreme_key(
 	}
 }
 
-/* Does all of a node lie in the range? *lo and *hi are what its place says of its keys. */
+/* Does all of a node lie in the range? *lo and *hi are the limits that follow from its place. */
 static int node_inside(const struct slice *s, struct um_ptr ptr, unsigned level, uint64_t lo,
 	uint64_t hi, bool *out)
 {
@@ -185,7 +186,8 @@ static int node_inside(const struct slice *s, struct um_ptr ptr, unsigned level,
 	return err;
 }
 
-/* Body with the records of a leaf that lie in the range; what they refer to gains a reference. */
+/* Makes a body with the records of a leaf that lie in the range; what they refer to gains a
+ * reference. */
 static int slice_records(const struct slice *s, const struct um_step *step, void *body)
 {
 	struct um_src src = um_txn_src(s->txn);
@@ -214,7 +216,7 @@ static int slice_records(const struct slice *s, const struct um_step *step, void
 static int slice_node(const struct slice *s, struct um_ptr ptr, unsigned level, uint64_t lo,
 	uint64_t hi, struct um_ptr *out);
 
-/* Body with the children of an interior node that lie in the range, or what of them does. */
+/* Makes a body with the children of an interior node, or parts of them, that lie in the range. */
 static int slice_children(
 	const struct slice *s, const struct um_step *step, uint64_t lo, uint64_t hi, void *body)
 {
@@ -257,7 +259,7 @@ static int slice_node(const struct slice *s, struct um_ptr ptr, unsigned level, 
 	int err;
 
 	*out = (struct um_ptr){0};
-	/* Of most nodes the place says it all; they are not looked at. */
+	/* For most nodes the place is sufficient; they are not read. */
 	if (!um_lba_ok(um_txn_pool(s->txn), ptr.lba, 1))
 		return um_node_bad(s->tree, ptr, "address outside the pool");
 	err = node_inside(s, ptr, level, lo, hi, &inside);
@@ -329,7 +331,7 @@ int um_tree_slice(struct um_txn *txn, const struct um_tree *src, uint64_t first,
 
 /* ---- joining ------------------------------------------------------------------------------------------ */
 
-/* A new root over the present one and, if there is one, what comes behind it. */
+/* Makes a new root over the present one and, if there is one, what comes after it. */
 static int root_over(
 	struct um_txn *txn, struct um_tree *tree, uint64_t key, const struct um_ptr *right)
 {
@@ -355,9 +357,9 @@ static int root_over(
 }
 
 /*
- * A node right of the seam moves into its neighbour on the left. Everything between the paths' common
- * ancestor and it is at slot 0 on the right, so the ancestor's separator, if it stays, moves up to what is
- * then the first key there.
+ * Merges a node right of the seam into its left neighbour. Everything on the path from the common
+ * ancestor down to that node is at slot 0, so the ancestor's separator, if it stays, rises to what
+ * is then the first key there.
  */
 static int seam_merge(struct um_txn *txn, struct um_tree *tree, struct um_path *left,
 	struct um_path *right, unsigned i)
@@ -432,12 +434,12 @@ static int seam_find(struct um_txn *txn, const struct um_tree *tree, const struc
 	return 0;
 }
 
-/* Puts the nodes on both sides of key together, from the top down, as far as they fit. */
+/* Merges the nodes on both sides of key, from the top down, as far as they fit. */
 static int seam_close(struct um_txn *txn, struct um_tree *tree, uint64_t key)
 {
 	struct um_src src = um_txn_src(txn);
 
-	/* Each turn has one node less at the seam. */
+	/* Each iteration removes one node at the seam. */
 	for (unsigned n = 0; n <= 2 * UM_TREE_LEVELS; n++) {
 		struct um_path left, right;
 		unsigned i;
@@ -461,7 +463,7 @@ static int seam_close(struct um_txn *txn, struct um_tree *tree, uint64_t key)
 	return 0;
 }
 
-/* A few records, which nothing refers to any more where they were. */
+/* Moves a few records, whose old tree no longer refers to anything. */
 static int join_records(struct um_txn *txn, struct um_tree *left, const struct um_tree *right)
 {
 	uint8_t body[UM_NODE_BODY] __attribute__((aligned(8)));
@@ -507,7 +509,7 @@ int um_tree_join(struct um_txn *txn, struct um_tree *left, struct um_tree *right
 		left->root = right->root;
 		memcpy(left->embed, right->embed, sizeof(left->embed));
 	} else if (right->root.format == UM_ROOT_EMBED) {
-		/* Not into a leaf that would have to be copied for it. */
+		/* Not into a leaf that would have to be copied for this. */
 		err = um_tree_parents(um_txn_src(txn), left, key, &parents);
 		if (!err && parents > 1)
 			err = um_tree_to_node(txn, right);

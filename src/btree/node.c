@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Nodes and paths: reading with all checks, and copying what is shared on the way to a change. */
+/* Nodes and paths: reading with all checks, and copying shared nodes before a change. */
 #include <errno.h>
 #include <string.h>
 
@@ -139,7 +139,7 @@ int um_path_find(struct um_src src, const struct um_tree *tree, uint64_t key, st
 			return um_node_bad(tree, step->ptr, "bad node head");
 		if (!um_node_level(step->block))
 			return 0;
-		/* The child whose key is the last not above; slot 0 has no lower limit. */
+		/* The child with the last key not above; slot 0 has no lower limit. */
 		if (!*out_exact && step->slot)
 			step->slot--;
 		err = um_path_down(src, tree, path);
@@ -177,10 +177,8 @@ int um_path_next(struct um_src src, const struct um_tree *tree, struct um_path *
 static int node_copy(struct um_txn *txn, const struct um_tree *tree, const struct um_step *from,
 	struct um_step *out);
 
-/*
- * A child of a copied interior node gains a parent. When its count is at the limit the copy gets a
- * duplicate of its own instead.
- */
+/* A child of a copied interior node gains a parent. If its count is at the limit, the copy gets a
+ * duplicate of its own instead. */
 static int ref_child(
 	struct um_txn *txn, const struct um_tree *tree, struct um_step *step, unsigned i)
 {
@@ -217,7 +215,7 @@ static int ref_record(
 	return err ? err : tree->type->ref(txn, key, val, len, +1);
 }
 
-/* A second node with the content of one that is shared; what it refers to gains a reference each. */
+/* Duplicates a shared node; what it refers to gains a reference each. */
 static int node_copy(struct um_txn *txn, const struct um_tree *tree, const struct um_step *from,
 	struct um_step *out)
 {
@@ -243,7 +241,7 @@ static int node_copy(struct um_txn *txn, const struct um_tree *tree, const struc
 	return err;
 }
 
-/* Step i became another block: its parent, which is owned, or the root says so. */
+/* Step i became another block: updates its parent, which is owned, or the root. */
 static int path_relink(struct um_txn *txn, struct um_tree *tree, struct um_path *path, unsigned i)
 {
 	void *body;

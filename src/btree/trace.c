@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The nodes on the way to a key, with what they cover and how many parents they have; all nodes of a tree. */
+/* The nodes on the path to a key, with their ranges and numbers of parents; all nodes of a tree. */
 #include "btree/node.h"
 
 int um_tree_trace(struct um_src src, const struct um_tree *tree, uint64_t key,

@@ -39,7 +39,7 @@ static int embed_find(struct um_src src, const struct um_tree *tree, uint64_t ke
 	return embed_record(src, tree, pos, out);
 }
 
-/* Moves to the neighbour's nearest record when the leaf has none on the wanted side. */
+/* Moves to the neighbour's nearest record if the leaf has none on the wanted side. */
 static int leaf_step(
 	struct um_src src, const struct um_tree *tree, struct um_path *path, enum um_seek seek)
 {
@@ -121,10 +121,8 @@ struct walk {
 	void *arg;
 };
 
-/*
- * Keys must ascend over the whole walk: in an unsound tree, whose nodes may be reachable in many
- * ways, that is also what bounds it.
- */
+/* Keys must ascend over the whole walk. In a corrupt tree, whose nodes may be reachable on many
+ * paths, this is also what bounds the walk. */
 static int walk_visit(const struct um_tree *tree, struct um_ptr at, struct walk *walk,
 	const struct found *rec, bool *out_end)
 {
@@ -251,7 +249,7 @@ int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key,
 		uint32_t count;
 
 		err = um_node_count(src, tree, path.step[i].ptr, &count);
-		/* For a reader, who asks because of what is below. */
+		/* For readers, who ask because of what is below. */
 		if (!err && count < 2 && !src.txn &&
 			um_unshared_lately(src.pool, path.step[i].ptr.lba))
 			count = 2;

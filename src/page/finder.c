@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * From an LBA to the records of extents trees that refer to it. There is no index from blocks to owners
- * on the pool: it would have to change with every reference, and a clone would no longer take constant time.
- * So the trees are read, which sharing makes cheap: a thousand clones are one tree.
+ * Finds, for an LBA, the records of extent trees that refer to it. The pool has no index from
+ * blocks to owners: it would have to change with every reference, and a clone would no longer take
+ * constant time. So the trees are read, which sharing makes cheap: a thousand clones are one tree.
  */
 #include "page/page.h"
 
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MEMO_MAX (1u << 20) /* nodes remembered, and hits below them */
+#define MEMO_MAX (1u << 20) /* limit of nodes remembered, and of hits below them */
 
 /* What is known of a shared node: its hits are hit[from, from + n). */
 struct memo {
@@ -18,7 +18,7 @@ struct memo {
 	uint32_t from, n;
 };
 
-/* A node on the path whose records are being gone through, from its first on if `whole`. */
+/* A node on the path whose records are being visited, from its first on if `whole`. */
 struct open_node {
 	um_lba_t lba;
 	uint64_t end;
@@ -40,7 +40,7 @@ struct um_finder {
 	struct hits kept, now;
 	struct open_node open[UM_TREE_LEVELS];
 	unsigned nopen;
-	bool lost; /* `now` could not take a hit: nothing is remembered of what is open */
+	bool lost; /* `now` had no room for a hit: nothing is remembered of the open nodes */
 };
 
 int um_finder_new(um_lba_t lba, uint32_t n, struct um_finder **out)
@@ -139,7 +139,7 @@ struct leaf {
 	struct um_finder *f;
 	um_finder_fn *fn;
 	void *arg;
-	uint64_t at; /* the record at hand */
+	uint64_t at; /* the current record */
 };
 
 static int leaf_record(void *arg, uint64_t key, const void *val, uint16_t len)
@@ -182,7 +182,7 @@ static int emit_memo(
 	return 0;
 }
 
-/* Nodes that end at or before key are done with. */
+/* Closes nodes that end at or before key. */
 static void close_to(struct um_finder *f, uint64_t key)
 {
 	while (f->nopen && f->open[f->nopen - 1].end <= key) {
@@ -204,7 +204,7 @@ static void open_path(
 	f->nopen = n;
 }
 
-/* Takes in what is remembered of a node that begins or goes on at *key; *skip says whether there was one. */
+/* Uses what is remembered of a node that begins or continues at *key; *skip: there was one. */
 static int try_memo(struct um_finder *f, const struct um_tree_level *level, unsigned n, bool whole,
 	uint64_t *key, bool *skip, um_finder_fn *fn, void *arg)
 {
@@ -257,7 +257,7 @@ static int find_part(struct um_finder *f, struct um_src src, const struct um_tre
 	return err;
 }
 
-/* Nothing that was seen before a commit can be relied on. */
+/* Nothing seen before a commit can be relied on. */
 static void forget(struct um_finder *f, uint64_t seq)
 {
 	if (f->memo)
@@ -279,7 +279,7 @@ int um_finder_step(struct um_finder *f, struct um_src src, uint64_t seq, const s
 	if (whole)
 		f->nopen = f->now.n = 0;
 	else
-		whole = f->nopen; /* goes on where the last step ended */
+		whole = f->nopen; /* continues where the last step ended */
 	if (tree->root.format != UM_ROOT_NODE) {
 		struct leaf leaf = {f, fn, arg, *key};
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The masters' locks: a table of mutexes, found by hashing the LBA's chunk. Blocks of one file lie in few
- * chunks, so a write takes one lock as a rule. Several are taken in ascending order of the table, all
- * at once; who holds some takes no more.
+ * The masters' locks: a table of mutexes, selected by hashing the LBA's chunk. The blocks of one
+ * file lie in few chunks, so a write usually takes one lock. Several are taken all at once, in
+ * ascending order of the table; a thread that holds some takes no more.
  */
 #include "page/table.h"
 

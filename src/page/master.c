@@ -9,7 +9,7 @@ struct gather {
 	uint64_t all;
 };
 
-/* The shadows that begin in one window of LBAs. They are neighbours in the chain. */
+/* Collects the shadows that begin in one window of LBAs. They are neighbours in the chain. */
 static void gather_window(struct um_page *p, uint64_t window, struct gather *g)
 {
 	uint32_t bucket = um_master_bucket(p, window * UM_PAGE_WINDOW);
@@ -43,7 +43,7 @@ unsigned um_master_shadows(struct um_page *p, um_lba_t lba, uint32_t n, struct u
 	*out_all = 0;
 	if (!p || !p->cap || !n || n > UM_PAGE_WINDOW)
 		return 0;
-	/* One that covers the block may begin in the window before. */
+	/* A shadow that covers the block may begin in the window before. */
 	for (window -= window != 0; window <= last; window++)
 		gather_window(p, window, &g);
 	*out_all = g.all;
@@ -58,7 +58,8 @@ uint64_t um_master_count(struct um_page *p, um_lba_t lba)
 	return all;
 }
 
-/* Is the node alone on its master? Only in the chain, under its lock, do links mean anything. */
+/* Is the node the only one of its master? Links are only meaningful in the chain, under its
+ * lock. */
 static bool is_sole(struct um_page *p, uint32_t id, struct um_shadow *out)
 {
 	uint32_t bucket = um_master_bucket(p, um_page_lba(p, id)), at;

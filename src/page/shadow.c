@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Shadows: made, found, tossed, by inode and place in the file. */
+/* Shadows: adding, finding and tossing them, by inode and place in the file. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "page/table.h"
 
-#define PROBE_WINDOWS 64u     /* a toss of more looks at the inode's chain instead */
-#define GATHER_MAX (1u << 20) /* windows gathered in one pass of that */
+#define PROBE_WINDOWS 64u     /* for more windows a toss walks the inode's chain instead */
+#define GATHER_MAX (1u << 20) /* windows gathered in one such pass */
 
 uint64_t um_shadow_seq(const struct um_page *p, um_ino_t ino)
 {
 	return p && p->cap ? atomic_load(&um_ino_stripe(p, ino)->seq) : 0;
 }
 
-/* The first node from *at on that belongs to the window; *prev is kept. */
+/* The first node from *at on that belongs to the window; *prev is maintained. */
 static uint32_t chain_find(
 	const struct um_page *p, um_ino_t ino, uint64_t window, uint32_t at, uint32_t *prev)
 {
@@ -28,8 +28,9 @@ static uint32_t chain_find(
 /* ---- adding ---------------------------------------------------------------------------------------- */
 
 /*
- * Joins a piece of one window with what is there: what it touches and continues is taken in, what
- * contradicts it goes, since it is the newer. true when nothing is left to be done.
+ * Merges a piece of one window with what exists: shadows that it touches and continues are
+ * absorbed, those that contradict it are removed, since it is newer. true if nothing is left to be
+ * done.
  */
 static bool absorb(struct um_page *p, uint32_t bucket, struct um_shadow *s)
 {
@@ -70,7 +71,7 @@ static inline void prefetch(const void *at)
 	__builtin_prefetch(at, 1);
 }
 
-/* Heads and what they lead to are on their way to the caches while the locks are taken. */
+/* Prefetches heads and what they lead to while the locks are taken. */
 static void prefetch_for_add(const struct um_page *p, uint32_t bucket, const struct um_shadow *s)
 {
 	uint32_t mbucket = um_master_bucket(p, s->lba), ibucket = um_ino_bucket(p, s->ino);
@@ -193,7 +194,7 @@ unsigned um_shadow_list(struct um_page *p, um_ino_t ino, uint64_t first, uint64_
 			unsigned i = got;
 
 			if (s.block < end && s.block + s.len > first) {
-				/* A window's few come in any order. */
+				/* The few of a window come in any order. */
 				for (; i > from && out[i - 1].block > s.block; i--)
 					out[i] = out[i - 1];
 				out[i] = s;
@@ -217,7 +218,8 @@ struct toss {
 	uint64_t gone;
 };
 
-/* What stays of a shadow on one side of the range; without a free node it is lost, which does no harm. */
+/* Keeps the part of a shadow on one side of the range; without a free node it is lost, which is
+ * harmless. */
 static void keep_part(struct toss *t, const struct um_shadow *old, uint64_t from, uint64_t to)
 {
 	struct um_shadow part = {
@@ -274,14 +276,14 @@ static void toss_window(struct toss *t, uint64_t window)
 		if (t->nlist < t->max_list)
 			t->list[t->nlist++] = clipped(t, &old);
 		if (old.block <= from && end >= to)
-			break; /* that was all of it: the rest of the chain need not be looked at */
-		prev = 0;      /* the parts are in front now, and outside of the range */
+			break; /* that was all: the rest of the chain need not be visited */
+		prev = 0;      /* the kept parts are in front now, and outside the range */
 		at = chain_find(p, t->ino, window, um_head(&p->shadow[bucket]), &prev);
 	}
 	pthread_mutex_unlock(&stripe->lock);
 }
 
-/* Windows of the inode that meet the range, by its chain; up to max. */
+/* Collects windows of the inode that intersect the range, by its chain; up to max. */
 static unsigned gather(const struct toss *t, uint64_t *windows, unsigned max)
 {
 	const struct um_page *p = t->p;
@@ -313,7 +315,7 @@ static void toss_chain(struct toss *t)
 			toss_window(t, windows[i]);
 		if (n < max)
 			break;
-		/* A long chain: larger passes, as each begins at its front. */
+		/* A long chain: larger passes, since each begins at its front. */
 		if (max < GATHER_MAX) {
 			uint64_t *more = malloc(sizeof(*more) * GATHER_MAX);
 
@@ -344,7 +346,8 @@ uint64_t um_shadow_toss(struct um_page *p, um_ino_t ino, uint64_t first, uint64_
 		*nlist = 0;
 	if (!p || !p->cap || !n || ino >= UM_PAGE_INO_MAX)
 		return 0;
-	/* Atomic operations wait for what was begun before them: this is under way by then. */
+	/* Atomic operations wait for loads issued before them: so this prefetch is in flight by
+	 * then. */
 	prefetch(&p->shadow[um_shadow_bucket(p, ino, first / UM_PAGE_WINDOW)]);
 	prefetch(&p->ino[um_ino_bucket(p, ino)]);
 	atomic_fetch_add(&um_ino_stripe(p, ino)->seq, 1);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The table of shadows: memory, chains, and who goes when it is full. */
+/* The table of shadows: memory, chains, and eviction when it is full. */
 #include "page/table.h"
 
 #include <errno.h>
@@ -9,10 +9,10 @@
 #include <sys/random.h>
 
 #define NODE_BYTES (sizeof(struct um_ident) + sizeof(struct um_links))
-#define SHARE_MASTER 2u /* nodes a bucket */
+#define SHARE_MASTER 2u /* nodes per bucket */
 #define SHARE_INO 4u
-#define HUGE_FROM (128u << 20) /* from this size on, huge pages are asked for */
-#define HAND_STEPS 4096u       /* of the clock, before it takes whatever it meets */
+#define HUGE_FROM (128u << 20) /* from this size on, huge pages are requested */
+#define HAND_STEPS 4096u       /* of the clock, before it evicts whatever it finds */
 
 /* ---- making ---------------------------------------------------------------------------------------- */
 
@@ -41,7 +41,7 @@ static size_t buckets_bytes(const struct um_page *p)
 	return ((size_t)p->nshadow + p->nmaster + p->nino) * sizeof(uint32_t);
 }
 
-/* How many shadows, and buckets for them, the memory holds. */
+/* Computes how many shadows, and buckets for them, fit into the memory. */
 static void plan(struct um_page *p, uint64_t mem_bytes)
 {
 	const uint64_t fixed = sizeof(*p) +
@@ -76,7 +76,7 @@ static int table_make(struct um_page *p)
 		return -ENOMEM;
 	if (p->map_len >= HUGE_FROM)
 		madvise(at, p->map_len, MADV_HUGEPAGE);
-	/* Links first, which are 16 bytes and so never cross a line. */
+	/* Links first: they are 16 bytes and so never cross a cache line. */
 	p->links = (struct um_links *)at;
 	at += ((size_t)p->cap + 1) * sizeof(struct um_links);
 	p->ident = (struct um_ident *)at;
@@ -176,7 +176,7 @@ static void node_set(struct um_page *p, uint32_t id, const struct um_shadow *s)
 
 /* ---- the master's chain ---------------------------------------------------------------------------------- */
 
-/* Beside another shadow of the master when there is one, else in front. */
+/* Next to another shadow of the master if there is one, else in front. */
 static void master_link(struct um_page *p, uint32_t id, um_lba_t lba)
 {
 	uint32_t bucket = um_master_bucket(p, lba), at;
@@ -277,7 +277,7 @@ bool um_page_link(struct um_page *p, uint32_t id, const struct um_shadow *s, con
 	uint32_t *head = &p->shadow[um_shadow_bucket(p, s->ino, s->block / UM_PAGE_WINDOW)];
 
 	node_set(p, id, s);
-	/* Counted before the number is looked at: um_shadow_toss raises it, then asks for the count. */
+	/* Counted before the number is checked: um_shadow_toss raises it, then reads the count. */
 	atomic_fetch_add(&p->count, 1);
 	if (!ino_link(p, id, s->ino, seq)) {
 		atomic_fetch_sub(&p->count, 1);
@@ -290,7 +290,7 @@ bool um_page_link(struct um_page *p, uint32_t id, const struct um_shadow *s, con
 	return true;
 }
 
-/* All that taking a node out will touch, on its way to the caches at once. */
+/* Prefetches everything that unlinking a node will touch. */
 static void prefetch_for_unlink(const struct um_page *p, uint32_t id)
 {
 	const struct um_links *l = &p->links[id];
@@ -347,7 +347,7 @@ void um_page_give(struct um_page *p, uint32_t id)
 	pthread_mutex_unlock(&p->slab);
 }
 
-/* Gives up a node that the hand met, if it is still what it was then. */
+/* Evicts a node that the hand found, if it is unchanged since. */
 static bool evict(struct um_page *p, uint32_t id)
 {
 	um_ino_t ino = um_page_ino(p, id);

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Inside the page room: the table of shadows.
+ * Internal to page/: the table of shadows.
  *
- * A slab of nodes, numbered from 1, with three hashes that chain them: by (inode, window), by the window of
- * the LBA, and by inode. Everything is allocated once, by the bound on memory, and touched as it is used, so that
- * nothing is ever moved or rehashed. 24 + 16 bytes a node and 4 + 2 + 1 of buckets are 47.
+ * A slab of nodes, numbered from 1, with three hashes that chain them: by (inode, window), by the
+ * window of the LBA, and by inode. Everything is allocated once, according to the memory limit, and
+ * touched as it is used, so nothing is ever moved or rehashed. 24 + 16 bytes per node and 4 + 2 + 1
+ * of buckets are 47.
  *
- * A node-based hash of a library would need more: liburcu's cds_lfht has 16 bytes of its own in a node and 16
- * more to free it later, for each of the three; and readers here hold a lock for two cache lines' time only.
+ * A node-based hash of a library would need more: liburcu's cds_lfht has 16 bytes of its own in a
+ * node and 16 more to free it later, for each of the three; and readers here hold a lock for two
+ * cache misses only.
  *
- * Locks: of a shadow bucket's stripe, then either of a master bucket's or of an inode bucket's; the
- * slab's is a leaf. A node's identity is written only while it is in no chain, so whoever found it in a chain may
- * read it under that chain's lock. The clock's hand reads without any: hence the atomics.
+ * Locks: that of a shadow bucket's stripe, then that of either a master bucket or an inode bucket;
+ * the slab's is a leaf. A node's identity is written only while it is in no chain, so it may be
+ * read under the lock of the chain in which it was found. The clock's hand reads without any lock:
+ * hence the atomics.
  */
 #ifndef UM_PAGE_TABLE_H
 #define UM_PAGE_TABLE_H
@@ -23,9 +26,10 @@
 
 #define UM_NODE_SAME (1u << 31) /* in mprev, mnext: that neighbour has the same master */
 #define UM_NODE_ID(link) ((link) & ~UM_NODE_SAME)
-#define UM_STRIPES 256u /* all three kinds fit the processor's nearer caches */
+#define UM_STRIPES 256u /* all three kinds fit the processor's inner caches */
 
-/* What a node is: ino 48 | lba high 16, lba low 32 | next in the shadow chain 32, window and flags. */
+/* What a node is: ino 48 | lba high 16, lba low 32 | next in the shadow chain 32, window and
+ * flags. */
 struct um_ident {
 	uint64_t w0, w1, w2;
 };
@@ -49,13 +53,13 @@ struct um_stripe {
 struct um_page {
 	uint32_t cap;
 	uint32_t nshadow, nmaster, nino; /* buckets */
-	struct um_ident *ident;          /* [0] is nobody */
+	struct um_ident *ident;          /* [0] is unused */
 	struct um_links *links;
 	uint32_t *shadow, *master, *ino;
 	size_t map_len; /* of the mapping that holds them all; it begins with links */
 	uint64_t seed;
 	struct um_stripe *sstripe, *mstripe, *istripe;
-	pthread_mutex_t slab; /* free and fresh */
+	pthread_mutex_t slab; /* protects free and fresh */
 	uint32_t free, fresh;
 	atomic_uint hand, sole_hand; /* of the clock; of the search for masters with one shadow */
 	atomic_uint_fast64_t count, masters, evictions, tosses, waits, moves;
@@ -111,7 +115,7 @@ static inline uint32_t um_w2_len(uint64_t w2)
 }
 struct um_shadow um_page_shadow(const struct um_page *p, uint32_t id);
 
-/* Buckets. Neighbouring windows have neighbouring buckets, for those who go through a file. */
+/* Buckets. Neighbouring windows have neighbouring buckets, for sequential access to a file. */
 static inline uint64_t um_page_mix(uint64_t x)
 {
 	x ^= x >> 32;
@@ -151,15 +155,15 @@ static inline struct um_stripe *um_ino_stripe(const struct um_page *p, um_ino_t 
 
 /* ---- table.c ------------------------------------------------------------------------------------------ */
 
-/* A free node, or 0. No lock is held by the caller of `make_room`, which evicts when there is none. */
+/* A free node, or 0. With `make_room`, for which the caller holds no lock, evicts if there is
+ * none. */
 uint32_t um_page_take(struct um_page *p, bool make_room);
 void um_page_give(struct um_page *p, uint32_t id);
-/*
- * Chains a node; the lock of its shadow bucket is held. seq: fails, changing nothing, unless the inode's
- * number is still that; NULL: never.
- */
+/* Chains a node; the lock of its shadow bucket is held. seq: fails, changing nothing, unless the
+ * inode's number is still that; NULL: unconditional. */
 bool um_page_link(struct um_page *p, uint32_t id, const struct um_shadow *s, const uint64_t *seq);
-/* Takes a node out of all chains; the lock is held, prev is before it in the shadow chain (0: the bucket). */
+/* Takes a node out of all chains; the lock is held, prev is before it in the shadow chain (0: the
+ * bucket). */
 void um_page_unlink(struct um_page *p, uint32_t id, uint32_t prev);
 
 #endif
