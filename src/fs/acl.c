@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * POSIX ACLs: stored as the kernel's xattr format (version 2), checked when set. The rules are those
- * of fs/posix_acl.c in Linux, which follows POSIX.1e draft 17.
- */
+/* POSIX ACLs: stored in the kernel's xattr format (version 2), checked when set. The rules are
+ * those of fs/posix_acl.c in Linux, which follows POSIX.1e draft 17. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +54,8 @@ static void set_perm(void *acl, size_t i, um_le16_t perm)
 	memcpy((uint8_t *)acl + sizeof(struct acl_head) + i * sizeof(entry), &entry, sizeof(entry));
 }
 
-/* Entries in their order, each that must be there once; *out_n may be 0: no ACL. -EINVAL. */
+/* Checks the order of the entries, and that each mandatory one is there once; *out_n may be 0: no
+ * ACL. -EINVAL. */
 static int check_acl(const void *acl, size_t len, size_t *out_n)
 {
 	unsigned need = ACL_USER_OBJ; /* tags that may come next */
@@ -104,7 +103,7 @@ static int check_acl(const void *acl, size_t len, size_t *out_n)
 	return n && need ? -EINVAL : 0;
 }
 
-/* Permission bits that an ACL stands for; true when they say all of it. */
+/* Permission bits that an ACL represents; true if they are equivalent to it. */
 static bool acl_mode(const void *acl, size_t n, mode_t *out)
 {
 	mode_t mode = 0;
@@ -190,7 +189,7 @@ int um_acl_set(struct um_txn *txn, struct um_inode *inode, const char *name, con
 	return um_xattr_set(txn, inode, name, value, len, flags);
 }
 
-/* An attribute that holds an ACL, in memory of its own. -ENODATA. */
+/* Reads an attribute that holds an ACL into allocated memory. -ENODATA. */
 static int load_acl(struct um_src src, const struct um_inode *inode, const char *name,
 	uint8_t **out, size_t *out_len, size_t *out_n)
 {
@@ -218,7 +217,7 @@ static int load_acl(struct um_src src, const struct um_inode *inode, const char 
 	return 0;
 }
 
-/* The entry that the mode's group bits stand for: the mask, or else the group's. */
+/* The entry that the group bits of the mode represent: the mask, or else the group's. */
 static size_t group_entry(const void *acl, size_t n)
 {
 	size_t i, at = n;
@@ -257,8 +256,8 @@ int um_acl_chmod(struct um_txn *txn, struct um_inode *inode)
 	return ret;
 }
 
-/* posix_acl_create_masq(): the mode asked for narrows the ACL, and the ACL the mode. True when the mode
- * then says it all. */
+/* As posix_acl_create_masq(): the requested mode narrows the ACL, and the ACL the mode. True if the
+ * mode then is equivalent to it. */
 static bool narrow(void *acl, size_t n, um_le32_t *mode_inout)
 {
 	mode_t mode = *mode_inout & 0777;

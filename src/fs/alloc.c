@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Blocks for a file: where its data goes, and who answers for blocks that nothing points at yet. */
+/* Blocks for a file: where its data goes, and who is responsible for blocks that nothing points at
+ * yet. */
 #include <errno.h>
 
 #include "fs/data.h"
 
 /*
- * Two files that grow side by side would take turns block by block. So when a growing file finds the block
- * behind its last one taken, it does not go to the next free one, where it would be in the way again, but
- * into a larger run, at some distance from its start: whoever grows towards it has that room, and so has
- * it itself. Nothing is kept for either; what the run has more is given back at once.
+ * Two files that grow side by side would take turns block by block. So when a growing file finds
+ * the block after its last one taken, it does not take the next free one, where it would be in the
+ * way again, but goes into a larger run, at some distance from its start: then both have room to
+ * grow. Nothing is reserved for either; the rest of the run is given back at once.
  */
 static int take_with_room(struct umbra_fs *fs, um_lba_t goal, uint32_t want, uint32_t room,
 	unsigned flags, um_lba_t *lba, uint32_t *got)
@@ -36,8 +37,9 @@ static int take_with_room(struct umbra_fs *fs, um_lba_t goal, uint32_t want, uin
 }
 
 /*
- * The first copy in a window of the file: at its place in an aligned, wholly free window of the pool, so
- * that its neighbours find theirs free and no other window comes to lie over it. Nothing is kept for them.
+ * The first copy in a window of the file: placed at its position in an aligned, entirely free
+ * window of the pool, so that its neighbours find their places free and no other window is put
+ * there. Nothing is reserved for them.
  */
 static bool take_in_window(struct umbra_fs *fs, um_lba_t goal, const struct um_wish *wish,
 	um_lba_t *lba, uint32_t *got)

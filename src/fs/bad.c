@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The record of bad blocks: a tree from a block's number to what became of it. It is read as a whole when a log is
- * opened, into the pool's table of moved blocks and its bitmap of bad places.
- */
+/* The records of bad blocks: a tree from a block's number to its fate. It is read as a whole when a
+ * log is opened, into the pool's table of moved blocks and its bitmap of bad places. */
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -119,7 +117,8 @@ static int drop_node(void *arg, struct um_ptr ptr, unsigned level)
 	return um_txn_drop(arg, ptr, &last);
 }
 
-/* A record that cannot be read, of a block whose place is known to be bad. -ENOENT: that is all that is known. */
+/* Reconstructs an unreadable record of a block whose place is known to be bad. -ENOENT: nothing
+ * more is known. */
 static int remembered(struct um_pool *pool, um_lba_t lba, struct um_bad *out)
 {
 	struct um_found found = {0};
@@ -196,7 +195,8 @@ static int load_record(void *arg, uint64_t key, const void *val, uint16_t len)
 	return ret;
 }
 
-/* By either copy of the pool root, as it is: as a rule there is no record, and nothing more to be read. */
+/* From either copy of the pool root, unverified: usually there are no records, and nothing more to
+ * be read. */
 static bool has_record(const struct um_pool *pool)
 {
 	const um_lba_t at[2] = {pool->super.root.lba, pool->super.root.mirror};

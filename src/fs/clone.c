@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Clones. A whole file is cloned by its root: one transaction of constant size. A range at equal offsets is
- * cloned by whole nodes (range.c). Where the offsets differ, so do all keys: extents are shared one by one, a
- * bounded number in a transaction.
+ * Clones. A whole file is cloned by its root: one transaction of constant size. A range at equal
+ * offsets is cloned by whole nodes (range.c). Where the offsets differ, so do all keys: extents are
+ * shared one by one, a bounded number per transaction.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,8 +18,8 @@ static int ref_extent(void *arg, uint64_t key, const void *val, uint16_t len)
 }
 
 /*
- * An embedded leaf is copied, its few extents (16 at most) gaining a reference each: moving it to a node to
- * share would leave src with two blocks more than it had when the clone is gone again.
+ * An embedded leaf is copied, and its few extents (16 at most) gain a reference each: moving it to
+ * a node in order to share that would leave src with two more blocks even after the clone is gone.
  */
 int um_data_share_fork(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
 {
@@ -49,7 +49,7 @@ static int share_root_txn(
 
 	if (!err)
 		err = um_inode_load(um_txn_src(txn), dst_ino, &dst);
-	/* Shared first: the destination's old tree may be the same one. */
+	/* Share first: the destination's old tree may be the same one. */
 	if (!err) {
 		struct um_inode old = dst;
 
@@ -110,7 +110,8 @@ static int runs_of(struct um_src src, um_ino_t ino, uint64_t first, uint64_t *n,
 	return err;
 }
 
-/* How far the step goes: as far as a bounded number of extents on either side does. */
+/* Determines how far the step goes: as far as a bounded number of extents on either side
+ * reaches. */
 static int remap_plan(struct remap_step *s)
 {
 	const struct um_remap *r = s->r;
@@ -172,7 +173,8 @@ static int remap_piece(struct um_txn *txn, struct um_tree *tree, const struct re
 	if (p->src_data ? p->dst_data && p->src == p->dst : !p->dst)
 		return 0;
 	if (p->src_data) {
-		/* Counted before the old goes: it may be the same block elsewhere in the tree. */
+		/* Counted before the old reference goes: it may be the same block elsewhere in the
+		 * tree. */
 		err = um_ref_get(txn, p->src, (uint32_t)p->len);
 		if (err == -EMLINK && s->r->same_content)
 			return 0;
@@ -215,7 +217,7 @@ static int remap_apply(struct um_txn *txn, const struct remap_step *s)
 	return um_inode_store(txn, &inode);
 }
 
-/* The step's end is in the file, also when it ends in a hole. */
+/* Extends the file to the end of the step, even if that is in a hole. */
 static int extend_to(const struct remap_step *s)
 {
 	const struct um_remap *r = s->r;
@@ -230,7 +232,7 @@ static int extend_to(const struct remap_step *s)
 	return um_data_set_size(r->fs, r->dst, end, false);
 }
 
-/* Bytes from blocks of the pool, which are in pieces if some were put elsewhere. */
+/* Reads bytes from blocks of the pool, which are not contiguous if some were moved. */
 static int copy_blocks(const struct um_remap *r, um_lba_t lba, uint64_t len, uint64_t off)
 {
 	const struct um_pool *pool = r->fs->pool;
@@ -251,8 +253,8 @@ static int copy_blocks(const struct um_remap *r, um_lba_t lba, uint64_t len, uin
 	return err;
 }
 
-/* A block has as many owners as can be counted, or a node that the destination shares with others: the
- * step's content is copied instead. */
+/* A block, or a node that the destination shares with others, is at its owner limit: the content of
+ * the step is copied instead. */
 static int copy_step(const struct remap_step *s)
 {
 	const struct um_remap *r = s->r;
@@ -282,7 +284,8 @@ static int copy_step(const struct remap_step *s)
 	return err ? err : extend_to(s);
 }
 
-/* The masters of the blocks that gain an owner: none of them is moved between the plan and the commit. */
+/* Locks the masters of the blocks that gain an owner, so that none of them is moved between
+ * planning and commit. */
 static int remap_lock(struct remap_step *s, struct um_hold *hold)
 {
 	struct um_page *page = s->r->fs->page;
@@ -297,7 +300,7 @@ static int remap_lock(struct remap_step *s, struct um_hold *hold)
 		for (unsigned i = 0; i < s->nsrc; i++)
 			if (s->src[i].lba)
 				um_hold_add(hold, s->src[i].lba, s->src[i].len);
-		/* Waiting alone does no harm here: the files' own locks keep the plan. */
+		/* The wait alone is harmless here: the files' own locks protect the plan. */
 		um_master_lock(page, hold);
 		if (um_master_unmoved(page, hold))
 			return 0;
@@ -370,7 +373,8 @@ int um_data_remap_check(const struct um_inode *src, uint64_t src_off, uint64_t *
 		n = ssize - src_off;
 	if (n > UMBRA_SIZE_MAX - dst_off)
 		return -EFBIG;
-	/* Up to the end of the source the last block is taken whole; else whole blocks count. */
+	/* Up to the end of the source the last block is taken whole; otherwise only whole blocks
+	 * count. */
 	if (src_off + n == ssize && (!dedupe || dst_off + n == dsize)) {
 		span = (um_blocks_of(ssize) << UM_BLOCK_SHIFT) - src_off;
 	} else {
@@ -381,7 +385,7 @@ int um_data_remap_check(const struct um_inode *src, uint64_t src_off, uint64_t *
 		return -EINVAL;
 	if (n != *len && !dedupe)
 		return -EINVAL;
-	/* A ragged end may not cut into what the destination has behind it. */
+	/* A partial block at the end must not overwrite what the destination has after it. */
 	if (!aligned(n) && dst_off + n < dsize) {
 		if (!dedupe)
 			return -EINVAL;
@@ -391,7 +395,7 @@ int um_data_remap_check(const struct um_inode *src, uint64_t src_off, uint64_t *
 	return 0;
 }
 
-/* The source's first block is in its record: it is written out, and the rest is a hole. */
+/* The source's first block is in its record: that is written out, and the rest is a hole. */
 static int clone_inline(const struct um_inode *src, struct um_remap *r, uint64_t len)
 {
 	uint8_t block[UM_BLOCK_SIZE] = {0};
@@ -408,7 +412,7 @@ static int clone_inline(const struct um_inode *src, struct um_remap *r, uint64_t
 	return r->blocks ? um_data_remap(r) : 0;
 }
 
-/* Both files are locked; what the range is goes into the remap. */
+/* Both files are locked; fills in the range of the remap. */
 static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint64_t dst_off)
 {
 	struct umbra_fs *fs = r->fs;

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Clones of inodes with everything: what a copied tree is made of. One transaction each, so that a name never
- * leads to a file that is half made.
- */
+/* Complete clones of inodes, for cloning trees. One transaction each, so that a name never leads to
+ * a half-made file. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -10,7 +8,7 @@
 #include "fs/data.h"
 #include "fs/name.h"
 
-/* A value of 64 KiB has 65 pieces; so much in one transaction is what setting it takes, too. */
+/* A value of 64 KiB has 65 pieces; setting it takes as many in one transaction. */
 #define XATTR_PIECES 66u
 
 /* ---- extended attributes ------------------------------------------------------------------------------ */
@@ -34,7 +32,7 @@ static int copy_piece(void *arg, uint64_t key, const void *val, uint16_t len)
 	return um_tree_insert(copying->txn, copying->to, key, piece, len);
 }
 
-/* dst has none. A long symlink's target is among them. */
+/* dst has none. The target of a long symlink is among them. */
 static int copy_xattrs(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
 {
 	struct um_tree from, to;
@@ -53,7 +51,7 @@ static int copy_xattrs(struct um_txn *txn, const struct um_inode *src, struct um
 
 /* ---- what both have in common ----------------------------------------------------------------------------- */
 
-/* Owner, mode, times of reading and change of content, extended attributes. */
+/* Copies owner, mode, access and modification times, extended attributes. */
 static int copy_meta(struct um_txn *txn, const struct um_inode *src, struct um_inode *dst)
 {
 	dst->core.mode = src->core.mode;
@@ -86,7 +84,7 @@ static int clone_inode(struct um_txn *txn, const struct um_inode *src, const str
 	out->core.size = src->core.size;
 	if (S_ISREG(src->core.mode))
 		out->core.flags = dir->core.flags & UM_FLAGS_INHERITED;
-	/* An empty file may have preallocated blocks, which a clone of it has not either. */
+	/* An empty file may have preallocated blocks; a clone of it has none. */
 	if (!src->core.size)
 		return 0;
 	return um_data_share_fork(txn, src, out);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a file's content is, by name: who shares it whole has the same name for it. */
+/* The identifier of a file's content: files that share all of it have the same one. */
 #include <errno.h>
 #include <string.h>
 

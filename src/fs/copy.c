@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * copy_file_range(2): what lies alike in its blocks on both sides is cloned, the rest goes through a
- * buffer. Each part takes the locks it needs for itself; as with any copy, a writer at work on the source
- * meanwhile may be seen in one part and not in another.
+ * copy_file_range(2): what is aligned alike on both sides is cloned, the rest goes through a
+ * buffer. Each part takes its own locks; as with any copy, a concurrent writer of the source may be
+ * seen in one part and not in another.
  */
 #include <errno.h>
 #include <limits.h>
@@ -12,7 +12,7 @@
 #include "fs/data.h"
 
 #define COPY_BUFFER (1u << 20)
-/* A hole at least this long stays one in the copy. */
+/* A hole of at least this length stays a hole in the copy. */
 #define COPY_HOLE (64u << 10)
 
 struct copy {
@@ -31,7 +31,7 @@ static void copy_advance(struct copy *c, uint64_t n)
 	c->done += n;
 }
 
-/* Through the buffer; ends early at the source's end. */
+/* Copies through the buffer; ends early at the end of the source. */
 static int copy_bytes(struct copy *c, uint64_t len)
 {
 	while (len) {
@@ -80,7 +80,7 @@ static int copy_hole(struct copy *c, uint64_t len)
 	return err;
 }
 
-/* Neither alike nor aligned: data by data, hole by hole. */
+/* Differently aligned: data by data, hole by hole. */
 static int copy_unaligned(struct copy *c)
 {
 	int err = 0;
@@ -99,7 +99,7 @@ static int copy_unaligned(struct copy *c)
 			err = copy_hole(c, data < c->left ? data : c->left);
 			continue;
 		}
-		/* Data, and short holes before and in it. */
+		/* Data, including short holes before and within it. */
 		err = umbra_lseek(c->fs, c->src, data, SEEK_HOLE, &end);
 		if (err == -ENXIO)
 			end = c->src_off + c->left;
@@ -111,7 +111,7 @@ static int copy_unaligned(struct copy *c)
 	return err;
 }
 
-/* Clones len bytes, block-aligned in both; what cannot be is copied. */
+/* Clones len bytes, block-aligned in both; copies what cannot be cloned. */
 static int copy_blocks(struct copy *c, uint64_t len)
 {
 	int err;
@@ -121,7 +121,7 @@ static int copy_blocks(struct copy *c, uint64_t len)
 	err = umbra_clone_range(c->fs, c->src, c->src_off, len, c->dst, c->dst_off);
 	if (!err)
 		copy_advance(c, len);
-	else if (err == -EINVAL) /* the sizes changed under us */
+	else if (err == -EINVAL) /* the sizes changed meanwhile */
 		err = copy_bytes(c, len);
 	return err;
 }
@@ -134,14 +134,14 @@ static int copy_aligned(struct copy *c, uint64_t src_size, uint64_t dst_size)
 	if (err || !c->left)
 		return err;
 	len = c->left;
-	/* The last block can be shared when both files end with it: it is zero behind the end. */
+	/* The last block can be shared if both files end with it: it is zero beyond the end. */
 	if (c->src_off + len != src_size || c->dst_off + len < dst_size)
 		len &= ~(uint64_t)(UM_BLOCK_SIZE - 1);
 	err = copy_blocks(c, len);
 	return err ? err : copy_bytes(c, c->left);
 }
 
-/* Is it allowed, and how far does it go? */
+/* Is it permitted, and how far does it go? */
 static int copy_check(struct copy *c, struct um_inode *src, struct um_inode *dst)
 {
 	int err = um_inode_read(c->fs, c->src, src);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Checksums of file data, where the data changes. */
+/* Updating the checksums of file data. */
 #include <errno.h>
 #include <string.h>
 
@@ -41,8 +41,9 @@ int um_data_verify(struct umbra_fs *fs, um_lba_t lba, uint64_t n, um_lba_t *out_
 }
 
 /*
- * What a block will have when some of its bytes change: of what it is now, which no other transaction can
- * change meanwhile. A block that is bad already stays so: the new value is then one that does not match.
+ * The checksum of a block after some of its bytes change, computed from its present content, which
+ * no other transaction can change meanwhile. A bad block stays bad: its new value then deliberately
+ * does not match.
  */
 static int merged_sum(struct um_txn *txn, um_lba_t lba, uint32_t off, const void *src, size_t len,
 	bool keep_bad, uint32_t *out)

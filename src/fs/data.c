@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What every operation on file data begins with: may it, and with which locks. */
+/* The beginning of every operation on file data: is it permitted, and which locks does it need. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <stdlib.h>
@@ -59,7 +59,7 @@ void um_data_unlock_two(struct umbra_fs *fs, struct um_mem *a, struct um_mem *b)
 	um_mem_put(fs, a);
 }
 
-/* One iovec can stand for much of a hole; the kernel backs it all by its page of zeros. */
+/* One iovec can represent a large part of a hole; the kernel backs all of it by its zero page. */
 static const void *zeros;
 static uint8_t zeros_fallback[UM_CHUNK_SIZE];
 

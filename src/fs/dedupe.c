@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * FIDEDUPERANGE: two ranges are compared with both files locked, and the destination's blocks become the
- * source's if every byte is the same. When the two files have come to consist of the same blocks they
- * share one root afterwards.
+ * FIDEDUPERANGE: two ranges are compared with both files locked, and the destination's blocks are
+ * replaced by the source's if every byte is the same. If the two files then consist of the same
+ * blocks, they share one root afterwards.
  */
 #include <errno.h>
 #include <linux/fs.h>
@@ -11,7 +11,7 @@
 #include "fs/data.h"
 
 #define COMPARE_IOVS 64u
-#define ADOPT_STEPS 150u /* of UM_STEP_RUNS extents: about 64 leaves are compared for one root */
+#define ADOPT_STEPS 150u /* of UM_STEP_RUNS extents: about 64 leaves are compared */
 
 /* ---- comparing ---------------------------------------------------------------------------------------- */
 
@@ -67,7 +67,7 @@ static int compare_blocks(struct umbra_fs *fs, um_ino_t src, uint64_t src_off, u
 		n = a.iov[a.at].iov_len - a.skip;
 		m = b.iov[b.at].iov_len - b.skip;
 		n = n < m ? n : m;
-		/* The same address is the same block, shared already, or zeros on both sides. */
+		/* The same address: the same block, already shared, or zeros on both sides. */
 		*same = p == q || !memcmp(p, q, n);
 		err = um_guard_check();
 		if (err)
@@ -84,7 +84,8 @@ static bool is_inline(const struct um_inode *inode)
 	return inode->core.data.format == UM_ROOT_INLINE;
 }
 
-/* Both records hold their first bytes: compared here, as a reader has only one place to copy them to. */
+/* Both records hold their first bytes: compared here, since a reader has only one buffer for
+ * them. */
 static bool inline_same(const struct um_inode *src, const struct um_inode *dst, uint64_t len)
 {
 	uint8_t a[UM_INLINE_MAX] = {0}, b[UM_INLINE_MAX] = {0};
@@ -101,7 +102,7 @@ static int compare(struct umbra_fs *fs, const struct um_inode *src, uint64_t src
 
 	if (is_inline(src) && is_inline(dst) && !src_off && !dst_off) {
 		*same = inline_same(src, dst, len);
-		return 0; /* behind the records' bytes there are holes */
+		return 0; /* beyond the records' bytes there are holes */
 	}
 	umbra_read_begin(fs);
 	err = compare_blocks(fs, src->ino, src_off, dst->ino, dst_off, len, same);
@@ -161,7 +162,7 @@ static int same_blocks(
 	return err;
 }
 
-/* After a dedupe of parts: one root for both, if they have become the same file. */
+/* After a dedupe of parts: one root for both, if they have become identical. */
 static int adopt(struct umbra_fs *fs, um_ino_t src_ino, um_ino_t dst_ino)
 {
 	struct um_inode src, dst;
@@ -206,7 +207,7 @@ static int share(struct umbra_fs *fs, struct um_mem *smem, const struct um_inode
 		if (err != -EMLINK)
 			return err;
 	}
-	/* What is in an inode's record has no block to share. */
+	/* Data in an inode record has no block to share. */
 	if (is_inline(dst) || (is_inline(src) && !src_off))
 		return 0;
 	err = um_data_remap(&remap);

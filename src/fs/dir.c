@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Directories: a tree from name hash to entry. An entry's key is its place for telldir(3) as long as
- * it exists, whatever is added or removed around it.
- */
+/* Directories: a tree from name hash to entry. The key of an entry is its telldir(3) position as
+ * long as it exists, whatever is added or removed around it. */
 #include <errno.h>
 #include <string.h>
 #include <xxhash.h>
 
 #include "fs/name.h"
 
-/*
- * The last of the 16 keys of one hash is left unused, so that the position behind the largest key
- * is still positive as a signed 64-bit number.
- */
+/* The last of the 16 keys of one hash is unused, so that the position after the largest key is
+ * still positive as a signed 64-bit number. */
 #define SAME_HASH_MAX 15u
 #define READDIR_BATCH 64u
 
@@ -28,7 +24,7 @@ uint64_t um_dir_key(const struct um_pool *pool, const char *name, size_t len)
 	return (hash ? hash : 1) << 4;
 }
 
-/* The entry in a value, unaligned as it is; NULL when it is unsound. */
+/* The entry in a value, which is unaligned; NULL if it is invalid. */
 static const struct um_dirent *entry_of(const void *val, uint16_t len)
 {
 	const struct um_dirent *entry = val;
@@ -109,7 +105,7 @@ int um_dir_find(struct um_src src, const struct um_inode *dir, const char *name,
 	return ret ? 0 : -ENOENT;
 }
 
-/* A value in the making: the head and the longest name. */
+/* A value being built: the head and the longest name. */
 struct entry_buf {
 	uint8_t bytes[sizeof(struct um_dirent) + UMBRA_NAME_MAX];
 	uint16_t len;
@@ -203,7 +199,7 @@ int um_dir_empty(struct um_src src, const struct um_inode *dir)
 /* ---- reading ------------------------------------------------------------------------------------------ */
 
 struct entry {
-	uint64_t pos; /* behind this entry */
+	uint64_t pos; /* after this entry */
 	um_ino_t ino;
 	uint8_t type;
 	char name[UMBRA_NAME_MAX + 1];

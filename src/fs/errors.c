@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Errors of writing, told to each descriptor once. As the kernel's errseq_t has it (lib/errseq.c): an error is told to
- * every descriptor that was open when it was first told to one, whenever that one was opened; who opens the file later
- * has not written what was lost. A later error takes the place of the one before and is told anew.
+ * Write errors, reported once to each descriptor, following the kernel's errseq_t (lib/errseq.c):
+ * an error is reported to every descriptor that was open when it was first reported to any;
+ * descriptors opened later do not see it. A later error replaces the one before and is reported
+ * again.
  *
- * A descriptor is known by a number, in the order of opening. Who was told is kept with the error, since there are many
- * descriptors and few errors.
+ * A descriptor is identified by a number, in the order of opening. Who has been told is recorded
+ * with the error, since there are many descriptors and few errors.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,15 +17,15 @@
 
 struct um_told {
 	int err;
-	bool any;        /* somebody was told; */
-	uint64_t before; /* then only who was opened before this still is */
+	bool any;        /* it was reported to somebody; */
+	uint64_t before; /* then only to descriptors opened before this */
 	unsigned n, cap;
-	uint64_t *number; /* these were */
+	uint64_t *number; /* except these */
 };
 
 struct um_errors {
-	pthread_mutex_t lock; /* all below, and struct um_mem's told */
-	struct um_told all;   /* of every file: changes were stopped */
+	pthread_mutex_t lock; /* protects everything below, and struct um_mem's told */
+	struct um_told all;   /* for every file: changes were stopped */
 	atomic_uint_fast64_t opened, failures;
 };
 
@@ -70,7 +71,7 @@ void um_error_note(struct umbra_fs *fs, struct um_mem *mem, int err)
 	if (mem->told)
 		note(mem->told, err);
 	else if (!fs->errors->all.err)
-		note(&fs->errors->all, err); /* rather everybody than nobody */
+		note(&fs->errors->all, err); /* report to all rather than to none */
 	pthread_mutex_unlock(&fs->errors->lock);
 }
 
@@ -90,7 +91,7 @@ static int tell(struct umbra_fs *fs, struct um_told *told, uint64_t number)
 	if (told->n == told->cap) {
 		more = realloc(told->number, (2 * (size_t)told->cap + 8) * sizeof(*more));
 		if (!more)
-			return told->err; /* and once more, another time */
+			return told->err; /* and again at another time */
 		told->number = more;
 		told->cap = 2 * told->cap + 8;
 	}

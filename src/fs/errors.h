@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Errors of writing, until each descriptor has been told: see errors.c. */
+/* Write errors that have not been reported to every descriptor: see errors.c. */
 #ifndef UM_FS_ERRORS_H
 #define UM_FS_ERRORS_H
 

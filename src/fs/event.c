@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Events: what was found bad, whose it was, what was done. A bounded number is kept, across mounts. */
+/* Events: which block was bad, whose it was, what was done. A bounded number is kept, across
+ * mounts. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

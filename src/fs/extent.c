@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Extents trees: what a file's blocks are, and how that changes. */
+/* Extent trees: the blocks of a file, and how they change. */
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -8,7 +8,7 @@
 
 /* ---- the type ---------------------------------------------------------------------------------- */
 
-/* A record, taken apart. */
+/* A decoded record. */
 struct extent {
 	uint64_t key;
 	um_lba_t lba;
@@ -83,7 +83,7 @@ static int unsound(const struct um_tree *tree, uint64_t key, const char *why)
 	return -EUCLEAN;
 }
 
-/* The record at, or the last before, key. -ENOENT. */
+/* The record at key, or the last before it. -ENOENT. */
 static int extent_find(struct um_src src, const struct um_tree *tree, uint64_t key,
 	enum um_seek seek, struct extent *out)
 {
@@ -108,12 +108,12 @@ struct collect {
 	struct um_src src;
 	const struct um_tree *tree;
 	unsigned flags;
-	uint64_t at, end; /* covered up to; the range's end */
+	uint64_t at, end; /* covered up to; end of the range */
 	struct um_run *runs;
 	unsigned n, max;
 };
 
-/* 1 when there is no room for more. */
+/* 1 if there is no more room. */
 static int collect_push(struct collect *c, const struct um_run *run)
 {
 	if (c->n == c->max)
@@ -123,7 +123,7 @@ static int collect_push(struct collect *c, const struct um_run *run)
 	return c->at >= c->end;
 }
 
-/* Cuts a run of blocks with one owner off where it is not so any more whether they lately had another. */
+/* Cuts a run of blocks with one owner where it changes whether they recently had another. */
 static bool lately_shared(const struct um_pool *pool, um_lba_t lba, uint32_t *len)
 {
 	bool first = um_unshared_lately(pool, lba);
@@ -135,7 +135,7 @@ static bool lately_shared(const struct um_pool *pool, um_lba_t lba, uint32_t *le
 	return first;
 }
 
-/* Cuts a run off where blocks that are bad begin or end. */
+/* Cuts a run where bad blocks begin or end. */
 static bool is_lost(const struct um_pool *pool, um_lba_t lba, uint32_t *len)
 {
 	bool first = um_pool_lost(pool, lba, 1);
@@ -164,7 +164,8 @@ static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 		if (!count)
 			return unsound(c->tree, key, "blocks are marked free");
 		run.refs = count > parents ? count : parents;
-		/* In place nothing may be written yet that a power cut would show to the other owner. */
+		/* Nothing that a power cut would show to the other owner may be written in place
+		 * yet. */
 		if (run.refs < 2 && !c->src.txn && !c->src.pool->direct &&
 			lately_shared(c->src.pool, run.lba, &same))
 			run.refs = 2;
@@ -321,8 +322,9 @@ int um_extents_count(struct umbra_fs *fs, const struct um_tree *tree, uint64_t f
 /* ---- changing ---------------------------------------------------------------------------------- */
 
 /*
- * Takes [from, to) out of record e, leaving what is before and behind it. The tree changes before any
- * count does: if the leaf is shared it is copied here, which counts the copy's references, to all of e.
+ * Takes [from, to) out of record e, leaving what is before and after it. The tree changes before
+ * any count does: if the leaf is shared it is copied here, which counts the copy's references, to
+ * all of e.
  */
 static int extent_cut(struct um_txn *txn, struct um_tree *tree, const struct extent *e,
 	uint64_t from, uint64_t to)
@@ -361,8 +363,9 @@ int um_extents_cut_at(struct um_txn *txn, struct um_tree *tree, uint64_t at)
 }
 
 /*
- * The last record that meets [first, end), and which part of it does; -ENOENT: none. Who goes through a range
- * from its end lowers `end` to that part with each turn, and so comes to an end on any tree.
+ * The last record that intersects [first, end), and the part of it that does; -ENOENT: none. A
+ * caller that works backwards through a range lowers `end` to that part in each iteration, and so
+ * terminates on any tree.
  */
 static int last_part(struct um_src src, const struct um_tree *tree, uint64_t first, uint64_t end,
 	struct extent *out, uint64_t *out_from, uint64_t *out_to)
@@ -406,7 +409,7 @@ int um_extents_punch(
 	return 0;
 }
 
-/* Do two records make one, b behind a? */
+/* Can record b, which follows a, be merged with it? */
 static bool extents_join(const struct extent *a, const struct extent *b)
 {
 	return a->key + a->len == b->key && a->lba + a->len == b->lba &&
@@ -414,7 +417,7 @@ static bool extents_join(const struct extent *a, const struct extent *b)
 	       um_chunk_of(a->lba) == um_chunk_of(b->lba);
 }
 
-/* A neighbour that can be changed without copying a shared leaf for its sake. */
+/* A neighbour that can be changed without copying a shared leaf just for that. */
 static int neighbour(struct um_txn *txn, const struct um_tree *tree, uint64_t key,
 	enum um_seek seek, struct extent *out, bool *out_found)
 {
@@ -482,7 +485,7 @@ int um_extents_mark(
 			return err == -ENOENT ? 0 : err;
 		if (e.unwritten != unwritten) {
 			err = extent_cut(txn, tree, &e, from, to);
-			/* What is unwritten may be written in place at any time. */
+			/* Unwritten blocks may be written in place at any time. */
 			if (!err && unwritten)
 				err = um_txn_cover(
 					txn, e.lba + (from - e.key), (uint32_t)(to - from), false);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Which blocks parity covers, when no copy of that is left: nodes, their second copies, written data. All trees are read
- * to find out, as fsck does; with the writer lock held, so that the answer is what the lost block had, and parity,
- * which is kept by it, is still right.
+ * Recomputes which blocks parity covers, when no copy of that is left: nodes, their second copies,
+ * written data. All trees are read, as by fsck, with the writer lock held, so that the result is
+ * what the lost block had, and parity, which was maintained by it, is still right.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,7 +14,7 @@
 struct cover_walk {
 	struct um_src src;
 	struct um_cover *cover;
-	uint64_t first; /* chunk, the first of those that have their bits there */
+	uint64_t first; /* the first of the chunks whose bits are there */
 	/* Roots that clones share, walked once: open addressing. */
 	um_lba_t *seen;
 	size_t nseen, cap;
@@ -112,7 +112,8 @@ static int met(struct cover_walk *w, const struct um_root *root)
 	return 0;
 }
 
-/* Records are read of every tree: a node that cannot be read ends it, where um_tree_nodes() goes on. */
+/* Records of every tree are read: unlike in um_tree_nodes(), a node that cannot be read ends the
+ * walk. */
 static int cover_tree(struct cover_walk *w, const struct um_tree *tree, um_tree_visit_fn *fn)
 {
 	int ret = met(w, &tree->root);

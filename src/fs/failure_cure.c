@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What is done about one bad block, by what it was: its bytes are put elsewhere or made again in place, or it is on
- * record that they are lost. Which block is next, and what is told of it, is for failure.c.
+ * The repair of one bad block, depending on what it was: its bytes are put elsewhere or rewritten
+ * in place, or it is recorded that they are lost. failure.c decides which block is next and writes
+ * the events.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -19,11 +20,11 @@ int (*um_failure_source)(struct umbra_fs *fs, um_lba_t lba, void *out);
 
 struct table {
 	struct um_pool *pool;
-	struct um_moved *table; /* to be put in place by the commit */
+	struct um_moved *table; /* to be installed by the commit */
 };
 
 struct move {
-	um_lba_t lba; /* the block, by the number that everybody calls it */
+	um_lba_t lba; /* the block, by its original number */
 	const struct um_found
 		*found; /* a node's bytes come from its other copy; NULL: from content */
 	_Alignas(64) uint8_t content[UM_BLOCK_SIZE];
@@ -38,7 +39,7 @@ static bool in_use(struct um_src src, um_lba_t lba)
 	return !um_ref_count(src, lba, 1, &count, &same) && count && count != UM_REF_RETIRED;
 }
 
-/* A block that takes the content; the transaction answers for it. */
+/* Takes a block for the content; the transaction is responsible for it. */
 static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move *m, um_lba_t *out)
 {
 	unsigned flags = UM_SPACE_RESERVE | (m->found ? UM_SPACE_META : 0u);
@@ -46,7 +47,7 @@ static int new_place(struct umbra_fs *fs, struct um_txn *txn, const struct move 
 	uint32_t got;
 	int ret;
 
-	/* Each turn has one bad place less, or ends. */
+	/* Each iteration has one bad place less, or ends. */
 	do {
 		failed = atomic_load(&fs->pool->nfailed);
 		ret = um_space_take(fs->space, m->lba, 1, flags, out, &got);
@@ -69,10 +70,8 @@ static void install_table(void *arg)
 	t->table = NULL;
 }
 
-/*
- * What the record's transaction changes are the remap tree, counts, words and the pool root; none of these is ever
- * put elsewhere. So no record in the journal changes a block and says in the same breath where it is.
- */
+/* The transaction of a record changes the remap tree, counts, words and the pool root, none of
+ * which are ever moved. So no journal record both changes a block and says where it is. */
 static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
 {
 	struct um_bad bad = {.flags = UM_BAD_MOVED, .sec = (um_le64_t)time(NULL)}, old;
@@ -81,7 +80,7 @@ static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
 
 	if (ret && ret != -ENOENT)
 		return ret;
-	/* Elsewhere already, and bad there too. */
+	/* It was moved already, and the new place is bad too. */
 	if (!ret && old.flags & UM_BAD_MOVED)
 		ret = um_ref_put(txn, old.to, 1, m->found != NULL, NULL);
 	else
@@ -100,7 +99,7 @@ static int move_in(struct umbra_fs *fs, struct um_txn *txn, struct move *m)
 	return ret ? ret : um_txn_on_commit(txn, install_table, &m->t);
 }
 
-/* -ESTALE: the block is not in use any more. */
+/* -ESTALE: the block is no longer in use. */
 static int move_block(struct umbra_fs *fs, struct move *m)
 {
 	struct um_txn *txn;
@@ -146,7 +145,7 @@ static int lose(struct umbra_fs *fs, um_lba_t lba, unsigned wrong)
 	return ret;
 }
 
-/* The record says that a block is lost for good. */
+/* Is the block recorded as lost for good? */
 static bool known_lost(struct umbra_fs *fs, um_lba_t lba)
 {
 	struct um_bad bad;
@@ -181,10 +180,8 @@ int um_cure_data(struct umbra_fs *fs, um_lba_t lba)
 	return ret;
 }
 
-/*
- * Bytes that are not what their checksum says: made again in place, or as lost as if their memory had failed. 0: they are right.
- * work is held.
- */
+/* Handles bytes that do not match their checksum: rewritten in place, or lost as if their memory
+ * had failed. 0: they are right. work is held. */
 int um_cure_wrong(struct umbra_fs *fs, um_lba_t lba)
 {
 	const struct um_trouble mended = {.lba = lba, .what = UM_TROUBLE_DATA};
@@ -217,7 +214,7 @@ int um_failure_cure(struct umbra_fs *fs, um_lba_t lba)
 	um_failures_kick(fs);
 	if (!um_failure_source && !um_has_parity(fs->pool) && fs->pool->direct)
 		return -EIO;
-	/* Who holds it may wait for space, that is for this reader's epoch. */
+	/* Its holder may wait for space, that is, for this reader's epoch. */
 	clock_gettime(CLOCK_REALTIME, &limit);
 	limit.tv_sec += CURE_WAIT_SECONDS;
 	if (pthread_mutex_timedlock(&f->work, &limit))
@@ -252,7 +249,8 @@ static int rebuild_records(struct umbra_fs *fs)
 	return ret;
 }
 
-/* What was stored while the node could not be is in its other copy, and so in its new place; its stripe's sum has it not. */
+/* What was stored while the node was unwritable is in its other copy, and so in its new place, but
+ * not in the parity of its stripe. */
 static void sum_again(struct umbra_fs *fs, um_lba_t lba)
 {
 	const struct um_found found = {.what = UM_FOUND_FIXED, .kind = UM_KIND_PARITY};
@@ -276,11 +274,11 @@ int um_cure_records(struct umbra_fs *fs, const struct um_found *found, um_lba_t 
 
 	if (ret)
 		return ret;
-	/* What went with it was not what had been summed up, if the bytes were wrong. */
+	/* If the bytes were wrong, what was removed from parity was not what had been added. */
 	sum_again(fs, lba);
 	if (other)
 		sum_again(fs, other);
-	/* It is retired now, which is not told of as well. */
+	/* It is retired now, which is not reported separately. */
 	if (um_failure_give_up(fs->failures, lba))
 		um_failure_tell(fs, found, lba, cause, UM_DONE_MOVED, other);
 	return 0;
@@ -313,7 +311,7 @@ int um_cure_node(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba
 
 /* ---- fixed places -------------------------------------------------------------------------------------------- */
 
-/* On record is that it does not tell the truth; a load may succeed after the next mount. */
+/* Records that the block is not valid parity; a load may succeed after the next mount. */
 static int record_parity(struct umbra_fs *fs, um_lba_t lba, bool void_now, bool *out_changed)
 {
 	struct um_bad bad = {.flags = UM_BAD_LOST | UM_BAD_TOLD,
@@ -334,10 +332,8 @@ static int record_parity(struct umbra_fs *fs, um_lba_t lba, bool void_now, bool 
 	return um_txn_end(txn, ret);
 }
 
-/*
- * Parity whose memory failed, or that nobody could keep up as two blocks of its stripe could not be read. The latter ends when
- * they are elsewhere, or other ones: it is asked again.
- */
+/* Parity whose memory failed, or that could not be maintained because two blocks of its stripe
+ * could not be read. The latter ends when they have been moved or replaced: it is checked again. */
 static int cure_parity(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, unsigned cause)
 {
@@ -355,7 +351,7 @@ static int cure_parity(
 		um_failure_tell(fs, found, lba, cause,
 			!ret              ? UM_DONE_REWRITTEN
 			: ret == -ENODATA ? UM_DONE_NO_COPY
-					  : UM_DONE_ONE_COPY /* what it is the sum of */,
+					  : UM_DONE_ONE_COPY /* stripe that it is the parity of */,
 			0);
 	return ret == -ENODATA ? -EAGAIN : 0;
 }
@@ -376,18 +372,18 @@ int um_cure_fixed(struct umbra_fs *fs, const struct um_found *found, um_lba_t lb
 	if (ret)
 		um_failure_give_up(fs->failures, lba);
 	if (ret && found->kind == UM_KIND_COVER)
-		atomic_store(&fs->pool->cover_void, true); /* if it is so of both copies */
+		atomic_store(&fs->pool->cover_void, true); /* if this is so for both copies */
 	if (!ret)
 		done = UM_DONE_REWRITTEN;
 	else if (ret == -ENODATA ||
-		 !found->ptr.mirror || /* the superblock's first copy is block 0 */
+		 !found->ptr.mirror || /* the first copy of the superblock is block 0 */
 		 um_pool_lost(fs->pool, other, 1))
 		done = UM_DONE_NO_COPY;
 	um_failure_tell(fs, found, lba, cause, done, done == UM_DONE_NO_COPY ? 0 : other);
 	return 0;
 }
 
-/* Both copies are bad, in one way or another: what they had can be found again. */
+/* Both copies are bad in one way or another: their contents can be recomputed. */
 int um_cure_cover(struct umbra_fs *fs, const struct um_found *found)
 {
 	const um_lba_t at[2] = {found->ptr.lba, found->ptr.mirror};
@@ -423,7 +419,7 @@ int um_cure_free(struct umbra_fs *fs, um_lba_t lba)
 	return ret;
 }
 
-/* Records of blocks that nothing refers to any more: what they kept elsewhere is free again. */
+/* Removes records of blocks that nothing refers to any more, and frees their replacements. */
 void um_cure_sweep(struct umbra_fs *fs)
 {
 	struct table m = {.pool = fs->pool};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a block is that failed, and whose. There is no index from blocks to what refers to them (src/DESIGN.md, section 9): the
- * nodes of all trees are looked through, leaves excepted, under the read lock for some dozens of inodes at a time.
+ * Finds out what a failed block was, and whose. There is no index from blocks to their referrers
+ * (src/DESIGN.md, section 9): the nodes of all trees except leaves are searched, under the read
+ * lock for some dozens of inodes at a time.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,7 +13,7 @@
 #include "fs/failure.h"
 
 #define FOUND 2         /* ends a walk */
-#define STEP_INODES 64u /* looked at under one read lock */
+#define STEP_INODES 64u /* examined per acquisition of the read lock */
 #define SEEN_MAX 65536u /* shared nodes remembered, so that what is below is read once */
 
 /* ---- fixed places ---------------------------------------------------------------------------------- */
@@ -37,7 +38,7 @@ static bool find_journal(const struct um_super *super, um_lba_t lba, struct um_f
 	return true;
 }
 
-/* Which blocks parity covers: in places of counts that parity's chunks do not have. */
+/* A block of cover: it is in a place of counts that parity chunks do not have. */
 static bool find_cover(const struct um_pool *pool, uint32_t ag, unsigned at, struct um_found *out)
 {
 	uint64_t first = um_ag_first(&pool->super, ag);
@@ -104,7 +105,7 @@ bool um_failure_fixed(const struct um_pool *pool, um_lba_t lba, struct um_found 
 		return false;
 	um_group_layout(&pool->super, ag, &group);
 	out->what = UM_FOUND_FIXED;
-	out->ptr = (struct um_ptr){lba, 0}; /* of no use, as a rule */
+	out->ptr = (struct um_ptr){lba, 0}; /* usually unused */
 	if (!i || i + 1 == group.chunks)
 		find_table(pool, ag, at, lba, out);
 	else if (i == group.csum || i == group.csum_mirror)
@@ -121,13 +122,13 @@ struct search {
 	um_lba_t lba;
 	struct um_found *out;
 	enum um_kind kind;
-	um_ino_t ino, next; /* whose tree; where the inode tree goes on */
-	unsigned left;      /* inodes until the lock is given up */
-	um_lba_t *seen;     /* open addressing; full: no more are remembered */
+	um_ino_t ino, next; /* owner of the tree; where the inode tree continues */
+	unsigned left;      /* inodes until the lock is released */
+	um_lba_t *seen;     /* open addressing; when full, no more are remembered */
 	unsigned nseen;
 };
 
-/* A node with several parents that was met before. */
+/* A node with several parents that was found before. */
 static bool met(struct search *s, um_lba_t lba)
 {
 	unsigned at = (unsigned)(lba * 0x9e3779b97f4a7c15ull >> 40) % (2 * SEEN_MAX);
@@ -203,7 +204,7 @@ static int search_pool(struct search *s)
 	return ret;
 }
 
-/* The next inodes; a leaf of their tree that cannot be read ends the search. */
+/* The next inodes; an unreadable leaf of their tree ends the search. */
 static int search_inodes(struct search *s)
 {
 	struct um_tree tree;
@@ -274,7 +275,7 @@ struct owners {
 	} at[UM_EVENT_OWNERS];
 };
 
-/* Files without a name are nobody's to restore: open and removed, or what a view shows. */
+/* Files without a name are nobody's to restore: open and removed, or the content of a view. */
 static bool has_name(struct umbra_fs *fs, um_ino_t ino)
 {
 	struct um_inode inode;
@@ -287,7 +288,7 @@ static int gather_owner(void *arg, uint64_t ino, uint64_t off, bool cached)
 	struct owners *o = arg;
 
 	(void)cached;
-	/* Called under the read lock: whether it has a name is asked later. */
+	/* Called under the read lock: whether it has a name is checked later. */
 	if (o->n < UM_EVENT_OWNERS) {
 		o->at[o->n].ino = ino;
 		o->at[o->n].off = off;
@@ -297,7 +298,8 @@ static int gather_owner(void *arg, uint64_t ino, uint64_t off, bool cached)
 	return 0;
 }
 
-/* The first ones may be nameless: they make room for others, as far as there are some in the list. */
+/* The first ones may be nameless: they are replaced by others, as far as there are some in the
+ * list. */
 static void drop_nameless(struct owners *o)
 {
 	unsigned i, n = 0;

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * What belongs in a block that cannot be read, or has wrong bytes: from its other copy, from parity, from what is in memory. And
- * putting it there, where that can be done in place.
- */
+/* The right contents of a block that cannot be read, or has wrong bytes: from its other copy, from
+ * parity, from memory. And storing them, where that is possible in place. */
 #include <errno.h>
 #include <string.h>
 
@@ -27,7 +25,7 @@ int um_failure_copy(struct um_pool *pool, const struct um_found *found, um_lba_t
 	return 0;
 }
 
-/* The block's checksum, where there is one, has the last word. The read lock is held. */
+/* The block's checksum decides, if there is one. The read lock is held. */
 static int agrees(struct um_src src, um_lba_t lba, const void *content)
 {
 	uint32_t value;
@@ -39,7 +37,7 @@ static int agrees(struct um_src src, um_lba_t lba, const void *content)
 	return ret ? ret : um_data_csum(content) == value ? 0 : -EIO;
 }
 
-/* What the other blocks of the stripe say: the truth if they are all right. */
+/* Rebuilds it from the other blocks of the stripe: right if all of those are. */
 int um_failure_parity(struct umbra_fs *fs, um_lba_t lba, void *out)
 {
 	struct um_src src = um_fs_src(fs);
@@ -61,7 +59,8 @@ int um_failure_content(struct umbra_fs *fs, um_lba_t lba, void *out)
 
 	if (um_failure_source)
 		return um_failure_source(fs, lba, out);
-	/* Of an indirect pool only a page of the mapping is gone, as a rule, and file data is never there alone. */
+	/* On an indirect pool usually only a page of the mapping is lost, and file data is never
+	 * only there. */
 	um_log_read_lock(fs->log);
 	ret = um_pool_reread(fs->pool, lba, out);
 	if (!ret)
@@ -72,7 +71,7 @@ int um_failure_content(struct umbra_fs *fs, um_lba_t lba, void *out)
 
 /* ---- fixed places --------------------------------------------------------------------------------- */
 
-/* Pages of counts, or checksums, are only written when their chunk needs one. */
+/* Pages of counts or checksums are only written when their chunk needs one. */
 static bool page_in_use(struct umbra_fs *fs, enum um_kind kind, um_lba_t lba)
 {
 	uint32_t ag = um_chunk_place(&fs->pool->super, um_chunk_of(lba)).ag;
@@ -87,7 +86,7 @@ static bool page_in_use(struct umbra_fs *fs, enum um_kind kind, um_lba_t lba)
 	       UM_WORD_STATE(((const struct um_ag *)block)->word[i]) == UM_CHUNK_MIXED;
 }
 
-/* What belongs there. -ENODATA: nobody knows. The writer lock is held. */
+/* The right contents. -ENODATA: unknown. The writer lock is held. */
 static int fixed_content(
 	struct umbra_fs *fs, const struct um_found *found, um_lba_t lba, uint8_t *out)
 {
@@ -106,7 +105,7 @@ static int fixed_content(
 			memcpy(out, um_pool_ptr(fs->pool, other), UM_BLOCK_SIZE);
 			return um_guard_check() ? -ENODATA : 0;
 		}
-		/* On a direct pool all records are at home. */
+		/* On a direct pool all records have gone home. */
 		return lba == super->journal_lba || lba == super->journal_mirror ||
 				       !fs->pool->direct
 			       ? -ENODATA
@@ -129,11 +128,12 @@ static int fixed_content(
 	case UM_KIND_PARITY:
 		return um_parity_content(um_fs_src(fs), lba, out) ? -ENODATA : 0;
 	default:
-		return 0; /* of no use */
+		return 0; /* unused */
 	}
 }
 
-/* A transaction begun when all that is committed is durable, and not by lists only: only that may be stored home. */
+/* Begins a transaction once everything committed is durable, and not by lists only: only that may
+ * be stored home. */
 static int begin_durable(struct umbra_fs *fs, struct um_txn **out)
 {
 	int ret = -EAGAIN;
@@ -152,7 +152,7 @@ static int begin_durable(struct umbra_fs *fs, struct um_txn **out)
 	return ret;
 }
 
-/* Is what lies there right already? The superblock: as it is in memory; parity: the sum. */
+/* Are the present contents right? Superblock: as in memory; parity: the XOR of its stripe. */
 static bool is_right(struct umbra_fs *fs, um_lba_t lba, const uint8_t *content)
 {
 	bool same;
@@ -179,7 +179,7 @@ int um_failure_rewrite_fixed(
 	struct um_txn *txn;
 	int ret;
 
-	/* Asked often, if a file has a lost page that nobody writes. */
+	/* Called often if a file has a lost page that nobody rewrites. */
 	if (found->kind == UM_KIND_PARITY && parity_is_void(fs, lba, content))
 		return -ENODATA;
 	ret = begin_durable(fs, &txn);
@@ -200,7 +200,7 @@ int um_failure_rewrite_fixed(
 
 /* ---- file data ------------------------------------------------------------------------------------ */
 
-/* No transaction changes it meanwhile. -ENOENT: it is nobody's data any more. */
+/* No transaction changes it meanwhile. -ENOENT: it is no longer anybody's data. */
 static int verify_in_txn(struct umbra_fs *fs, um_lba_t lba)
 {
 	struct um_src src = um_fs_src(fs);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * fallocate(2): preallocation, holes, ranges of zeros. Each works through its range in steps of a
- * bounded number of extents, a transaction each, so that the writer lock is never held for long; what a
- * failing call got done stays, as on other filesystems.
+ * bounded number of extents, a transaction each, so that the writer lock is never held for long.
+ * What a failing call has done stays, as on other filesystems.
  */
 #include <errno.h>
 #include <linux/falloc.h>
@@ -47,7 +47,7 @@ static bool wants_blocks(const struct step *s, const struct um_run *run)
 	return !run->lba || (s->what == ZERO && !run->unwritten && run->refs > 1);
 }
 
-/* Takes the blocks of the step; what they do not reach is left for the next. */
+/* Takes the blocks of the step; what they do not cover is left for the next. */
 static int step_take(struct step *s)
 {
 	int err = 0;
@@ -179,7 +179,7 @@ static int steps_run(
 
 /* ---- holes ----------------------------------------------------------------------------------------- */
 
-/* Zeroes bytes of one block, if it has any data. */
+/* Zeroes bytes of one block if it has any data. */
 static int zero_bytes(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uint64_t len)
 {
 	struct um_inode inode;
@@ -208,7 +208,7 @@ static int zero_bytes(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uin
 	} else if (!um_run_data(&run)) {
 		return 0;
 	}
-	/* Behind the end there are zeros, and a write there would move the end. */
+	/* Beyond the end there are zeros, and a write there would move the end. */
 	if (off >= inode.core.size)
 		return 0;
 	if (len > inode.core.size - off)
@@ -217,7 +217,8 @@ static int zero_bytes(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uin
 	return done < 0 ? (int)done : 0;
 }
 
-/* The parts of the range that do not fill a block; [*first, *last) are the blocks that it fills. */
+/* Zeroes the parts of the range that do not fill a block; [*first, *last) are the blocks that it
+ * fills. */
 static int zero_edges(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uint64_t len,
 	uint64_t *first, uint64_t *last)
 {
@@ -262,7 +263,7 @@ int um_data_punch(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uint64_
 
 	if (err)
 		return err;
-	/* What lies behind the end is zero anyway, so the last block goes whole. */
+	/* What lies beyond the end is zero anyway, so the last block goes entirely. */
 	if (off + len >= inode.core.size)
 		len = (um_blocks_of(off + len) << UM_BLOCK_SHIFT) - off;
 	err = zero_edges(fs, mem, off, len, &first, &last);
@@ -273,7 +274,7 @@ int um_data_punch(struct umbra_fs *fs, struct um_mem *mem, uint64_t off, uint64_
 
 /* ---- fallocate -------------------------------------------------------------------------------------- */
 
-/* The new size, when the range reaches further, and the times in any case. */
+/* Sets the new size, if the range reaches further, and the times in any case. */
 static int finish(struct umbra_fs *fs, struct um_mem *mem, uint64_t end)
 {
 	struct um_inode inode;
@@ -294,12 +295,12 @@ static int finish(struct umbra_fs *fs, struct um_mem *mem, uint64_t end)
 	return um_txn_end(txn, err);
 }
 
-/* Says at once what a long call would find out after having filled the pool. */
+/* Fails early where a long call would otherwise first fill the pool. */
 static int enough_space(struct umbra_fs *fs, const struct um_inode *inode, uint64_t blocks)
 {
 	struct um_space_stat stat;
 
-	/* At worst all the file has lies in the range already. */
+	/* At best all of the file's blocks lie in the range already. */
 	blocks = blocks > inode->core.blocks ? blocks - inode->core.blocks : 0;
 	um_space_stat(fs->space, &stat);
 	if (blocks <= stat.avail)

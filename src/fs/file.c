@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Opening and releasing, and the access time that goes with it. */
+/* Opening and releasing, and the access time updates that go with it. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -61,7 +61,7 @@ static void set_atime(struct umbra_fs *fs, um_ino_t ino)
 		um_inode_touch(&inode, UM_TOUCH_A);
 		ret = um_inode_store(txn, &inode);
 	}
-	um_txn_end(txn, ret); /* a read does not fail for want of its time */
+	um_txn_end(txn, ret); /* a read does not fail because its time cannot be stored */
 }
 
 void um_atime_update(struct umbra_fs *fs, um_ino_t ino)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A pool in use: opening, closing, and what concerns it as a whole. */
+/* A pool in use: opening, closing, and operations on it as a whole. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 #define STATFS_WAIT_MSEC 100
 #define CLOSE_WAIT_MSEC 2000
-#define INODES_PER_BLOCK 8u /* what statfs promises of a free block; about 20 fit */
+#define INODES_PER_BLOCK 8u /* what statfs promises per free block; about 20 fit */
 
 int um_fs_begin(struct umbra_fs *fs, unsigned flags, struct um_txn **out)
 {
@@ -25,7 +25,7 @@ int um_fs_begin(struct umbra_fs *fs, unsigned flags, struct um_txn **out)
 
 /* ---- opening and closing --------------------------------------------------------------------------- */
 
-/* In the pool root: in use from now on, or left in order. */
+/* Marks the pool root: in use from now on, or closed cleanly. */
 static int mark(struct umbra_fs *fs, bool opened)
 {
 	uint64_t errors = opened ? 0 : atomic_load(&fs->pool->csum_errors);
@@ -38,7 +38,8 @@ static int mark(struct umbra_fs *fs, bool opened)
 	ret = um_root_edit(txn, &root);
 	if (!ret && opened) {
 		root->clean = 0;
-		/* A write to a plain file whose transaction a power cut takes leaves its bytes. */
+		/* A write to a plain file whose transaction is lost in a power cut leaves its
+		 * bytes. */
 		if (!fs->pool->direct)
 			root->loose_tails = 1;
 		fs->loose_tails = root->loose_tails;
@@ -57,7 +58,7 @@ static void threads_stop(struct umbra_fs *fs)
 	um_scrub_close(fs);
 	um_failures_stop(fs);
 	um_reaper_stop(fs);
-	/* A barrier of the committer's is what the pool's part is told of. */
+	/* A failed barrier of the committer is reported through the pool. */
 	if (fs->log)
 		um_log_serve_end(fs->log);
 	um_pool_async_end(fs->pool);
@@ -65,7 +66,7 @@ static void threads_stop(struct umbra_fs *fs)
 	fs->stores = false;
 }
 
-/* What is known of the pool's state; the log without another store to the pool. */
+/* Drops the in-memory state of the pool, the log without another store to the pool. */
 static void state_drop(struct umbra_fs *fs)
 {
 	if (fs->log)
@@ -76,7 +77,7 @@ static void state_drop(struct umbra_fs *fs)
 	fs->space = NULL;
 }
 
-/* Everything but the pool and the struct. */
+/* Tears down everything but the pool and the struct. */
 static void tear_down(struct umbra_fs *fs)
 {
 	threads_stop(fs);
@@ -107,7 +108,7 @@ static uint64_t shadow_mem(const struct umbra_options *opt)
 	return opt->shadow_mem ? opt->shadow_mem : UM_PAGE_MEM_DEFAULT;
 }
 
-/* The log has stopped changes. With locks of its held: nothing is called that takes any. */
+/* The log has stopped changes. Called with its locks held: nothing that takes any may be called. */
 static void on_failed(void *arg)
 {
 	struct umbra_fs *fs = arg;
@@ -133,7 +134,7 @@ static int state_load(struct umbra_fs *fs)
 	return check_root_dir(fs);
 }
 
-/* Now the pool may be changed. */
+/* From here on the pool may be changed. */
 static int threads_start(struct umbra_fs *fs)
 {
 	int ret = mark(fs, true);
@@ -201,7 +202,7 @@ static int open_pool(struct um_pool *pool, const struct umbra_options *opt, stru
 	return 0;
 }
 
-/* Read-only: the journal is replayed to private pages, so that nothing is ever stored. */
+/* Read-only: the journal is replayed to private pages, so nothing is ever stored. */
 static unsigned pool_flags(const struct umbra_options *opt, bool readonly)
 {
 	unsigned flags = UM_POOL_EXCL;
@@ -268,9 +269,9 @@ void umbra_abandon(struct umbra_fs *fs)
 /* ---- read-only and back --------------------------------------------------------------------------- */
 
 /*
- * From private pages, which are no more than this process's idea of the pool, to the pool itself: the journal is replayed
- * once more, this time for good, and comes to the same state. So what is kept in memory of inodes (lookups, opens) and of
- * shared blocks stays true.
+ * From private pages, which are only this process's copy of the pool, to the pool itself: the
+ * journal is replayed once more, permanently, and arrives at the same state. So the in-memory state
+ * of inodes (lookups, opens) and of shared blocks stays valid.
  */
 static int take_pool(struct umbra_fs *fs)
 {
@@ -295,7 +296,7 @@ static int take_pool(struct umbra_fs *fs)
 	fs->pool = seen;
 	fs->log = log;
 	fs->space = space;
-	/* Whoever came in between may change the pool under what is mapped here. */
+	/* Another process that got in between may change the pool under what is mapped here. */
 	if (um_pool_relock(seen)) {
 		um_err("%s: was taken by another process; no more is read from it", seen->path);
 		atomic_store(&fs->stopped, EIO);
@@ -327,7 +328,8 @@ int umbra_remount(struct umbra_fs *fs, bool readonly)
 {
 	int ret = um_fs_alive(fs);
 
-	/* After an error of the medium it takes another mount: what is in memory may not be on the medium. */
+	/* After an error of the medium another mount is needed: what is in memory may not be on the
+	 * medium. */
 	if (!ret && !readonly)
 		ret = um_log_stopped(fs->log);
 	if (ret || readonly == fs->readonly)
@@ -336,7 +338,7 @@ int umbra_remount(struct umbra_fs *fs, bool readonly)
 		return to_writable(fs);
 	fs->readonly = true;
 	um_reaper_wait(fs, CLOSE_WAIT_MSEC);
-	/* All is at home then, so that a copy of the pool made now needs no replay. */
+	/* Then everything is home, and a copy of the pool made now needs no replay. */
 	return um_log_stopped(fs->log) ? 0 : um_log_checkpoint(fs->log);
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Making a file durable, with and without waiting for it. */
+/* Making a file durable, waiting for it or not. */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "fs/fs.h"
 
-/* A direct pool has nothing to wait for; a plain file's commits are gathered for all files at once. */
+/* A direct pool has nothing to wait for; a plain file's commits cover all files at once. */
 int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
 {
 	int stopped = atomic_load(&fs->stopped);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What can be said about a pool without mounting it. */
+/* Information about a pool that is not mounted. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -57,7 +57,7 @@ static int fill_from_root(struct um_pool *pool, struct umbra_info *out)
 	return um_guard_check();
 }
 
-/* Counts as the groups' words tell them. */
+/* Counts according to the groups' words. */
 static int fill_from_groups(struct um_pool *pool, struct umbra_info *out)
 {
 	uint64_t fixed = pool->super.journal_blocks * (pool->super.journal_mirror ? 2 : 1);
@@ -88,8 +88,9 @@ static int fill_from_groups(struct um_pool *pool, struct umbra_info *out)
 }
 
 /*
- * What a daemon that died had not brought home is in the journal: unless the pool is in use, it is
- * replayed, in memory. In use, the blocks at home are a little old, and have to do.
+ * The journal has what a daemon that died had not written home: unless the pool is in use, it is
+ * replayed, in memory. In a pool in use the blocks at home are slightly outdated, which has to
+ * suffice.
  */
 static void replay(struct um_pool *pool, struct umbra_info *out)
 {

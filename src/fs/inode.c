@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inode records: loading with every check, storing, making, removing. */
+/* Inode records: loading with every check, storing, creating, removing. */
 #include <errno.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -66,10 +66,8 @@ static const char *core_fault(const struct um_pool *pool, const struct um_inode_
 	}
 }
 
-/*
- * The value is unaligned in its leaf, so the core is copied out before it is looked at. Bodies of
- * embedded trees are not: the tree's own functions take nothing in them for granted.
- */
+/* The value is unaligned in its leaf, so the core is copied out before it is checked. Bodies of
+ * embedded trees are not: the tree's own functions do not trust them. */
 static const char *record_fault(
 	const struct um_pool *pool, const void *val, uint16_t len, struct um_inode_core *core)
 {
@@ -165,7 +163,7 @@ int um_inode_store(struct um_txn *txn, const struct um_inode *inode)
 	return um_root_store(txn, UM_ROOT_INODES, &tree);
 }
 
-/* Numbers are never reused, so the generation only has to be hard to guess for NFS handles. */
+/* Numbers are never reused, so the generation only has to be hard to guess, for NFS handles. */
 static uint32_t generation_of(const struct um_pool *pool, um_ino_t ino)
 {
 	uint32_t gen = (uint32_t)XXH3_64bits_withSeed(&ino, sizeof(ino), pool->super.hash_seed);
@@ -257,10 +255,8 @@ static struct timespec time_out(const struct um_time *time)
 	return out;
 }
 
-/*
- * st_blocks tells the truth, with one exception on purpose: data inside the record counts as one
- * sector, since programs take a file without any for a hole (GNU tar --sparse).
- */
+/* st_blocks is exact, with one deliberate exception: data inside the record counts as one sector,
+ * since programs take a file without any for a hole (GNU tar --sparse). */
 static uint64_t sectors_of(const struct um_inode_core *core)
 {
 	if (core->data.format == UM_ROOT_INLINE && S_ISREG(core->mode))

@@ -8,15 +8,15 @@
 #include "page/page.h"
 
 #define BATCH 64u       /* inodes, or directories, gathered at a time */
-#define BEHIND_DOTS 2u  /* readdir's position behind "." and "..", where it does not touch times */
-#define STEP_LEAVES 64u /* looked at under one read lock: about 100 us */
+#define BEHIND_DOTS 2u  /* readdir's position after "." and "..": touches no times */
+#define STEP_LEAVES 64u /* examined per acquisition of the read lock: about 100 us */
 
 /* ---- inodes, in the order of their numbers -------------------------------------------------------- */
 
 struct batch {
 	um_ino_t ino[BATCH];
 	unsigned n, seen, max_seen;
-	uint64_t next; /* where the tree goes on */
+	uint64_t next; /* where the tree continues */
 	bool (*wanted)(const struct um_inode_core *core);
 };
 
@@ -38,7 +38,7 @@ static int batch_add(void *arg, uint64_t key, const void *val, uint16_t len)
 	return 0;
 }
 
-/* Under the read lock. b->next is UINT64_MAX when there are no more. */
+/* Under the read lock. b->next is UINT64_MAX if there are no more. */
 static int batch_get(struct um_src src, uint64_t first, struct batch *b)
 {
 	struct um_tree tree;
@@ -76,7 +76,7 @@ static int owner_hit(void *arg, const struct um_hit *hit)
 	return o->fn(o->arg, o->scan->ino, hit->block << UM_BLOCK_SHIFT, cached);
 }
 
-/* One file, until it is done or the budget is. */
+/* Examines one file, until it or the budget is exhausted. */
 static int owners_file(struct owners *o, um_ino_t ino, unsigned *budget)
 {
 	struct um_src src = um_fs_src(o->fs);
@@ -97,7 +97,7 @@ static int owners_file(struct owners *o, um_ino_t ino, unsigned *budget)
 	}
 	if (err > 0)
 		return err;
-	/* A file that cannot be read must not hide the owners behind it. */
+	/* An unreadable file must not hide the owners after it. */
 	o->scan->damaged += err && err != -ESTALE;
 	if (err || o->scan->key == UINT64_MAX) {
 		o->scan->ino = ino + 1;
@@ -106,7 +106,7 @@ static int owners_file(struct owners *o, um_ino_t ino, unsigned *budget)
 	return 0;
 }
 
-/* What one taking of the read lock does. */
+/* The work done per acquisition of the read lock. */
 static int owners_step(struct owners *o, unsigned *inodes)
 {
 	struct batch b = {.wanted = has_extents, .max_seen = *inodes};
@@ -118,7 +118,7 @@ static int owners_step(struct owners *o, unsigned *inodes)
 	for (unsigned i = 0; !err && i < b.n && budget; i++) {
 		err = owners_file(o, b.ino[i], &budget);
 		if (err || o->scan->ino == b.ino[i])
-			return err; /* not done with it */
+			return err; /* not finished with it */
 		o->scan->inodes++;
 		budget -= budget != 0;
 		--*inodes;
@@ -134,7 +134,7 @@ static int owners_step(struct owners *o, unsigned *inodes)
 	return 0;
 }
 
-/* A group's tables and the like: never a file's, and without counts. */
+/* A group's tables and the like: never part of a file, and without counts. */
 static bool is_table(const struct um_pool *pool, um_lba_t lba)
 {
 	return !um_chunk_usable(&pool->super, um_chunk_of(lba));
@@ -235,7 +235,7 @@ int umbra_find_names(struct umbra_fs *fs, const uint64_t *inos, unsigned n,
 			err = umbra_readdir(fs, scan->dir, scan->cookie, names_entry, &s);
 			if (s.stop)
 				return s.stop < 0 ? s.stop : 0;
-			/* Removed meanwhile, or damaged: the others count. */
+			/* Removed meanwhile, or damaged: continue with the others. */
 			err = 0;
 		}
 		*scan = (struct umbra_name_scan){.dir = b.next, .done = b.next == UINT64_MAX};
@@ -270,7 +270,7 @@ int umbra_dir_path(struct umbra_fs *fs, uint64_t dir, char *buf, size_t size)
 	if (size < 2)
 		return -ENAMETOOLONG;
 	buf[--at] = 0;
-	/* Each turn takes two bytes at least, so a loop of parents ends too. */
+	/* Each iteration takes at least two bytes, so a loop of parents ends too. */
 	while (!err && dir != UM_ROOT_INO) {
 		struct child child = {.ino = dir};
 		struct um_inode inode;

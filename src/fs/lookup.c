@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Finding inodes, and holding them: readers only, no transaction. */
+/* Looking up and holding inodes: readers only, no transaction. */
 #include <errno.h>
 
 #include "fs/name.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What a file consists of, for umbractl map and FIEMAP. */
+/* The extents of a file, for umbractl map and FIEMAP. */
 #include <errno.h>
 
 #include "fs/data.h"
@@ -21,7 +21,7 @@ static int map_flush(struct map *m)
 	return m->fn(m->arg, &m->held);
 }
 
-/* Records end at chunks of the pool and at 2 MiB: what continues another is shown as one. */
+/* Records end at chunks of the pool and at 2 MiB: adjacent ones are merged. */
 static int map_run(struct map *m, const struct um_run *run)
 {
 	struct umbra_extent e = {
@@ -47,7 +47,7 @@ static int map_run(struct map *m, const struct um_run *run)
 	return err;
 }
 
-/* The runs from block `first` on; *inode is told about inline data. */
+/* The runs from block `first` on; *inode has the inline data. */
 static int map_runs(struct umbra_fs *fs, um_ino_t ino, uint64_t first, uint64_t end,
 	struct um_inode *inode, struct um_run *runs, unsigned *n)
 {

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Operations on names: each is one transaction, and every check that its success rests on is made
- * inside it. rename is in rename.c, reading in lookup.c.
- */
+/* Operations on names: each is one transaction, in which every check is made on which its success
+ * depends. rename is in rename.c, reading in lookup.c. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -113,7 +111,7 @@ struct make {
 	struct um_inode dir, inode;
 };
 
-/* Owner, group, mode, flags and ACLs of a new inode, from its maker and its directory. */
+/* Owner, group, mode, flags and ACLs of a new inode, from its creator and its directory. */
 static int make_inode(struct um_txn *txn, struct make *make)
 {
 	static const struct umbra_cred nobody_in_particular;
@@ -194,7 +192,7 @@ static int make_checks(
 	return ret;
 }
 
-/* Ends the transaction of a function that hands out a referenced inode. */
+/* Ends the transaction of a function that returns a referenced inode. */
 static int end_referenced(
 	struct umbra_fs *fs, struct um_txn *txn, int ret, const struct um_inode *inode)
 {
@@ -296,7 +294,7 @@ int umbra_tmpfile(struct umbra_fs *fs, uint64_t parent, mode_t mode, const struc
 
 /* ---- linking --------------------------------------------------------------------------------------------------- */
 
-/* May this inode get one more name? Takes a tmpfile out of the orphans. */
+/* May this inode get another name? Removes the orphan record of a tmpfile. */
 static int add_link(
 	struct um_txn *txn, struct umbra_fs *fs, struct um_inode *inode, struct um_unlinked *hook)
 {
@@ -409,7 +407,7 @@ static int remove_named(struct umbra_fs *fs, uint64_t parent, const char *name, 
 
 	if (ret)
 		return ret;
-	/* A full pool must allow this: it frees space in the end. */
+	/* A full pool must allow this, since it frees space in the end. */
 	ret = um_fs_begin(fs, UM_TXN_RESERVE, &txn);
 	if (ret)
 		return ret;

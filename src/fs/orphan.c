@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Orphan records: what a crash would leave to be freed. */
+/* Orphan records: what has to be freed after a crash. */
 #include <errno.h>
 #include <string.h>
 
@@ -121,7 +121,7 @@ int um_orphan_relink(struct um_txn *txn, um_ino_t ino)
 		return -ENOENT;
 	if (!rec.arg)
 		return um_orphan_drop(txn, ino);
-	rec.what = UM_ORPHAN_TRUNCATE; /* one is under way: its record outlives the tmpfile's */
+	rec.what = UM_ORPHAN_TRUNCATE; /* one is in progress: its record outlives the tmpfile's */
 	rec.arg--;
 	return put(txn, &tree, ino, rec, true);
 }
@@ -132,7 +132,7 @@ struct list {
 	bool truncate; /* which kind is wanted */
 	struct um_orphan_item *item;
 	unsigned max, n;
-	uint64_t next; /* key to go on from */
+	uint64_t next; /* key to continue from */
 };
 
 static int list_visit(void *arg, uint64_t key, const void *val, uint16_t len)
@@ -144,7 +144,7 @@ static int list_visit(void *arg, uint64_t key, const void *val, uint16_t len)
 		return 1;
 	list->next = key + 1;
 	if (len != sizeof(rec))
-		return 0; /* find() says so when its turn comes */
+		return 0; /* find() reports it when its turn comes */
 	memcpy(&rec, val, sizeof(rec));
 	if ((rec.what == UM_ORPHAN_TRUNCATE) != list->truncate)
 		return 0;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Who refers to a file's blocks, node by node, for umbractl du. */
+/* The references to a file's blocks, node by node, for umbractl du. */
 #include <errno.h>
 #include <string.h>
 
@@ -11,7 +11,7 @@ struct owners {
 	struct umbra_owners *out;
 };
 
-/* One record, split where the number of references changes. Room for the worst case is there. */
+/* One record, split where the number of references changes. There is room for the worst case. */
 static int owners_record(void *arg, uint64_t key, const void *val, uint16_t len)
 {
 	struct owners *o = arg;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A range that lies at the same offset in both files: whole nodes of the source's tree are shared, in one
- * transaction whose size depends on the height of the trees, not on the extents in the range. What the
- * destination had there leaves as a tree of its own, which the reaper frees.
+ * Cloning a range at the same offset in both files: whole nodes of the source's tree are shared, in
+ * one transaction whose size depends on the height of the trees, not on the extents in the range.
+ * What the destination had there becomes a tree of its own, which the reaper frees.
  *
- * At both edges an extent may reach out of the range. In the destination it is cut in two first; of the
- * source's the part inside is shared by itself.
+ * At both edges an extent may extend beyond the range. In the destination it is split first; of the
+ * source's, the part inside is shared by itself.
  */
 #include <errno.h>
 #include <string.h>
@@ -13,18 +13,18 @@
 #include "fs/orphan.h"
 #include "fs/shadows.h"
 
-/* What is to be done; both files are locked. */
+/* The planned operation; both files are locked. */
 struct range {
 	const struct um_remap *r;
 	uint64_t first, end; /* file blocks */
-	/* The source's extents that reach out of it, cut to it; len 0: none. */
+	/* The source's extents that extend beyond the range, cut to it; len 0: none. */
 	struct um_run left, right;
 	uint64_t src_blocks, dst_blocks; /* mapped in the range */
 };
 
 /* ---- planning ----------------------------------------------------------------------------------- */
 
-/* Blocks mapped in the range: counted there, or, when that is most of the file, everywhere else. */
+/* Blocks mapped in the range: counted there or, if that is most of the file, everywhere else. */
 static int count_blocks(struct umbra_fs *fs, const struct um_inode *inode, uint64_t first,
 	uint64_t end, uint64_t *out)
 {
@@ -36,7 +36,7 @@ static int count_blocks(struct umbra_fs *fs, const struct um_inode *inode, uint6
 	um_inode_tree(inode, UM_FORK_DATA, &tree);
 	if (end - first <= (end > span ? end : span) / 2)
 		return um_extents_count(fs, &tree, first, end, out);
-	/* While blocks are being dropped behind the end, the record does not count them. */
+	/* While blocks beyond the end are being dropped, the record does not count them. */
 	um_log_read_lock(fs->log);
 	err = um_orphan_get(um_fs_src(fs), inode->ino, &orphan);
 	um_log_read_unlock(fs->log);
@@ -50,7 +50,7 @@ static int count_blocks(struct umbra_fs *fs, const struct um_inode *inode, uint6
 	if (err)
 		return err;
 	before += *out;
-	/* A record that is wrong already is not made worse by wrapping round. */
+	/* A record that is wrong already must not wrap around as well. */
 	if (before > inode->core.blocks)
 		return um_extents_count(fs, &tree, first, end, out);
 	*out = inode->core.blocks - before;
@@ -82,7 +82,7 @@ static int plan_edges(struct um_src src, const struct um_tree *tree, struct rang
 	return err == -ENOENT ? 0 : err;
 }
 
-/* As a reader, before the transaction: it goes by the number of extents. */
+/* As a reader, before the transaction: takes time proportional to the number of extents. */
 static int plan_counts(struct range *g)
 {
 	struct umbra_fs *fs = g->r->fs;
@@ -113,7 +113,7 @@ static int add_edge(struct um_txn *txn, struct um_tree *tree, const struct um_ru
 			     txn, tree, run->block, (uint32_t)run->len, run->lba, run->unwritten);
 }
 
-/* The destination's tree with the source's part in it; what was there is left in *old. */
+/* Replaces the range in the destination's tree by the source's; what was there is left in *old. */
 static int exchange(struct um_txn *txn, const struct range *g, const struct um_tree *src,
 	struct um_tree *dst, struct um_tree *old)
 {
@@ -139,7 +139,7 @@ static int exchange(struct um_txn *txn, const struct range *g, const struct um_t
 	return err ? err : um_tree_join(txn, dst, &rest, hi);
 }
 
-/* The tree that left goes to a nameless inode, unless it is gone in one step. */
+/* Moves the tree that was replaced to a nameless inode, unless it can be dropped in one step. */
 static int shed_old(
 	struct um_txn *txn, const struct range *g, const struct um_tree *old, um_ino_t *heir)
 {
@@ -183,7 +183,7 @@ static int apply(struct um_txn *txn, struct range *g, um_ino_t *heir)
 	return um_inode_store(txn, &dst);
 }
 
-/* Trees of one node are quicker extent by extent, and need not grow another one. */
+/* Trees of one node are faster extent by extent, and need not grow another node. */
 static int worth_it(const struct um_remap *r, bool *out)
 {
 	struct um_inode src, dst;
@@ -226,7 +226,7 @@ int um_data_graft(const struct um_remap *remap, bool *out_done)
 		um_shadows_toss(remap->fs, remap->dst->ino, g.first, g.end - g.first);
 	if (!err && heir)
 		um_reaper_kick(remap->fs, heir);
-	/* One of the nodes or blocks has as many owners as can be counted: extent by extent, with copies. */
+	/* A node or block is at its owner limit: extent by extent, with copies. */
 	*out_done = err != -EMLINK;
 	return *out_done ? err : 0;
 }

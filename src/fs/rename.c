@@ -6,7 +6,7 @@
 
 #include "fs/name.h"
 
-#define ANCESTORS_MAX (1u << 20) /* a longer way up is a loop in an unsound pool */
+#define ANCESTORS_MAX (1u << 20) /* a longer path up is a loop in a corrupt pool */
 
 struct side {
 	uint64_t parent;
@@ -22,7 +22,7 @@ struct rename {
 	struct umbra_fs *fs;
 	struct um_txn *txn;
 	unsigned flags;
-	const struct umbra_cred *whiteout; /* whose it is; NULL: none is left */
+	const struct umbra_cred *whiteout; /* its creator; NULL: no whiteout */
 	struct um_inode dir[2];
 	struct side from, to; /* both ->dir are dir[0] within one directory */
 	struct um_unlinked hook;
@@ -96,7 +96,7 @@ static int check_ancestors(struct rename *r)
 	return ret > 0 ? -EINVAL : ret;
 }
 
-/* What replacing the target asks for. */
+/* Checks whether the target may be replaced. */
 static int check_target(struct rename *r)
 {
 	bool from_dir = S_ISDIR(r->from.child.core.mode), to_dir = S_ISDIR(r->to.child.core.mode);
@@ -111,7 +111,7 @@ static int check_target(struct rename *r)
 	return to_dir ? um_dir_empty(um_txn_src(r->txn), &r->to.child) : 0;
 }
 
-/* Does the directory `into` gain a subdirectory, and has it room for the link? */
+/* If the directory `into` gains a subdirectory: has it room for the link? */
 static int check_links(const struct um_inode *into, const struct um_inode *comes, bool dir_leaves)
 {
 	return S_ISDIR(comes->core.mode) && !dir_leaves && into->core.nlink >= UMBRA_LINK_MAX
@@ -136,7 +136,7 @@ static int check(struct rename *r)
 	return ret;
 }
 
-/* A directory now hangs below `to` instead of `from`: "..", and the link it stands for. */
+/* Moves a directory from `from` to `to`: "..", and the link that it represents. */
 static void move_dotdot(struct um_inode *child, struct um_inode *from, struct um_inode *to)
 {
 	if (!S_ISDIR(child->core.mode) || from == to)
@@ -162,7 +162,7 @@ static int exchange(struct rename *r)
 	return um_inode_store(r->txn, &b->child);
 }
 
-/* What the old name becomes: nothing, or a whiteout. */
+/* What happens to the old name: it is removed, or becomes a whiteout. */
 static int leave(struct rename *r)
 {
 	struct side *a = &r->from;
@@ -206,7 +206,7 @@ static int rename_in_txn(struct rename *r)
 		return -EEXIST;
 	if (!r->to.exists && r->flags & RENAME_EXCHANGE)
 		return -ENOENT;
-	/* Two names of one inode: nothing to do, says POSIX. */
+	/* Two names of one inode: POSIX requires that nothing happens. */
 	if (r->to.exists && r->to.child.ino == r->from.child.ino)
 		return 0;
 	ret = check(r);

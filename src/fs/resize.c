@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Sizes: truncate up, down and to nothing, and the freeing of whole forks in bounded steps.
+ * Sizes: truncate up, down and to zero, and freeing whole forks in bounded steps.
  *
- * Up changes the size only, since what lies behind the end reads as zeros (fs/data.h). Down sets the
- * size, zeroes the rest of the last block and drops what fits one step in one transaction; what is left
- * is named by an orphan record until it has gone. From then on the inode's `blocks` does not count what
- * lies at or behind that record's first block.
+ * Growing changes the size only, since what lies beyond the end reads as zeros (fs/data.h).
+ * Shrinking sets the size, zeroes the rest of the last block and drops what fits one step in one
+ * transaction; the rest is named by an orphan record until it is gone. From then on the inode's
+ * `blocks` does not count what lies at or beyond that record's first block.
  */
 #include <errno.h>
 #include <string.h>
@@ -15,12 +15,12 @@
 #include "fs/shadows.h"
 #include "pool/seeded.h"
 
-#define DROP_STEPS 16u         /* leaves in one transaction */
-#define DROP_BYTES (32u << 10) /* and the record it should not grow beyond */
+#define DROP_STEPS 16u         /* leaves per transaction */
+#define DROP_BYTES (32u << 10) /* and the record size it should not exceed */
 
 /* ---- dropping --------------------------------------------------------------------------------------- */
 
-/* Several steps of the tree's at once, as long as they stay cheap. */
+/* Several steps of the tree at once, as long as they stay cheap. */
 static int drop_some(struct um_txn *txn, struct um_tree *tree, uint64_t first, bool *done)
 {
 	int err = 0;
@@ -62,7 +62,7 @@ int um_data_drop_step(struct um_txn *txn, struct um_inode *inode, uint64_t first
 	return um_inode_store(txn, inode);
 }
 
-/* Is the fork gone in one small step? */
+/* Can the fork be dropped in one small step? */
 static int shed_is_small(struct um_src src, const struct um_root *root, bool *out_small)
 {
 	uint32_t count, run;
@@ -107,7 +107,7 @@ int um_data_shed(struct um_txn *txn, struct um_inode *inode, um_ino_t *out_heir)
 	return 0;
 }
 
-/* Goes on with a truncation whose first transaction was made, until nothing is left. */
+/* Continues a truncation whose first transaction was made, until nothing is left. */
 static int drop_rest(struct umbra_fs *fs, um_ino_t ino, uint64_t first)
 {
 	struct um_inode inode;
@@ -129,7 +129,7 @@ static int drop_rest(struct umbra_fs *fs, um_ino_t ino, uint64_t first)
 	return err;
 }
 
-/* The file's truncation that is not finished: its first block, or UINT64_MAX. */
+/* The first block of the file's unfinished truncation, or UINT64_MAX. */
 static uint64_t unfinished(struct umbra_fs *fs, um_ino_t ino)
 {
 	uint64_t first = UINT64_MAX;
@@ -173,7 +173,7 @@ int um_data_resume_truncate(struct umbra_fs *fs, um_ino_t ino, uint64_t first_bl
 	err = um_inode_read(fs, ino, &inode);
 	if (!err)
 		err = um_data_regular(&inode);
-	/* A record that would drop what the file has is not one of ours. */
+	/* A record that would drop data of the file is not one of ours. */
 	if (!err && first_block < um_blocks_of(inode.core.size)) {
 		um_log_line(UMBRA_LOG_ERROR,
 			"inode %llu: truncation record inside of the file, ignored",
@@ -193,15 +193,15 @@ struct shrink {
 	um_ino_t ino;
 	uint64_t size;
 	bool killpriv;
-	uint64_t first;     /* block that goes, with all behind it */
+	uint64_t first;     /* first block that goes, with everything after it */
 	uint64_t counted;   /* blocks mapped from there on */
-	uint32_t tail;      /* bytes that stay of the block before, when its rest must be zeroed */
+	uint32_t tail;      /* bytes that stay of the block before, if its rest must be zeroed */
 	struct um_run last; /* that block */
 	uint32_t csum;      /* of its successor */
-	struct um_pieces fresh; /* its successor, when it is shared */
+	struct um_pieces fresh; /* its successor, if it is shared */
 };
 
-/* Is the rest of the last block zero already? */
+/* Is the rest of the last block already zero? */
 static bool tail_clean(const struct um_pool *pool, const struct shrink *s)
 {
 	const uint8_t *block = um_pool_ptr(pool, s->last.lba);
@@ -209,7 +209,7 @@ static bool tail_clean(const struct um_pool *pool, const struct shrink *s)
 	return !memcmp(block + s->tail, um_data_zeros(), UM_BLOCK_SIZE - s->tail);
 }
 
-/* What becomes of the last block: as a reader. */
+/* Plans the change of the last block: as a reader. */
 static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shrink *s)
 {
 	unsigned n;
@@ -223,21 +223,22 @@ static int plan_tail(struct umbra_fs *fs, const struct um_tree *tree, struct shr
 	um_log_read_unlock(fs->log);
 	if (err)
 		return err;
-	/* If there is parity it is what it was, or lost, from here on. */
+	/* With parity it is rebuilt, or lost, from here on. */
 	if (um_run_data(&s->last) && um_has_parity(fs->pool) &&
 		(s->last.lost || um_data_verify(fs, s->last.lba, 1, NULL))) {
 		um_failure_cure(fs, s->last.lba);
 		s->last.lost = um_pool_lost(fs->pool, s->last.lba, 1);
 	}
-	/* A page that cannot be read shows no old bytes either. */
+	/* A page that cannot be read does not expose old bytes either. */
 	if (!um_run_data(&s->last) || s->last.lost || tail_clean(fs->pool, s))
 		s->tail = 0;
 	return um_guard_check();
 }
 
 /*
- * A shared last block gets a successor of its own. So does any on an indirect pool: zeros stored in place
- * could outlive the transaction that makes the file end before them. One that is bad has a bad successor.
+ * A shared last block gets a successor of its own. So does any on an indirect pool: zeros stored in
+ * place could outlive the transaction that makes the file end before them. A bad one gets a bad
+ * successor.
  */
 static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 {
@@ -251,7 +252,8 @@ static int copy_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 		return 0;
 	err = um_pieces_take(fs, mem, &wish, &s->fresh, &got);
 	if (err == -ENOSPC && !shared) {
-		/* A full pool must let files shrink. What must not change in place is left. */
+		/* A full pool must let files shrink. Where nothing may change in place, the block
+		 * is left as it is. */
 		if (um_data_moves(fs->pool))
 			s->tail = 0;
 		return 0;
@@ -284,7 +286,8 @@ static int apply_tail(struct um_txn *txn, struct um_tree *tree, struct shrink *s
 	return err ? err : um_data_counts(txn, s->fresh.v[0].lba, 1, &s->csum);
 }
 
-/* Zeros behind the end together with the block's checksum: in place or, where that must not be, in a new one. */
+/* Stores zeros beyond the end together with the block's checksum: in place or, where that is not
+ * allowed, in a new block. */
 static int replace_tail(struct umbra_fs *fs, struct um_mem *mem, struct shrink *s)
 {
 	struct um_inode inode;
@@ -328,7 +331,7 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	tail = s.size & (UM_BLOCK_SIZE - 1);
 	um_inode_tree(&inode, UM_FORK_DATA, &tree);
 	err = plan_tail(fs, &tree, &s);
-	/* Zeros that nothing rested on before (um_data_front()) are content now. */
+	/* Zeros that nothing depended on before (um_data_front()) are content now. */
 	if (!err && tail && !s.tail && um_run_data(&s.last) && !s.last.lost)
 		um_pool_vouch(fs->pool, s.last.lba, tail, UM_BLOCK_SIZE - tail);
 	if (err || !s.tail)
@@ -338,7 +341,7 @@ int um_data_clear_tail(struct umbra_fs *fs, struct um_mem *mem)
 	return um_pool_zero(fs->pool, s.last.lba, s.tail, UM_BLOCK_SIZE - s.tail);
 }
 
-/* Cuts the record that holds the new end there: the tree's steps would leave it alone. */
+/* Splits the record that holds the new end: the tree's drop steps would leave it alone. */
 static int cut_straddler(struct um_txn *txn, struct um_tree *tree, uint64_t first)
 {
 	uint64_t left = UM_FILE_BLOCKS - first, cut = 0;
@@ -353,7 +356,7 @@ static int cut_straddler(struct um_txn *txn, struct um_tree *tree, uint64_t firs
 	err = um_runs_get(um_txn_src(txn), tree, first, left, 0, &run, 1, &n);
 	if (err || !run.lba)
 		return err;
-	/* One that begins right there goes as well: the same thing, sooner. */
+	/* One that begins exactly there goes as well: the same result, sooner. */
 	return um_extents_punch(txn, tree, first, run.len, &cut);
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Shadows of what reads hand out, and their end; what a mount tells of them. */
+/* Shadows of what reads hand out, their removal, and their statistics. */
 #include "fs/shadows.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-#define SWEEP_LOOK 1024u /* nodes in one sweep */
-#define SWEEP_MAX 16u    /* shadows checked in it, or after a toss */
-#define REST_MAX 4u      /* other shadows of tossed blocks that are looked at */
+#define SWEEP_LOOK 1024u /* nodes examined per sweep */
+#define SWEEP_MAX 16u    /* shadows checked per sweep, or after a toss */
+#define REST_MAX 4u      /* other shadows of tossed blocks that are checked */
 
 /* ---- what a read hands out ------------------------------------------------------------------------ */
 
@@ -19,16 +19,16 @@ void um_note_begin(struct umbra_fs *fs, struct um_note *note, um_ino_t ino)
 }
 
 /*
- * Whether [first, end) is shared: blocks of a file, by the nodes above them, or of the pool, by their counts. Kept
- * by a thread from one read to the next for as long as nothing is committed: reads of what nobody shares
- * then pay next to nothing.
+ * Whether [first, end) is shared: blocks of a file, by the nodes above them, or of the pool, by
+ * their counts. A thread keeps this from one read to the next as long as nothing is committed:
+ * reads of unshared files then cost next to nothing.
  */
 struct known {
 	uint64_t page, seq, owner, first, end;
 	bool shared;
 };
 #define KNOWN 64u
-#define KNOWN_SPAN 2048u /* file blocks to a slot */
+#define KNOWN_SPAN 2048u /* file blocks per slot */
 
 static bool is_known(
 	const struct known *k, const struct umbra_fs *fs, uint64_t seq, uint64_t owner, uint64_t at)
@@ -37,7 +37,7 @@ static bool is_known(
 	       at >= k->first && at < k->end;
 }
 
-/* Is a node above file block `block` shared, and up to which block is the answer the same? */
+/* Is a node above file block `block` shared, and up to which block does the answer hold? */
 static int path_shared(struct umbra_fs *fs, const struct um_tree *tree, uint64_t block,
 	bool *out_shared, uint64_t *out_end)
 {
@@ -67,7 +67,7 @@ static int path_shared(struct umbra_fs *fs, const struct um_tree *tree, uint64_t
 	return 0;
 }
 
-/* Has the block several owners, and how many of the n from there on (1..n) are like it? */
+/* Has the block several owners, and for how many of the n from there on (1..n) is it the same? */
 static int block_shared(
 	struct umbra_fs *fs, um_lba_t lba, uint32_t n, bool *out_shared, uint32_t *out_same)
 {
@@ -102,7 +102,7 @@ static void note_add(struct um_note *note, uint64_t block, um_lba_t lba, uint64_
 		note->run[note->n++] = (struct um_shadow){note->ino, block, lba, (uint32_t)len};
 }
 
-/* The shared ones of file blocks [at, end), which are one run. */
+/* Notes the shared ones of file blocks [at, end), which are one run. */
 static int note_run(struct umbra_fs *fs, struct um_note *note, const struct um_tree *tree,
 	const struct um_run *run, uint64_t at, uint64_t end)
 {
@@ -141,7 +141,7 @@ void um_note_runs(struct umbra_fs *fs, struct um_note *note, const struct um_tre
 
 		if (to > end)
 			to = end;
-		/* An error here is the read's too, or nobody's. */
+		/* An error here is the read's too, or can be ignored. */
 		if (um_run_data(&runs[i]) && note_run(fs, note, tree, &runs[i], from, to))
 			return;
 	}
@@ -189,10 +189,8 @@ static void check(struct umbra_fs *fs, const struct um_shadow *s)
 		um_shadow_toss(fs->page, s->ino, s->block, s->len, NULL, NULL);
 }
 
-/*
- * The other files' shadows of blocks that lost an owner. Where many are left the blocks are shared still;
- * one alone, or few that need not meet, are looked at.
- */
+/* Checks other files' shadows of blocks that lost an owner. If many are left the blocks are still
+ * shared; a single one, or a few that need not overlap, are checked. */
 static void check_rest(struct umbra_fs *fs, const struct um_shadow *gone)
 {
 	struct um_shadow rest[REST_MAX];

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Targets of symlinks: in the inode's record when short, else as raw pieces in its xattr tree, under
- * keys that no xattr has.
- */
+/* Targets of symlinks: in the inode's record if short, else as raw pieces in its xattr tree, under
+ * keys that no xattr has. */
 #include <errno.h>
 #include <string.h>
 
@@ -96,7 +94,7 @@ int umbra_readlink(struct umbra_fs *fs, uint64_t ino, char buf[UMBRA_SYMLINK_MAX
 	ret = um_inode_load(um_fs_src(fs), ino, &inode);
 	if (!ret && !S_ISLNK(inode.core.mode))
 		ret = -EINVAL;
-	if (!ret) /* its size was found to be within bounds by the load */
+	if (!ret) /* the load checked that its size is within bounds */
 		ret = read_target(um_fs_src(fs), &inode, buf);
 	um_log_read_unlock(fs->log);
 	return ret;

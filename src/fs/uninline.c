@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A file whose bytes are in its record gets a block for them. */
+/* Moves the data of a file from its inode record to a block. */
 #include <errno.h>
 #include <string.h>
 

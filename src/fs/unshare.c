@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Counts at their limit. Changing a shared tree copies nodes, and each child of a copy gains an owner; when
- * one cannot have any more, the change fails with -EMLINK. The file is then rebuilt: its extents are cloned
- * into a nameless inode, where a block at its limit is copied, and the two exchange their trees.
+ * Counts at their limit. Changing a shared tree copies nodes, and each child of a copy gains an
+ * owner; if one is at its limit, the change fails with -EMLINK. The file is then rebuilt: its
+ * extents are cloned into a nameless inode, in which blocks at their limit are copied, and the two
+ * exchange their trees.
  */
 #include <errno.h>
 
@@ -22,7 +23,7 @@ static int helper_make(struct umbra_fs *fs, struct um_mem **out)
 		err = um_inode_store(txn, &inode);
 	if (!err)
 		err = um_orphan_add(txn, inode.ino, UM_ORPHAN_UNLINKED, 0);
-	/* Before the commit: from then on the reaper would take it for left. */
+	/* Before the commit: from then on the reaper would consider it abandoned. */
 	if (!err)
 		err = um_mem_get(fs, inode.ino, out);
 	if (err) {
@@ -72,7 +73,7 @@ static int exchange(struct umbra_fs *fs, um_ino_t ino, um_ino_t helper)
 	}
 	if (!err)
 		err = um_inode_store(txn, &b);
-	/* A truncation that was stopped half-way is done: the new tree ends with the file. */
+	/* A truncation that was interrupted is complete: the new tree ends with the file. */
 	if (!err)
 		err = um_orphan_del(txn, ino);
 	return um_txn_end(txn, err);
@@ -95,7 +96,7 @@ int um_data_unshare(struct umbra_fs *fs, struct um_mem *mem)
 	err = um_data_remap(&remap);
 	if (!err)
 		err = exchange(fs, mem->ino, remap.dst->ino);
-	if (!err) /* blocks at their limit are others now */
+	if (!err) /* blocks at their limit have been replaced */
 		um_shadows_toss(fs, mem->ino, 0, UINT64_MAX);
 	helper_leave(fs, remap.dst);
 	return err;

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Extended attributes: a tree from name hash and piece number to pieces of the value. All pieces of
- * an attribute change in one transaction.
- */
+/* Extended attributes: a tree from name hash and piece number to pieces of the value. All pieces of
+ * an attribute change in one transaction. */
 #include <errno.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -14,7 +12,7 @@
 #define PIECE_BITS 10
 #define PIECE_MASK ((1u << PIECE_BITS) - 1)
 #define N_SHIFT PIECE_BITS
-#define N_MAX 16u /* attributes of one hash */
+#define N_MAX 16u /* attributes with the same hash */
 #define HASH_SHIFT 14
 #define HEAD_MAX (sizeof(struct um_xattr) + UMBRA_NAME_MAX)
 
@@ -32,7 +30,7 @@ static unsigned pieces_of(uint32_t len)
 	return len ? (len + UM_XATTR_PIECE - 1) / UM_XATTR_PIECE : 1;
 }
 
-/* Bytes of the value in its piece i. */
+/* Number of bytes of the value in its piece i. */
 static uint32_t piece_len(uint32_t len, unsigned i)
 {
 	uint32_t off = i * UM_XATTR_PIECE;
@@ -40,7 +38,7 @@ static uint32_t piece_len(uint32_t len, unsigned i)
 	return len - off < UM_XATTR_PIECE ? len - off : UM_XATTR_PIECE;
 }
 
-/* The head in piece 0; NULL when it is unsound. */
+/* The head in piece 0; NULL if it is invalid. */
 static const struct um_xattr *head_of(const void *val, uint16_t len)
 {
 	const struct um_xattr *head = val;
@@ -173,7 +171,7 @@ int um_xattr_get(struct um_src src, const struct um_inode *inode, const char *na
 
 /* ---- changing ------------------------------------------------------------------------------------------- */
 
-/* Puts piece i of the value where `have` says whether one is already. */
+/* Stores piece i of the value; `have` says whether one exists already. */
 static int put_piece(struct um_txn *txn, struct um_tree *tree, const struct finder *at,
 	const void *value, uint32_t len, unsigned i, bool have)
 {
@@ -195,7 +193,7 @@ static int put_piece(struct um_txn *txn, struct um_tree *tree, const struct find
 	return um_tree_insert(txn, tree, at->key + i, buf, (uint16_t)(pos + n));
 }
 
-/* A free key for a new attribute. */
+/* Finds a free key for a new attribute. */
 static int choose_key(const struct um_pool *pool, struct finder *finder)
 {
 	unsigned n = 0;
