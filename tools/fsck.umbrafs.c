@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* fsck.umbrafs: checks and repairs a pool. Exit status as fsck(8) has it. */
+/* fsck.umbrafs: checks and repairs a pool. Exit status as in fsck(8). */
 #include <errno.h>
 #include <getopt.h>
 #include <json-c/json.h>
@@ -27,7 +27,7 @@ struct args {
 	uint64_t nprinted;
 };
 
-/* Problems beyond this many are counted, not listed, unless -v. */
+/* Problems beyond this number are counted but not listed, unless -v is given. */
 #define PRINT_MAX 1000u
 
 static void log_line(void *arg, enum umbra_log_level level, const char *line)
@@ -94,7 +94,8 @@ static int parse(int argc, char **argv, struct args *args)
 		{NULL, 0, NULL, 0}};
 	int c;
 
-	/* -a is what fsck(8) passes for -p at boot; -C, -M, -T, -r it may pass and mean nothing here. */
+	/* fsck(8) passes -a for -p at boot; -C, -M, -T and -r may be passed too, and have no
+	 * meaning here. */
 	while ((c = getopt_long(argc, argv, "npyafvVhC::MTr", options, NULL)) != -1) {
 		if (c == 'C' || c == 'M' || c == 'T' || c == 'r')
 			continue;
@@ -200,11 +201,12 @@ static int status_of(const struct umbra_check_report *r)
 
 static int status_of_error(int err)
 {
-	/* A pool too damaged to be opened is damage; everything else is an error of operation. */
+	/* A pool too damaged to be opened counts as damage; everything else is an operational
+	 * error. */
 	return err == -EUCLEAN || err == -ENODATA ? FSCK_LEFT : FSCK_ERROR;
 }
 
-/* -p leaves alone what was unmounted in order and reported nothing. */
+/* -p skips a pool that was unmounted cleanly and has recorded no error. */
 static bool may_skip(const struct args *args)
 {
 	static struct umbra_info info;
@@ -220,7 +222,7 @@ static int run(struct args *args, enum umbra_check_mode mode, struct umbra_check
 	return umbra_check(args->pool, mode, problem, args, report);
 }
 
-/* Asks once, when a terminal is there to ask. */
+/* Asks once, if there is a terminal. */
 static bool confirmed(const struct umbra_check_report *report)
 {
 	char line[16];
@@ -263,7 +265,7 @@ int main(int argc, char **argv)
 		return FSCK_USAGE;
 	umbra_log_to(log_line, &args);
 	args.problems = json_object_new_array();
-	/* util-linux calls the alias fsck.fuse.umbrafs: nobody is there to answer. */
+	/* util-linux uses the alias fsck.fuse.umbrafs: nobody is there to answer. */
 	may_ask = !args.no && !args.json && !strstr(program, ".fuse.") && isatty(STDIN_FILENO) &&
 		  isatty(STDOUT_FILENO);
 	skipped = may_skip(&args);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* mkfs.umbrafs: makes a pool. */
+/* mkfs.umbrafs: creates a pool. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ static void usage(FILE *to)
 		program);
 }
 
-/* Digits and at most one unit, nothing else. */
+/* Digits and at most one unit suffix. */
 static int parse_size(const char *text, uint64_t *out)
 {
 	static const char units[] = "KMGTP";
@@ -103,7 +103,7 @@ static int bad_value(const char *option, const char *value, const char *want)
 	return 1;
 }
 
-/* 0 go on, 1 usage error, 2 done. */
+/* 0: continue, 1: usage error, 2: done. */
 static int take_option(struct args *args, int c)
 {
 	switch (c) {
@@ -185,7 +185,7 @@ static int parse(int argc, char **argv, struct args *args)
 	return 0;
 }
 
-/* A line that only a terminal sees, and only when it takes long. */
+/* A progress line, only on a terminal, and only if it takes long. */
 static void progress(void *arg, uint64_t done, uint64_t total)
 {
 	static struct timespec start;

@@ -32,8 +32,8 @@ struct run {
 	char *pool, *dir;   /* the same, absolute */
 	char list[8192];    /* the options as they were given */
 	bool foreground, debug, sloppy;
-	bool again;  /* a pool that is mounted already is mounted here, too */
-	bool second; /* it is */
+	bool again;  /* if the pool is already mounted, mount it here too */
+	bool second; /* it is already mounted */
 	int report;  /* pipe to the process that waits for the mount, or -1 */
 };
 
@@ -114,10 +114,11 @@ static int take_arguments(struct run *run, int argc, char **argv)
 /* ---- what can be known before anything is done ------------------------------------------------- */
 
 /*
- * A daemon that died leaves its mount behind, which is cleared away.
+ * Removes the stale mount of a daemon that died.
  *
- * The path is followed once: what is looked at is what is taken away, though the directories on the way may belong to others,
- * who could lead root from a dead mount of theirs to a live one of somebody else's between the two.
+ * The path is resolved once: what is examined is what is unmounted. Directories on the path may
+ * belong to other users, who could otherwise redirect root from their dead mount to somebody else's
+ * live one in between.
  */
 static void clear_dead_mount(const char *target)
 {
@@ -194,7 +195,7 @@ static int check_fuse(void)
 	return -err;
 }
 
-/* Is the pool mounted by now? Then it is said, unless that is just what is wanted. */
+/* Is the pool mounted by now? If so this is reported, unless it is just what is wanted. */
 static bool is_mounted(const struct run *run)
 {
 	struct um_where where;
@@ -214,7 +215,7 @@ static bool is_mounted(const struct run *run)
 	return true;
 }
 
-/* Refuses a pool that is mounted, or sees that; decides about read-only. */
+/* Refuses a pool that is mounted, or notes that it is; decides about read-only. */
 static int check_pool(struct run *run)
 {
 	bool used;
@@ -293,10 +294,8 @@ static int mount_second(const struct run *run)
 	return um_second_mount(&want) ? EXIT_MOUNT : EXIT_OK;
 }
 
-/*
- * A pool in use that is not mounted is a daemon's that is just leaving, or one's that is just coming, when two mounts of the
- * same pool are asked for at once. Either is waited for.
- */
+/* A pool in use that is not mounted belongs to a daemon that is just closing, or just starting if
+ * two mounts of the same pool are requested at once. Both are waited for. */
 static int await_pool(struct run *run, struct umbra_fs **out)
 {
 	const struct timespec step = {.tv_nsec = WAIT_STEP_MSEC * 1000000};
@@ -352,7 +351,7 @@ static int serve(struct run *run)
 	err = open_pool(run, &fs);
 	if (err && run->second)
 		return mount_second(run);
-	if (err) /* the engine has said why */
+	if (err) /* the engine has reported why */
 		return EXIT_MOUNT;
 	err = um_mount_new(fs, &run->opt, run->pool, run->source, run->dir, &m);
 	if (!err) {
@@ -367,7 +366,7 @@ static int serve(struct run *run)
 	return err || closed ? EXIT_MOUNT : EXIT_OK;
 }
 
-/* The parent's half: the mount answers, or the child has said what is wrong. */
+/* The parent's half: waits until the mount answers or the child has reported an error. */
 static int await_mount(const struct run *run, pid_t child, int from)
 {
 	struct stat st;
@@ -388,7 +387,7 @@ static int await_mount(const struct run *run, pid_t child, int from)
 		if (errno != EINTR)
 			return EXIT_MOUNT;
 	if (WIFEXITED(
-		    status)) /* 0: the pool was mounted by somebody else meanwhile, and now also here */
+		    status)) /* 0: another process mounted the pool meanwhile, and now it is here too */
 		return WEXITSTATUS(status);
 	if (WIFSIGNALED(status))
 		fprintf(stderr, "umbrafs: died by signal %d\n", WTERMSIG(status));

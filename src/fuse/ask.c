@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Questions about shared blocks. Each call does a bounded part and says where to go on. */
+/* Queries about shared blocks. Each call does a bounded part and returns where to continue. */
 #include "fuse/ask.h"
 
 #include <errno.h>
@@ -10,7 +10,7 @@
 #include "fuse/ioctl.h"
 #include "umbra/umbra.h"
 
-#define FILE_STEP (4ull << 30) /* bytes of a file looked through in one call */
+#define FILE_STEP (4ull << 30) /* bytes of a file examined per call */
 #define INODES_STEP 4096u
 #define DIRS_STEP 256u
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
@@ -111,7 +111,7 @@ static int ask_owners(struct umbra_fs *fs, struct um_ioc_lba_owners *io)
 struct paths {
 	struct umbra_fs *fs;
 	struct um_ioc_paths *out;
-	uint64_t dir; /* that `prefix` is the path of */
+	uint64_t dir; /* whose path `prefix` is */
 	char prefix[PATH_MAX];
 };
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Questions about shared blocks: the ioctls for shadows, owners and paths. */
+/* Queries about shared blocks: the ioctls for shadows, owners and paths. */
 #ifndef UM_FUSE_ASK_H
 #define UM_FUSE_ASK_H
 
@@ -8,8 +8,8 @@
 
 struct umbra_fs;
 
-/* Carries out one of UM_IOC_SHADOWS, UM_IOC_LBA_OWNERS, UM_IOC_PATHS on its argument in place; ino is
- * the open file's. root: the caller is. */
+/* Carries out one of UM_IOC_SHADOWS, UM_IOC_LBA_OWNERS, UM_IOC_PATHS on its argument in place; ino
+ * is that of the open file. root: the caller is root. */
 int um_ask(struct umbra_fs *fs, uint64_t ino, unsigned cmd, bool root, void *arg);
 
 #endif

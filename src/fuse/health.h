@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A pool's health as JSON, the same whether the daemon says so or umbractl reads the pool. */
+/* A pool's health as JSON, the same from the daemon and from a pool read by umbractl. */
 #ifndef UM_FUSE_HEALTH_H
 #define UM_FUSE_HEALTH_H
 
@@ -9,7 +9,7 @@
 
 /* An umbra_event_fn: arg is the JSON array that the event is added to. */
 int um_health_event(void *arg, const struct umbra_event *event);
-/* The numbers, and that array, as members of obj. */
+/* Adds the numbers, and that array, as members of obj. */
 void um_health_fill(
 	struct json_object *obj, const struct umbra_health *health, struct json_object *events);
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Threads for single requests that wait. */
+/* Threads for single requests that have to wait. */
 #include "fuse/late.h"
 
 #include <stdlib.h>

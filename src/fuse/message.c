@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The daemon's messages, the engine's and libfuse's included. */
+/* The messages of the daemon, including those of the engine and of libfuse. */
 #include "fuse/message.h"
 
 #define FUSE_USE_VERSION 314

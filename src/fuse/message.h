@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Where the daemon's messages go: standard error until it is in the background, then syslog. */
+/* Destination of the daemon's messages: standard error until it is in the background, then
+ * syslog. */
 #ifndef UM_FUSE_MESSAGE_H
 #define UM_FUSE_MESSAGE_H
 
 #include "umbra/types.h"
 
-/* Takes over the library's and libfuse's messages. program: shown before each line. */
+/* Redirects the messages of the engine and of libfuse. program: the prefix of each line. */
 void um_message_init(const char *program, bool debug);
 void um_message_to_syslog(void);
-/* What is no warning goes there from now on: mount(8) says nothing when all is well. */
+/* From now on only warnings and errors go to standard error: mount(8) prints nothing on success. */
 void um_message_quiet(void);
 bool um_message_debug(void);
 bool um_message_syslog(void);

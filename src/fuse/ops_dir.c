@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests that list directories. */
+/* Requests that read directories. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +7,7 @@
 #include "fuse/proto.h"
 #include "fuse/session.h"
 
-/* An answer being filled. */
+/* A reply being filled. */
 struct listing {
 	fuse_req_t req;
 	struct um_mount *m;
@@ -34,9 +34,10 @@ static int add_plain(struct listing *l, const char *name, const struct stat *st,
 }
 
 /*
- * With attributes, and with a lookup reference that the kernel takes over. Without both (node 0) for
- * "." and "..", and for an inode that cannot be read: its name is still listed. The directory is
- * locked in the kernel while it is listed, so the name belongs to the inode when the kernel notes it.
+ * Adds an entry with attributes, and with a lookup reference that the kernel takes over. Without
+ * either (node 0) for "." and "..", and for an inode that cannot be read, whose name is still
+ * listed. The kernel holds the directory's lock while it is listed, so the name still belongs to
+ * the inode when the kernel processes the entry.
  */
 static int add_plus(struct listing *l, const char *name, const struct stat *st, uint64_t cookie)
 {
@@ -67,7 +68,7 @@ static int add(void *arg, const char *name, uint64_t ino, unsigned char type, ui
 	return full;
 }
 
-/* The kernel did not take the answer, so it has none of the references either. */
+/* The kernel did not take the reply, so it has none of the references either. */
 static void take_back(const struct listing *l)
 {
 	const struct fuse_direntplus *d;
@@ -90,7 +91,8 @@ static void list(fuse_req_t req, uint64_t dir, size_t size, off_t off, bool plus
 		return;
 	}
 	err = umbra_readdir(l.m->fs, dir, (uint64_t)off, add, &l);
-	/* What was listed before an error is an answer; the error comes again with the next request. */
+	/* What was listed before an error is returned; the error occurs again in the next
+	 * request. */
 	if (err < 0 && !l.used)
 		fuse_reply_err(req, -err);
 	else if (!l.used && l.full)

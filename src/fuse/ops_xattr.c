@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests about extended attributes; setting one is in seam.c, since libfuse loses a flag of it. */
+/* Requests about extended attributes, except setting one, which is in seam.c since libfuse loses a
+ * flag of it. */
 #include <errno.h>
 #include <linux/limits.h>
 #include <stdlib.h>
@@ -32,7 +33,8 @@ void um_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t siz
 	free(buf);
 }
 
-/* Names in the trusted namespace are seen by root only. In place; the new length. */
+/* Removes names in the trusted namespace, which only root sees. In place; returns the new
+ * length. */
 static size_t hide_trusted(char *list, size_t len)
 {
 	size_t kept = 0;

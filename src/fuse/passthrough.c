@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Backing ids: what the kernel calls a file that opens are passed through to. */
+/* Backing ids: the kernel's identifiers of files to which opens are passed through. */
 #include <errno.h>
 #include <sys/ioctl.h>
 

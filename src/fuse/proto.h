@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The kernel's FUSE interface where it is newer than <linux/fuse.h> of the oldest system we build on
- * (ABI 7.38), under names of our own; the names say which ABI brought them.
- */
+/* The kernel's FUSE interface where it is newer than <linux/fuse.h> of the oldest system we build
+ * on (ABI 7.38), under names of our own. The comments give the ABI that introduced them. */
 #ifndef UM_FUSE_PROTO_H
 #define UM_FUSE_PROTO_H
 
@@ -22,7 +20,7 @@
 #define UM_INIT_PASSTHROUGH (1ull << 37)          /* 7.40 */
 #define UM_INIT_HAS_RESEND (1ull << 39)           /* 7.40 */
 
-/* Passthrough (7.40): OPEN's answer has a backing id in the place of the padding. */
+/* Passthrough (7.40): the reply to OPEN has a backing id in place of the padding. */
 #define UM_FOPEN_PASSTHROUGH (1u << 7)
 struct um_backing_map {
 	int32_t fd;
@@ -32,7 +30,7 @@ struct um_backing_map {
 #define UM_DEV_BACKING_OPEN _IOW(229, 1, struct um_backing_map)
 #define UM_DEV_BACKING_CLOSE _IOW(229, 2, uint32_t)
 
-/* INIT's answer as of 7.40: libfuse 3.14 leaves the words after flags2 zero. */
+/* The reply to INIT as of 7.40: libfuse 3.14 leaves the words after flags2 zero. */
 struct um_init_out {
 	uint32_t major, minor, max_readahead, flags;
 	uint16_t max_background, congestion_threshold;
@@ -75,7 +73,7 @@ struct um_statx_out {
 };
 static_assert(sizeof(struct um_statx_out) == 288, "um_statx_out");
 
-/* COPY_FILE_RANGE_64 (7.45): asks as 47 does, answers with 64 bits. */
+/* COPY_FILE_RANGE_64 (7.45): the request is that of opcode 47, the reply has 64 bits. */
 struct um_copy_out {
 	uint64_t bytes_copied;
 };

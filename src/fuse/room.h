@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The pool's room, changed from a mount: requests that take their time, each in a thread of its own. */
+/* Changing the pool's space from a mount: requests that take long, each in a separate thread. */
 #ifndef UM_FUSE_ROOM_H
 #define UM_FUSE_ROOM_H
 
@@ -8,7 +8,7 @@
 #include "fuse/ioctl.h"
 #include "fuse/session.h"
 
-/* Each answers req. */
+/* Each replies to req. */
 void um_room_grow(struct um_mount *m, fuse_req_t req, const struct um_ioc_grow *want);
 void um_room_trim(struct um_mount *m, fuse_req_t req, const struct fstrim_range *range);
 

@@ -9,21 +9,19 @@
 
 #include "fuse/session.h"
 
-/* What the request that this thread works on says and libfuse does not hand on. */
+/* Facts about the present request of this thread that libfuse does not pass on. */
 struct um_facts {
 	uint64_t unique;
 	uint32_t opcode;
 	uint32_t tid;        /* of the caller; 0: in a foreign pid namespace */
-	bool kill_setid;     /* WRITE, OPEN: the kernel asks to drop set-id bits */
-	uint32_t open_flags; /* OPEN, CREATE: FOPEN_* bits for the answer that libfuse lacks */
+	bool kill_setid;     /* WRITE, OPEN: the kernel requests that set-id bits be dropped */
+	uint32_t open_flags; /* OPEN, CREATE: FOPEN_* bits for the reply that libfuse lacks */
 	int32_t backing;     /* OPEN: id of the file that the open is passed through to, or 0 */
 };
 extern _Thread_local struct um_facts um_facts;
 
-/*
- * Looks at a raw request. True: carried out and answered, or in need of no answer; else libfuse is to
- * process it.
- */
+/* Examines a raw request. True: it was carried out and answered, or needs no reply; else libfuse
+ * processes it. */
 bool um_seam_request(struct um_mount *m, void *buf, size_t len);
 
 /* Reads and writes /dev/fuse for libfuse; given to fuse_session_custom_io(). */

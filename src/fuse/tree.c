@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Clones of a directory's entries, many a request. The kernel takes no part in it: no inode of either side comes
- * into its memory. What it may have of the new names is that there were none.
- */
+/* Clones the entries of a directory, many per request. The kernel takes no part in it: no inode of
+ * either side enters its memory. At most it has negative dentries for the new names. */
 #include "fuse/tree.h"
 
 #include <dirent.h>
@@ -12,8 +10,7 @@
 #include "fuse/message.h"
 #include "fuse/view.h"
 
-#define BATCH                                                                                      \
-	256u /* entries made by one request: some 10 ms, so that the caller can be interrupted */
+#define BATCH 256u /* entries per request: some 10 ms, so that the caller can be interrupted */
 
 struct batch {
 	struct um_mount *m;
@@ -23,7 +20,7 @@ struct batch {
 	bool full;
 };
 
-/* To the caller; false: there is no room for the name. */
+/* Leaves the name to the caller; false: there is no room for it. */
 static bool leave(struct um_ioc_tree *io, const char *name)
 {
 	size_t n = strlen(name) + 1;
@@ -36,7 +33,7 @@ static bool leave(struct um_ioc_tree *io, const char *name)
 	return true;
 }
 
-/* The kernel may remember that there is no such name, for ever. */
+/* The kernel may cache a negative dentry for this name without a time limit. */
 static void name_exists(const struct um_mount *m, uint64_t dir, const char *name)
 {
 	int err = fuse_lowlevel_notify_inval_entry(m->se, dir, name, strlen(name));
@@ -46,7 +43,7 @@ static void name_exists(const struct um_mount *m, uint64_t dir, const char *name
 			(unsigned long long)dir, strerror(-err));
 }
 
-/* 1: the caller's. */
+/* 1: left to the caller. */
 static int clone_one(const struct batch *b, const char *name, uint64_t ino, struct umbra_attr *attr)
 {
 	int err = umbra_getattr(b->m->fs, ino, attr);
@@ -56,7 +53,7 @@ static int clone_one(const struct batch *b, const char *name, uint64_t ino, stru
 	if (S_ISDIR(attr->st.st_mode) || attr->st.st_nlink != 1)
 		return 1;
 	if (S_ISREG(attr->st.st_mode)) {
-		/* What was stored through a mapping may be in the kernel only, until its file is closed. */
+		/* Stores through a mapping may be in the kernel only, until its file is closed. */
 		if (umbra_file_writers(b->m->fs, ino))
 			return 1;
 		um_views_flush(b->m->views, ino);

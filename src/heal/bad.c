@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The record of bad blocks and the events, as fsck sees them. */
+/* fsck: the records of bad blocks, and the events. */
 #include <string.h>
 
 #include "fs/failure.h"
 #include "heal/check_int.h"
 
-/* Where a block's bytes were put has one reference, the record's. */
+/* The block to which bytes were moved has one reference, for the record. */
 static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_bad *bad)
 {
 	if (!um_lba_usable(c, lba, 1))
@@ -22,8 +22,9 @@ static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_b
 }
 
 /*
- * Parity that could not be kept up, or whose memory failed: nobody believes it, which is no problem. When what it is the sum of can be read again, it is made anew: before the stripes are
- * held against their sums, by the cover as it is stored.
+ * Parity that could not be maintained, or whose memory failed: it is not used, which is no problem.
+ * If its stripe can be read again, it is recomputed, before the stripes are compared with their
+ * parity, and by the cover as it is stored.
  */
 static enum um_verdict void_parity(struct um_check *c, um_lba_t lba)
 {
@@ -37,7 +38,8 @@ static enum um_verdict void_parity(struct um_check *c, um_lba_t lba)
 	return UM_DROP;
 }
 
-/* Of a page that is lost parity may tell now, since others of its stripe were written, or are elsewhere. */
+/* Parity may be able to rebuild a lost page now, since others of its stripe have been written or
+ * moved. */
 static enum um_verdict lost_data(struct um_check *c, um_lba_t lba)
 {
 	struct um_src src = {c->pool, NULL};

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Metadata blocks for the checker: both copies read and compared, written back. */
+/* Metadata blocks for the checker: both copies are read and compared, and written back. */
 #include <errno.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ bool um_read_raw(struct um_check *c, um_lba_t lba, void *block)
 {
 	if (lba >= c->pool->nblocks || um_pool_lost(c->pool, lba, 1))
 		return false;
-	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	um_guard_check(); /* a mark left by an earlier load is not about this block */
 	memcpy(block, um_pool_ptr(c->pool, lba), UM_BLOCK_SIZE);
 	return !um_guard_check();
 }
@@ -39,7 +39,7 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 	struct um_pool *pool = c->pool;
 	int ret;
 
-	/* After an error of our own (no memory) it would be what the rest of a half-made pass came to. */
+	/* After an error of our own (no memory) it would be the incomplete result of a pass. */
 	if (c->err)
 		return;
 	ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);
@@ -50,7 +50,7 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 	um_pool_drain(pool);
 	if (!ret)
 		return;
-	c->fix = false; /* what cannot be written is not repaired: the last pass says so */
+	c->fix = false; /* what cannot be written is not repaired: the last pass reports it */
 	um_err("%s: block %llu cannot be written: %s", pool->path, (unsigned long long)lba,
 		strerror(-ret));
 }
@@ -92,7 +92,7 @@ static bool read_copy(struct um_check *c, um_lba_t lba, enum um_kind kind, uint8
 	return true;
 }
 
-/* Is this block some other node's own? Then it must not be overwritten as our mirror. */
+/* Does this block belong to some other node? Then it must not be overwritten as our mirror. */
 static bool is_primary(struct um_check *c, um_lba_t lba)
 {
 	um_block_t block;
@@ -105,7 +105,7 @@ static bool is_primary(struct um_check *c, um_lba_t lba)
 	       !um_block_verify(c->pool, block, lba, hdr->kind, NULL);
 }
 
-/* Brings the other copy in line with the one chosen, which was read at `from`. */
+/* Makes the other copy equal to the one chosen, which was read at `from`. */
 static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void *block,
 	um_lba_t from, struct um_ptr *ptr, bool *moved)
 {
@@ -138,7 +138,8 @@ static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void
 		um_write_raw(c, at, block);
 }
 
-/* A header that names the place of another node, sound and with a mirror elsewhere, does not tell the truth. */
+/* A header is wrong if it names the place of another node, which is valid and has its mirror
+ * elsewhere. */
 static bool is_anothers(struct um_check *c, struct um_ptr own)
 {
 	um_block_t block;
@@ -150,9 +151,9 @@ static bool is_anothers(struct um_check *c, struct um_ptr own)
 }
 
 /*
- * Pointer and header name different places, and one of them lies. The header is right if the other place that it
- * names has the same node; else nothing is to be written there, it may be anybody's: the node is where it
- * was found, and has no other copy.
+ * Pointer and header name different places, and one of them is wrong. The header is right if the
+ * other place that it names has the same node. Otherwise nothing may be written there, as it may
+ * belong to anybody: the node is where it was found, and has no other copy.
  */
 static void settle_place(struct um_check *c, enum um_kind kind, uint8_t level, void *block,
 	um_lba_t from, struct um_ptr *ptr)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The check as a whole: opening, replay, passes, the report. */
+/* The check as a whole: opening, replay, passes, report. */
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,7 +10,8 @@
 #include "pool/log.h"
 #include "txn/internal.h"
 
-/* Repairs bring up what they hid; each pass takes something away, so this many are never needed. */
+/* Repairs uncover problems that were hidden; each pass removes something, so this many are never
+ * needed. */
 #define PASSES_MAX 12u
 
 /* ---- reporting ---------------------------------------------------------------------------------------- */
@@ -153,7 +154,7 @@ static int pass_and_relink(struct um_check *c)
 		if (ret)
 			um_err("%s: after the pass: %s", c->pool->path, strerror(-ret));
 		if (ret == -ENOSPC || ret == -EUCLEAN)
-			ret = 0; /* the last pass tells what is left */
+			ret = 0; /* the last pass reports what remains */
 	}
 	return ret;
 }
@@ -187,7 +188,8 @@ static void report_supers(struct um_check *c, bool restored)
 	unsigned i;
 
 	c->fix = c->mode != UMBRA_CHECK_ONLY;
-	/* Opening the pool has rewritten them; where it must not, the pass reads them itself. */
+	/* Opening the pool has rewritten them; if that was not allowed, the pass reads them
+	 * itself. */
 	for (i = 0; i < 2 && c->fix; i++)
 		if (c->pool->super_repaired >> i & 1)
 			um_problem(c, "super", UM_CURE_SAFE, "%s superblock was bad; rewritten",
@@ -208,7 +210,7 @@ static bool journal_head_sound(struct um_check *c, um_lba_t lba)
 	       um_journal_csum(head) == head->hdr.csum;
 }
 
-/* Of two copies of the journal's header one is bad: opening the log will rewrite it. */
+/* One of the two copies of the journal's header is bad: opening the log will rewrite it. */
 static void report_journal(struct um_check *c)
 {
 	const struct um_super *super = &c->pool->super;
@@ -226,7 +228,7 @@ static void report_journal(struct um_check *c)
 	c->fix = false;
 }
 
-/* -EUCLEAN when the journal cannot be read and must not be made anew. */
+/* -EUCLEAN if the journal cannot be read and must not be recreated. */
 static int replay(struct um_check *c)
 {
 	struct um_log *log;
@@ -241,7 +243,7 @@ static int replay(struct um_check *c)
 		um_log_abandon(log);
 		return 0;
 	}
-	/* An error of writing is none of the journal's: it may be good another time. */
+	/* A write error is not the journal's fault: it may be good another time. */
 	if (ret != -EUCLEAN)
 		return ret;
 	c->fix = c->mode == UMBRA_CHECK_REPAIR;
@@ -261,7 +263,7 @@ static void read_state(struct um_check *c)
 	umbra_check_fn *fn = c->fn;
 	struct umbra_check_report report = *c->report;
 
-	/* A look only: what is wrong with the block the pass will say. */
+	/* Only a check: the pass will report what is wrong with the block. */
 	c->mute = true;
 	c->fix = false;
 	c->fn = NULL;
@@ -275,17 +277,15 @@ static void read_state(struct um_check *c)
 	c->fn = fn;
 }
 
-/*
- * All is well now: the next mount, and fsck -p, may believe so. When that cannot be written to both copies they
- * are left as they were.
- */
+/* Everything is right now, and the next mount and fsck -p may rely on it. If that cannot be written
+ * to both copies they are left as they were. */
 static int mark_clean(struct um_check *c)
 {
 	struct um_pool_root *root;
 	um_block_t block, was;
 	const char *why;
 
-	c->fix = false; /* what this finds the last pass has reported */
+	c->fix = false; /* the last pass has reported what this finds */
 	c->mute = true;
 	if (um_load_fixed(c, c->pool->super.root, UM_KIND_ROOT, block, &why))
 		return 0;
@@ -331,7 +331,7 @@ static int check_pool(struct um_pool *pool, enum umbra_check_mode mode, bool res
 	if (c.report->replayed)
 		c.report->was_clean = false;
 	if (ret == -EUCLEAN && mode == UMBRA_CHECK_PREEN) {
-		ret = 0; /* said; nothing may be repaired around it */
+		ret = 0; /* reported; nothing may be repaired around it */
 	} else if (!ret && mode == UMBRA_CHECK_REPAIR) {
 		ret = repair(&c);
 	} else if (!ret) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The recount: references to each block, as found. A chunk whose blocks are data of one owner each
- * takes 64 bytes; five bytes a block are spent only where blocks are shared or hold metadata.
+ * The recount: references to each block, as found. A chunk whose blocks are data with one owner
+ * each takes 64 bytes; five bytes per block are used only where blocks are shared or hold metadata.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Checksums of file data: the tables, and every written block against its value. The data is read in the order
- * of the pool, once, however many files share it; not by PREEN, which is to be quick and could repair nothing.
+ * Checksums of file data: the tables, and every written block against its value. The data is read
+ * in the order of the pool, once, however many files share it. PREEN does not read it, as it has to
+ * be quick and could repair nothing.
  */
 #include <string.h>
 
 #include "heal/check_int.h"
 
-/* Data that is bad, and that parity does not have, stays bad in whatever mode. */
+/* Bad data that parity cannot rebuild stays bad in any mode. */
 static void report_data(struct um_check *c, um_lba_t lba, const char *why)
 {
 	bool fix = c->fix;
@@ -18,7 +19,7 @@ static void report_data(struct um_check *c, um_lba_t lba, const char *why)
 	c->fix = fix;
 }
 
-/* Has the rest of its stripe what the block should have? */
+/* Can the block be rebuilt from the rest of its stripe? */
 static bool rebuilt(struct um_check *c, um_lba_t lba, uint32_t value, um_block_t out)
 {
 	struct um_src src = {c->pool, NULL};
@@ -32,7 +33,7 @@ static void check_data(struct um_check *c, um_lba_t lba, uint32_t value)
 	um_block_t block;
 
 	if (um_pool_lost(c->pool, lba, 1))
-		return; /* that is on record */
+		return; /* that has been recorded */
 	if (um_read_raw(c, lba, block)) {
 		if (um_data_csum(block) == value)
 			return;
@@ -45,7 +46,7 @@ static void check_data(struct um_check *c, um_lba_t lba, uint32_t value)
 		um_write_raw(c, lba, block);
 }
 
-/* The values of a chunk are gone: what its data is now is all there is to know. */
+/* The values of a chunk are lost: they are recomputed from its present data. */
 static bool remake(struct um_check *c, uint64_t chunk, const uint64_t *written)
 {
 	struct um_ptr at = um_csums_ptr(c->pool, chunk);
@@ -73,7 +74,7 @@ static bool sound_copy(struct um_check *c, um_lba_t lba)
 	       !um_block_verify(c->pool, block, lba, UM_KIND_CSUMS, NULL);
 }
 
-/* Has the chunk checksums, by themselves? */
+/* Does the chunk's block of checksums look valid by itself? */
 static bool there(struct um_check *c, uint64_t chunk)
 {
 	struct um_ptr at = um_csums_ptr(c->pool, chunk);
@@ -96,7 +97,7 @@ static bool check_chunk(struct um_check *c, uint64_t chunk, bool valid)
 		return remake(c, chunk, written ? written : none) || valid;
 	}
 	for (unsigned i = 0; written && i < UM_CHUNK_BLOCKS; i++) {
-		/* A repairing pass only has to know that there will be something to say. */
+		/* A repairing pass only has to know that there will be something to report. */
 		if (c->mode == UMBRA_CHECK_PREEN || (c->mute && c->found > c->fixed))
 			break;
 		if (written[i / 64] >> (i % 64) & 1)
@@ -126,7 +127,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 	for (uint32_t i = 0; i < um_ag_chunks(c->pool, ag) && !c->err; i++) {
 		bool was = table->valid[i / 64] >> (i % 64) & 1, is = false;
 
-		/* Where the bit is lost, the chunk's block knows for itself. */
+		/* If the bit is lost, the chunk's block is still self-describing. */
 		if (um_chunk_usable(&c->pool->super, first + i))
 			is = check_chunk(c, first + i, was || (lost && there(c, first + i)));
 		if (is == was)

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Directory entries: each in itself during the first walk, then, once all inodes are known, where
- * they lead.
- */
+/* Directory entries: each by itself during the first walk; then, once all inodes are known, where
+ * they lead. */
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -62,10 +60,10 @@ enum um_verdict um_check_dirent(struct um_walk *w, uint64_t key, uint8_t *val, u
 
 /* ---- where it leads --------------------------------------------------------------------------------- */
 
-/* One directory during the walk over all of them. */
+/* State of the walk over all directories. */
 struct look {
 	struct um_dir_info *dir;
-	bool second; /* the look that takes out what is one too many */
+	bool second; /* the second walk, which removes superfluous entries */
 };
 
 static void name_of(const uint8_t *val, char out[256])
@@ -90,7 +88,7 @@ static enum um_verdict drop_entry(
 	return UM_DROP;
 }
 
-/* An entry for a directory: the one in its parent counts, else the first met. */
+/* An entry for a directory: the one in its parent counts, else the first found. */
 static void meet_dir(struct um_check *c, struct um_ino_info *info, um_ino_t parent)
 {
 	struct um_dir_info *dir = &c->dir[info->dir];
@@ -109,7 +107,7 @@ static enum um_verdict lead_record(struct um_walk *w, uint64_t key, uint8_t *val
 
 	(void)key;
 	if (*len <= sizeof(*entry) || *len != sizeof(*entry) + entry->namelen)
-		return UM_DROP; /* said in the first walk */
+		return UM_DROP; /* reported in the first walk */
 	info = um_ino_find(c, entry->ino);
 	if (!info)
 		return drop_entry(w, val, "dirent", "there is no such inode");
@@ -130,7 +128,7 @@ static enum um_verdict lead_record(struct um_walk *w, uint64_t key, uint8_t *val
 	return UM_CHANGED;
 }
 
-/* The second look: of several entries of a directory one stays. */
+/* Second walk: of several entries of a directory one stays. */
 static enum um_verdict single_record(struct um_walk *w, uint64_t key, uint8_t *val, uint16_t *len)
 {
 	const struct um_dirent *entry = (const struct um_dirent *)val;
@@ -171,7 +169,7 @@ static enum um_verdict dir_record(struct um_walk *w, uint64_t key, uint8_t *val,
 		.arg = look};
 	struct um_inode_core core;
 
-	/* What the first walk mended only in its copy is left out. */
+	/* What the first walk repaired only in its copy is left out. */
 	if (!info || info->type != DT_DIR || *len < sizeof(core))
 		return UM_KEEP;
 	memcpy(&core, val, sizeof(core));
@@ -202,11 +200,8 @@ static void walk_dirs(struct um_check *c, bool second)
 	}
 }
 
-/*
- * Directories that lead to each other in a circle: one of each circle loses its place. Every
- * directory is passed once: what is met again in the same search is a circle, what an earlier search
- * left is not.
- */
+/* Directories that form a loop: one of each loop loses its place. Every directory is visited once:
+ * one that is visited again in the same search is a loop, one left by an earlier search is not. */
 static bool cut_loops(struct um_check *c)
 {
 	bool any = false;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The first walk of the inode tree: every record in itself, its extents, entries and xattrs. */
+/* The first walk of the inode tree: every record by itself, with its extents, entries and
+ * xattrs. */
 #include <errno.h>
 #include <string.h>
 
 #include "fs/data.h"
 #include "heal/check_int.h"
 
-/* A record in hand, taken apart. */
+/* A decoded record. */
 struct record {
 	struct um_check *c;
 	um_ino_t ino;
@@ -16,7 +17,8 @@ struct record {
 	bool changed;
 };
 
-/* A problem of this inode that the record is changed for, here and (when repairing) on the pool. */
+/* A problem of this inode, because of which the record is changed, here and (if repairing) in the
+ * pool. */
 #define fault(rec, code, fmt, ...)                                                                 \
 	do {                                                                                       \
 		um_problem((rec)->c, code, UM_CURE_FULL, "inode %llu: " fmt,                       \
@@ -36,7 +38,7 @@ static bool extent_fault(struct um_check *c, const struct um_extent *e, uint64_t
 	       um_chunk_of(lba) != um_chunk_of(lba + e->len - 1);
 }
 
-/* How much of the extent, from its start on, is data and nothing else. */
+/* How much of the extent, from its start on, is only data. */
 static uint32_t extent_sound(struct um_check *c, um_lba_t lba, uint32_t len)
 {
 	uint32_t i, n = um_counts_free_of_meta(&c->counts, lba, len);
@@ -92,8 +94,9 @@ static enum um_verdict extent_record(struct um_walk *w, uint64_t key, uint8_t *v
 }
 
 /*
- * From which file block on the record's `blocks` does not count: what a truncation under way is still to
- * drop is counted no more, and of a removed file nothing is once its blocks begin to go.
+ * The file block from which on the record's `blocks` does not count: what an unfinished truncation
+ * still has to drop is no longer counted, and of a removed file nothing is once its blocks begin to
+ * go.
  */
 static uint64_t counted_below(struct um_check *c, const struct record *rec)
 {
@@ -168,7 +171,7 @@ static const char *fork_fault(const struct um_root *root, size_t room)
 	}
 }
 
-/* Takes the value apart into core and forks; false: too short to be a record. */
+/* Splits the value into core and forks; false: too short to be a record. */
 static bool take_apart(struct record *rec, const uint8_t *val, uint16_t len)
 {
 	struct um_inode_core *core = &rec->core;
@@ -182,7 +185,7 @@ static bool take_apart(struct record *rec, const uint8_t *val, uint16_t len)
 	room = len - sizeof(*core);
 	why = fork_fault(&core->data, room);
 	if (why) {
-		/* Where the other fork's bytes begin is then unknown as well. */
+		/* Then it is also unknown where the other fork's bytes begin. */
 		empty_fork(rec, &core->data, "data", why);
 		if (core->xattr.format != UM_ROOT_NODE && core->xattr.format != UM_ROOT_EMPTY)
 			empty_fork(rec, &core->xattr, "xattr", "its place is lost");
@@ -237,7 +240,7 @@ static void check_regular(struct record *rec)
 	check_extents(rec);
 }
 
-/* Only these have a place in the record for what the type says; false: nothing to keep. */
+/* Only these can be in the record for this type; false: nothing to keep. */
 static bool check_symlink(struct record *rec)
 {
 	struct um_inode_core *core = &rec->core;

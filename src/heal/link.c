@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * What only shows when all entries are known: inodes that nothing leads to, orphan records that do
- * not fit their inodes, link counts, parents, the numbers of entries.
- */
+/* Checks that need all entries: inodes that nothing leads to, orphan records that do not fit their
+ * inodes, link counts, parents, the numbers of entries. */
 #include <dirent.h>
 #include <errno.h>
 #include <string.h>
@@ -124,7 +122,8 @@ static void count_subdirs(struct um_check *c)
 
 /* ---- fields ------------------------------------------------------------------------------------------ */
 
-/* What the record should say; false: it is linked anew after this pass, which sets them. */
+/* The link count that the record should have; false: it is linked anew after this pass, which sets
+ * it. */
 static bool want_nlink(const struct um_check *c, const struct um_ino_info *info, uint32_t *out)
 {
 	if (info->flags & UM_INFO_RELINK)

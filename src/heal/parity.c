@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Parity: which blocks it covers against what the walk found, then each stripe's sum. The sums read everything in
- * use, which PREEN does not; it sums up what it changes.
- */
+/* Parity: the cover against what the walk found, then the parity of each stripe. Verifying it reads
+ * everything in use, which PREEN does not; PREEN recomputes what it changes. */
 #include <string.h>
 
 #include "heal/check_int.h"
@@ -25,7 +23,8 @@ static void found_bits(const struct um_check *c, uint64_t chunk, uint64_t out[WO
 	}
 }
 
-/* -1: it cannot be told, or is on record as void; else whether the stripe's parity is what it should be. *sum is that. */
+/* -1: unknown, or recorded as void; else whether the stripe's parity is right. *sum is the right
+ * one. */
 static int compare(struct um_check *c, um_lba_t stripe, unsigned mask, um_block_t sum)
 {
 	um_block_t stored;
@@ -37,7 +36,7 @@ static int compare(struct um_check *c, um_lba_t stripe, unsigned mask, um_block_
 	       !memcmp(sum, stored, UM_BLOCK_SIZE);
 }
 
-/* The sums of a chunk's stripes; all of them, or those whose bits change. */
+/* Checks the parity of a chunk's stripes; of all, or of those whose bits change. */
 static void check_sums(struct um_check *c, uint64_t chunk, const uint64_t bits[WORDS],
 	const uint64_t changed[WORDS], bool all)
 {
@@ -67,7 +66,7 @@ static void check_sums(struct um_check *c, uint64_t chunk, const uint64_t bits[W
 			um_write_raw(c, um_parity_lba(c->pool, base + i), sum);
 }
 
-/* Returns true when the chunk's bits have changed. */
+/* Returns true if the chunk's bits have changed. */
 static bool check_chunk(struct um_check *c, uint64_t chunk, um_le64_t *bits, bool lost)
 {
 	uint64_t found[WORDS], changed[WORDS];
@@ -79,7 +78,7 @@ static bool check_chunk(struct um_check *c, uint64_t chunk, um_le64_t *bits, boo
 		changed[i] = found[i] ^ bits[i];
 		ndiffer += (unsigned)__builtin_popcountll(changed[i]);
 	}
-	/* With something unreadable about, what it led to only seems to be unused. */
+	/* If anything is unreadable, what it led to may only seem unused. */
 	if (ndiffer && !lost)
 		fix = um_problem(c, "cover", c->found == c->fixed ? UM_CURE_SAFE : UM_CURE_FULL,
 			"chunk %llu: parity covers %u blocks that it should not, or not those it "

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a repairing pass leaves to the engine, since it takes space: a root directory where there is
- * none, /lost+found, and names there for inodes that have none; and what lies behind the ends of files
- * (tail.c). The counts are right by now.
+ * Repairs that need space and are left to transactions after a pass: a root directory if there is
+ * none, /lost+found, and names there for inodes that have none; and what lies beyond the ends of
+ * files (tail.c). The counts are right by then.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -21,7 +21,7 @@ struct relink {
 
 static int begin(struct relink *r, struct um_txn **out)
 {
-	/* The last reserve too: a pool without a block to spare is to be saved as well. */
+	/* Including the last reserve: a completely full pool has to be repairable too. */
 	return um_txn_begin(r->log, UM_TXN_RESERVE, out);
 }
 
@@ -70,7 +70,7 @@ static int make_lost_found(
 	return ret ? ret : um_inode_store(txn, &dir);
 }
 
-/* /lost+found, or /lost+found.1 and so on where something else has that name. */
+/* /lost+found, or /lost+found.1 and so on if something else has that name. */
 static int find_lost_found(struct relink *r)
 {
 	char name[sizeof(LOST_FOUND) + 8] = LOST_FOUND;

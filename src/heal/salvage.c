@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What can be found again without the pointers that led to it: nodes say of themselves what they
- * are. A scan of the pool lists the sound nodes of the pool's own trees; those that are still counted
- * as in use, and that no walk has met, belonged to what was lost.
+ * Recovery without the pointers: nodes describe themselves. A scan of the pool lists the valid
+ * nodes of the pool's own trees; those that are still counted as in use, and that no walk has
+ * visited, belonged to what was lost.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@
 
 /* ---- scan ------------------------------------------------------------------------------------------- */
 
-/* The stored count, if it can be had: a freed node may still look sound. */
+/* The stored count, if available: a freed node may still look valid. */
 static bool maybe_live(struct um_check *c, um_lba_t lba, bool *out_known)
 {
 	uint64_t chunk = um_chunk_of(lba), word;
@@ -63,10 +63,8 @@ static bool has_tree_magic(const struct um_check *c, um_lba_t lba)
 	       magic == UM_MAGIC(UM_KIND_REMAP) || magic == UM_MAGIC(UM_KIND_EVENTS);
 }
 
-/*
- * Smallest key below a node, down its leftmost way as far as that can be read: slot 0's own key is
- * not compared in searches and may be too large.
- */
+/* Smallest key below a node, down its leftmost path as far as that can be read: slot 0's own key is
+ * not compared in searches and may be too large. */
 static uint64_t smallest_key(struct um_check *c, const void *node)
 {
 	um_block_t block;
@@ -146,7 +144,7 @@ static void scan_pool(struct um_check *c)
 			scan_block(c, lba);
 	if (c->nscan)
 		qsort(c->scan, c->nscan, sizeof(*c->scan), compare_found);
-	/* Both copies of a node are met. */
+	/* Both copies of a node are found. */
 	for (i = 0; i < c->nscan; i++)
 		if (!n || c->scan[i].ptr.lba != c->scan[n - 1].ptr.lba)
 			c->scan[n++] = c->scan[i];
@@ -196,7 +194,7 @@ bool um_salvage_node(struct um_check *c, enum um_kind kind, struct um_ptr at, ui
 
 		if (!fits(c, node, kind, level - 1u) || node->first < lo || node->first > hi)
 			continue;
-		/* Of several that begin with one key the first is the best. */
+		/* Of several that begin with the same key the first is the best. */
 		if (um_body_nrec(body) && node->first == last)
 			continue;
 		if (um_body_insert(body, UM_NODE_BODY, um_body_nrec(body), node->first, &node->ptr,

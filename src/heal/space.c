@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Stored reference counts against the recount. */
+/* Compares the stored reference counts with the recount. */
 #include <string.h>
 
 #include "heal/check_int.h"
 
-/* One chunk: what is stored, what was found. */
+/* One chunk: what is stored, and what was found. */
 struct chunk {
 	uint64_t number, word;
 	uint32_t stored[UM_CHUNK_BLOCKS], found[UM_CHUNK_BLOCKS];
@@ -34,7 +34,7 @@ static void load_stored(struct um_check *c, struct chunk *chunk)
 	}
 	for (i = 0; i < UM_CHUNK_BLOCKS; i++)
 		chunk->stored[i] = UM_WORD_COUNT(chunk->word);
-	/* A word of no known state is as good as none. */
+	/* A word with an unknown state is useless. */
 	chunk->page_bad = UM_WORD_STATE(chunk->word) != UM_CHUNK_UNIFORM;
 }
 
@@ -98,7 +98,7 @@ static bool judge(struct um_check *c, const struct chunk *chunk)
 		return um_problem(c, "counts", UM_CURE_FULL,
 			"chunk %llu: its reference counts are lost; made again", n);
 	if (chunk->ndiffer && !chunk->misses)
-		/* With something unreadable about, what it led to only seems to be unused. */
+		/* If anything is unreadable, what it led to may only seem unused. */
 		return um_problem(c, "leak", c->found == c->fixed ? UM_CURE_SAFE : UM_CURE_FULL,
 			"chunk %llu: %u blocks are counted that nothing refers to, or less (block "
 			"%llu: %u, found %u)",
@@ -119,7 +119,7 @@ static bool judge(struct um_check *c, const struct chunk *chunk)
 	return false;
 }
 
-/* Returns the word as it is to be. */
+/* Returns the right word. */
 static uint64_t check_chunk(struct um_check *c, uint64_t number, uint64_t word)
 {
 	struct chunk chunk = {.number = number, .word = word};
@@ -155,7 +155,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 			(unsigned long long)at.lba, why);
 		memset(block, 0, sizeof(block));
 		um_block_init(c->pool, block, UM_KIND_AG, 0, at, 0, 0);
-		for (i = 0; i < n; i++) /* nothing stored: every chunk is looked at as lost */
+		for (i = 0; i < n; i++) /* nothing stored: every chunk is treated as lost */
 			words->word[i] = UM_WORD(3, 0, 0);
 	}
 	for (i = 0; i < n && !c->err; i++) {

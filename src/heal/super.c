@@ -56,7 +56,8 @@ void um_check_supers(struct um_check *c)
 
 	if (!um_read_raw(c, 0, good) || !super_sound(c, good)) {
 		if (!um_read_raw(c, second, good) || !super_sound(c, good)) {
-			/* Damaged since the pool was opened: what was read then is still known. */
+			/* Damaged since the pool was opened: what was read then is still in
+			 * memory. */
 			memset(good, 0, sizeof(good));
 			memcpy(good, &c->pool->super, sizeof(c->pool->super));
 			um_block_seal(good);
@@ -103,7 +104,7 @@ void um_check_root_load(struct um_check *c)
 			(unsigned long long)at.lba, (unsigned long long)at.mirror, why);
 		memset(block, 0, sizeof(block));
 		um_block_init(c->pool, block, UM_KIND_ROOT, 0, at, 0, 0);
-		/* Numbers are never reused; how far they had come is not known any more. */
+		/* Numbers are never reused, and the last one is unknown. */
 		((struct um_pool_root *)block)->next_ino = 1ull << 40;
 		((struct um_pool_root *)block)->loose_tails = 1;
 		c->root_dirty = true;

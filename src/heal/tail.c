@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What lies behind the end of a file: no written blocks, unless they are about to be dropped, and zeros in
- * the rest of the last one. A file that grows would show it. The repair is the engine's, after the pass,
- * when the counts are right: blocks may be shared with files that are longer.
+ * Checks what lies beyond the end of a file: no written blocks, unless they are about to be
+ * dropped, and zeros in the rest of the last one. A growing file would expose it. Transactions
+ * repair it after the pass, when the counts are right: blocks may be shared with longer files.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 /* ---- looking ----------------------------------------------------------------------------------------- */
 
-/* Where the record that covers key is, or the child that leads to it. */
+/* Finds the record that covers key, or the child that leads to it. */
 static bool body_find(const void *body, uint16_t cap, bool leaf, uint64_t key, unsigned *out)
 {
 	bool exact;
@@ -26,7 +26,8 @@ static bool body_find(const void *body, uint16_t cap, bool leaf, uint64_t key, u
 	return *out < um_body_nrec(body);
 }
 
-/* The written block at file block `at` of a tree that has been walked: the pass has said what is wrong with it. */
+/* The written block at file block `at` of a tree that has been walked: the pass has reported what
+ * is wrong with it. */
 static um_lba_t find_block(
 	struct um_check *c, const struct um_root *root, const uint8_t *embed, uint64_t at)
 {
@@ -65,7 +66,7 @@ static um_lba_t find_block(
 	return (e.addr & UM_LBA_MASK) + (at - key);
 }
 
-/* Are the bytes behind the end in the last block zeros? */
+/* Are the bytes of the last block beyond the end zero? */
 static bool tail_clean(struct um_check *c, const struct um_inode_core *core, const uint8_t *embed)
 {
 	static const uint8_t zeros[UM_BLOCK_SIZE];
@@ -73,7 +74,8 @@ static bool tail_clean(struct um_check *c, const struct um_inode_core *core, con
 	um_block_t block;
 	um_lba_t lba;
 
-	/* A pool may have bytes there of a write that a crash undid: they are cleared on growth. */
+	/* A pool may have bytes there from a write that a crash undid: they are cleared on
+	 * growth. */
 	if (!tail || c->root.loose_tails || core->data.format < UM_ROOT_EMBED)
 		return true;
 	lba = find_block(c, &core->data, embed, core->size >> UM_BLOCK_SHIFT);
@@ -92,7 +94,7 @@ void um_check_tail(struct um_check *c, um_ino_t ino, const struct um_inode_core 
 {
 	bool fix;
 
-	/* A truncation that is not over, or a removed file. */
+	/* A truncation that is not finished, or a removed file. */
 	if (um_orphan_find(c, ino))
 		return;
 	if (written_end > um_blocks_of(core->size)) {
@@ -113,7 +115,7 @@ void um_check_tail(struct um_check *c, um_ino_t ino, const struct um_inode_core 
 
 /* ---- repairing ----------------------------------------------------------------------------------------- */
 
-/* The last block's own, or a copy of it, gets zeros behind the end. */
+/* Zeroes the last block, or a copy of it, beyond the end. */
 static int zero_tail(struct um_txn *txn, struct um_tree *tree, uint64_t size)
 {
 	uint64_t at = size >> UM_BLOCK_SHIFT, gone = 0;
@@ -173,7 +175,7 @@ static int trim_txn(struct um_txn *txn, const struct um_trim *trim, bool *done)
 	if (err)
 		return err;
 	um_inode_set_tree(&inode, UM_FORK_DATA, &tree);
-	return um_inode_store(txn, &inode); /* its number of blocks the next pass sets right */
+	return um_inode_store(txn, &inode); /* the next pass corrects its number of blocks */
 }
 
 int um_trim_all(struct um_check *c, struct um_log *log)

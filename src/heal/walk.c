@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Walking a tree that may be damaged in any way. Each node is copied, verified and put in order in
- * the copy; what had to be left out is missing for the rest of the check as well, and the copy is
- * written back when the pass repairs. So a check that only looks sees the pool as the repair would
+ * Walking a tree that may be damaged in any way. Each node is copied and verified, and repaired in
+ * the copy. What had to be removed is missing for the rest of the check as well, and the copy is
+ * written back if the pass repairs. So a check without repair sees the pool as the repair would
  * leave it.
  */
 #include <errno.h>
@@ -28,7 +28,7 @@ struct range {
 static enum um_verdict walk_node(
 	struct um_walk *w, struct um_ptr *ptr, uint8_t level, struct range range, bool root);
 
-/* What was said about a block as a node of one kind and level says nothing about it as another. */
+/* Results about a block as a node of one kind and level do not apply to it as another. */
 static uint64_t bad_key(const struct um_walk *w, um_lba_t lba, uint8_t level)
 {
 	return (lba & UM_LBA_MASK) | (uint64_t)w->kind << 48 | (uint64_t)level << 56;
@@ -60,7 +60,7 @@ static bool conflict(struct um_walk *w, um_lba_t lba, const char *with)
 		um_kind_name(w->kind), (unsigned long long)lba, with);
 }
 
-/* The node's blocks are this tree's from now on; false: somebody else's already. */
+/* Assigns the node's blocks to this tree; false: they already belong to something else. */
 static bool take_node(struct um_walk *w, struct um_ptr ptr)
 {
 	struct um_check *c = w->c;
@@ -69,7 +69,7 @@ static bool take_node(struct um_walk *w, struct um_ptr ptr)
 	if (use == UM_USE_DATA) {
 		conflict(w, ptr.lba, "data of a file");
 		claim(c, ptr.lba);
-		/* Counts start anew: the next pass keeps the file away from it. */
+		/* Counts start anew: the next pass excludes the file from it. */
 		while (um_counts_get(&c->counts, ptr.lba))
 			um_counts_sub(&c->counts, ptr.lba);
 	} else if (use != UM_USE_NONE) {
@@ -167,7 +167,7 @@ static enum um_verdict meet_again(
 
 /* ---- bodies ----------------------------------------------------------------------------------------- */
 
-/* Takes the sound records of an unsound body into a new one. */
+/* Copies the valid records of an invalid body into a new one. */
 static void mend_body(void *body, uint16_t cap)
 {
 	uint8_t old[UM_NODE_BODY];
@@ -244,7 +244,7 @@ static enum um_verdict walk_record(
 	return verdict;
 }
 
-/* All slots of a sound body; level 0 also for embedded roots. true: the body changed. */
+/* All slots of a valid body; level 0 also for embedded roots. true: the body changed. */
 static bool walk_body(
 	struct um_walk *w, void *body, uint16_t cap, uint8_t level, struct range range, um_lba_t at)
 {
@@ -258,7 +258,7 @@ static bool walk_body(
 
 		if (verdict == UM_DROP) {
 			um_body_delete(body, cap, i);
-			lost += found == w->c->found; /* nobody has said why */
+			lost += found == w->c->found; /* nobody has reported why */
 		} else {
 			i++;
 		}
@@ -286,7 +286,7 @@ static enum um_verdict lost_node(
 	return drop_node(w, ptr.lba, level);
 }
 
-/* The node is where its pointer does not lead, but it is there. */
+/* The node is not where its pointer leads, but it exists. */
 static bool adopt_node(struct um_walk *w, struct um_ptr *ptr, uint8_t level, struct range range,
 	void *block, const char **why)
 {
@@ -306,7 +306,7 @@ static bool adopt_node(struct um_walk *w, struct um_ptr *ptr, uint8_t level, str
 	return true;
 }
 
-/* A lost interior node of the pool's own trees can often be made again from its children. */
+/* A lost interior node of the pool's own trees can often be rebuilt from its children. */
 static bool rebuild_node(struct um_walk *w, struct um_ptr ptr, uint8_t level, struct range range,
 	void *block, const char *why)
 {
@@ -336,7 +336,7 @@ static bool rebuild_node(struct um_walk *w, struct um_ptr ptr, uint8_t level, st
 	return true;
 }
 
-/* Loads the node, with whatever it takes; false: it is lost. *out_moved: *ptr was corrected. */
+/* Loads the node by all available means; false: it is lost. *out_moved: *ptr was corrected. */
 static bool find_node(struct um_walk *w, struct um_ptr *ptr, uint8_t level, struct range range,
 	void *block, bool *out_moved, const char **why)
 {
@@ -346,10 +346,8 @@ static bool find_node(struct um_walk *w, struct um_ptr *ptr, uint8_t level, stru
 	return *out_moved || rebuild_node(w, *ptr, level, range, block, *why);
 }
 
-/*
- * Keys that do not belong here: is it the pointer that is wrong, rather than the node? Then the node
- * is left as it is, for the tree that it belongs to.
- */
+/* The keys do not belong here: is the pointer wrong, rather than the node? Then the node is left as
+ * it is, for the tree that it belongs to. */
 static bool misplaced(const void *body, uint8_t level, struct range range)
 {
 	unsigned i = level ? 1 : 0, n = um_body_nrec(body), out = 0;

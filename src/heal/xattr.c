@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Extended attributes, and long symlink targets, which are kept among them: each is a run of pieces
- * that must be complete. A first walk finds those that are not, a second one takes them out.
- */
+/* Extended attributes, and long symlink targets, which are stored with them: each is a run of
+ * pieces that must be complete. A first walk finds incomplete ones, a second one removes them. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +21,7 @@ struct pieces {
 	unsigned next;   /* piece */
 	const char *why; /* the group is bad */
 	bool link_seen;
-	/* Names of the present hash, to tell duplicates. */
+	/* Names of the present hash, to detect duplicates. */
 	uint64_t hash;
 	unsigned nname;
 	uint8_t namelen[SAME_HASH];
@@ -59,7 +57,7 @@ static void end_group(struct um_walk *w)
 		w->c->err = -ENOMEM;
 }
 
-/* Was this name met under the same hash already? */
+/* Has this name occurred under the same hash already? */
 static bool duplicate(struct pieces *p, uint64_t hash, const char *name, uint8_t len)
 {
 	unsigned i;
@@ -168,7 +166,7 @@ enum um_verdict um_check_xattrs(
 	if (root->format == UM_ROOT_EMPTY && !link_len)
 		return UM_KEEP;
 	verdict = um_walk_tree(&w, root, embed);
-	/* An inode on its way out may have lost some already. */
+	/* An inode that is being removed may have lost some already. */
 	if (orphan && orphan->what != UM_ORPHAN_TRUNCATE)
 		return verdict;
 	end_group(&w);

@@ -14,12 +14,13 @@ extern volatile int um_clone_signal;
 /* A path's directory, opened, and its last component. The path must not end in "/", "." or "..". */
 int um_open_parent(const char *path, const char **out_name);
 
-/* Clones the tree at src into the new directory dst. The exit code; messages are printed. */
+/* Clones the tree at src into the new directory dst. Returns the exit code; messages are
+ * printed. */
 int um_clone_tree(const char *src, const char *dst, bool progress);
 
 /* ---- clone_undo.c --------------------------------------------------------------------------------- */
 
-/* Of the directory that becomes NAME, before the number of the process. */
+/* Name of the directory that becomes NAME, followed by the process id. */
 #define UM_PARTIAL_NAME ".%.200s.partial-"
 
 struct um_undo {
@@ -27,11 +28,11 @@ struct um_undo {
 	int fd;
 };
 
-/* From now on tmp in parent is removed should this process be killed. 0 or -errno. */
+/* From now on tmp in parent is removed if this process is killed. 0 or -errno. */
 int um_undo_begin(struct um_undo *undo, int parent, const char *tmp);
-/* It is not any more. */
+/* No longer. */
 void um_undo_end(struct um_undo *undo);
-/* Makes the directory tmp, opened and locked: so it is no left-over. -errno. */
+/* Makes the directory tmp, opened and locked, so that it is not considered a left-over. -errno. */
 int um_partial_make(int parent, const char *tmp);
 /* Removes what interrupted clones to this name have left in parent. */
 void um_partial_sweep(int parent, const char *name);
@@ -39,9 +40,9 @@ void um_partial_sweep(int parent, const char *name);
 /* ---- clone_fast.c ---------------------------------------------------------------------------------- */
 
 struct um_ioc_tree;
-/* Can the daemon be asked to clone what is in the open directory, and below? */
+/* Can the daemon be asked to clone the contents of the open directory, and what is below? */
 bool um_clone_fast_begin(int src);
-/* UM_IOC_TREE. -EOPNOTSUPP: it cannot. */
+/* UM_IOC_TREE. -EOPNOTSUPP: not possible. */
 int um_clone_fast(int dst, ino_t src, uint32_t op, struct um_ioc_tree *io);
 
 /* ---- clone_meta.c ---------------------------------------------------------------------------------- */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* What the daemon clones of a tree by itself, for callers with all of root's rights. */
+/* The part of a tree clone that the daemon does itself, for callers with all of root's
+ * privileges. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
-/* 1 when something is mounted below the directory at path, 0 when not. */
+/* 1 if something is mounted below the directory at path, 0 if not. */
 static int mounts_below(const char *path)
 {
 	size_t n = strcmp(path, "/") ? strlen(path) : 0, room = 0;

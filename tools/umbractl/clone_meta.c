@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* Owner, extended attributes, ACLs, mode and times of what clone -r makes. */
+/* Owner, extended attributes, ACLs, mode and times for clone -r. */
 #include "clone.h"
 
 #include <errno.h>
@@ -11,10 +11,8 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-/*
- * The paths here begin with /proc/self/fd/N. When N is the object itself, its link must be followed;
- * when a name comes after it, the name must not be.
- */
+/* The paths here begin with /proc/self/fd/N. If N is the object itself, its link must be followed;
+ * if a name comes after it, the name must not be. */
 static bool is_link_path(const char *path)
 {
 	return strchr(path + strlen("/proc/self/fd/"), '/') != NULL;
@@ -51,7 +49,7 @@ static ssize_t get_list(const char *path, char **out)
 	}
 }
 
-/* What only the superuser, or a security module, can carry over. */
+/* Attributes that only the superuser, or a security module, can copy. */
 static bool may_be_left_out(const char *name)
 {
 	return !strncmp(name, "trusted.", 8) || !strncmp(name, "security.", 9);
@@ -105,7 +103,7 @@ int um_drop_inherited_acls(int dirfd)
 	return 0;
 }
 
-/* Owners are kept by whoever may; an ordinary user keeps the group where a member. */
+/* Owners are preserved if the caller may; an ordinary user keeps the group where a member. */
 static int copy_owner(const char *dst, const struct stat *st, mode_t *mode)
 {
 	int flags = is_link_path(dst) ? AT_SYMLINK_NOFOLLOW : 0;

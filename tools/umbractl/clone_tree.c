@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/*
- * umbractl clone -r: a tree, built beside its destination under a temporary name and renamed when
- * complete, so that the destination is whole or absent.
- */
+/* umbractl clone -r: a tree, built beside its destination under a temporary name and renamed when
+ * complete, so that the destination is complete or absent. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -19,7 +17,7 @@
 #include "walk.h"
 #include "fuse/settle.h"
 
-/* A source inode with several links, and where its first copy is. */
+/* A source inode with several links, and the place of its first copy. */
 struct linked {
 	ino_t ino;
 	nlink_t left;
@@ -72,10 +70,8 @@ static void free_linked(void *node)
 	free(l);
 }
 
-/*
- * Opens the directory of a path below root, a stretch at a time, as it may be longer than PATH_MAX.
- * *out_name: the last component.
- */
+/* Opens the directory of a path below root, piece by piece, as it may be longer than PATH_MAX.
+ * *out_name: the last component. */
 static int open_long_parent(int root, char *path, const char **out_name)
 {
 	int fd = fcntl(root, F_DUPFD_CLOEXEC, 0), next;
@@ -103,7 +99,7 @@ static int open_long_parent(int root, char *path, const char **out_name)
 	return fd;
 }
 
-/* Makes name a link of the inode's first copy. 1 when done, 0 when this is the first. */
+/* Makes name a link of the inode's first copy. 1 if done, 0 if this is the first. */
 static int link_again(struct tree *t, const char *name, const struct stat *st)
 {
 	struct linked key = {.ino = st->st_ino}, **found, *l;
@@ -185,7 +181,7 @@ static int clone_regular(struct tree *t, int dirfd, const char *name, const stru
 		if (dst < 0)
 			err = -errno;
 	}
-	/* An empty file may have preallocated blocks, which a clone of it has not either. */
+	/* An empty file may have preallocated blocks; a clone of it has none. */
 	if (!err && st.st_size > 0)
 		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
 	if (!err)
@@ -211,7 +207,7 @@ static int clone_symlink(struct tree *t, int dirfd, const char *name)
 	return symlinkat(target, um_dirstack_top(&t->dst), name) < 0 ? -errno : 0;
 }
 
-/* All that the daemon does by itself; the other names remain for clone_entry. */
+/* Everything that the daemon does by itself; the other names remain for clone_entry. */
 static int clone_list(void *arg, int dirfd, um_walk_add_fn *add, void *to)
 {
 	struct tree *t = arg;
@@ -279,7 +275,8 @@ static int clone_entry(void *arg, int dirfd, const char *name, const struct stat
 	return err ? err : remember_link(t, st);
 }
 
-/* A directory's own metadata comes last: filling it changes its times, its mode may forbid filling. */
+/* A directory's own metadata comes last: filling it changes its times, and its mode may forbid
+ * filling. */
 static int clone_leave(void *arg, int fd, int parentfd, const char *name)
 {
 	struct tree *t = arg;
@@ -387,7 +384,7 @@ static int make_root(struct tree *t, int parent, const char *tmp)
 	if (t->root < 0)
 		return t->root;
 	err = um_drop_inherited_acls(t->root);
-	/* Neither shall the group be inherited further. */
+	/* The group must not be inherited further either. */
 	if (!err && fchmod(t->root, 0700) < 0)
 		err = -errno;
 	if (!err) {

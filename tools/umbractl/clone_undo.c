@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * What is left of a tree clone that was killed is removed: by a process that waits for its end, or, if that
- * was killed too or could not (the daemon's death, a power cut), by the next clone to the same place.
+ * Removes what is left of a tree clone that was killed: by a process that waits for its end, or, if
+ * that was killed too or could not do it (the daemon's death, a power cut), by the next clone to
+ * the same place.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -64,7 +65,7 @@ int um_undo_begin(struct um_undo *undo, int parent, const char *tmp)
 
 void um_undo_end(struct um_undo *undo)
 {
-	/* Fails if it was killed: there is nothing to be told then. */
+	/* Fails if it was killed: then there is nothing to be told. */
 	(void)!write(undo->fd, "", 1);
 	close(undo->fd);
 	while (waitpid(undo->pid, NULL, 0) < 0 && errno == EINTR)
@@ -87,7 +88,7 @@ int um_partial_make(int parent, const char *tmp)
 		err = fd < 0 ? -errno : 0;
 		if (fd >= 0)
 			close(fd);
-		/* Somebody may have taken it for a left-over in that moment: make it again. */
+		/* Somebody may have taken it for a left-over at that moment: make it again. */
 		if (err && err != -ENOENT)
 			return err;
 	}
@@ -99,7 +100,8 @@ static bool is_left_over(int parent, const char *name)
 	int fd = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 	bool free = fd >= 0 && !flock(fd, LOCK_EX | LOCK_NB);
 
-	/* With the lock given up, its maker may come to it yet; it sees then that its directory is gone. */
+	/* Once the lock is released its maker may still get to it, but then sees that its directory
+	 * is gone. */
 	if (fd >= 0)
 		close(fd);
 	return free;

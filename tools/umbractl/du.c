@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl du: what a set of files refers to, what of it only they hold, what others hold too. */
+/* umbractl du: what a set of files refers to, which part of it only they hold, and which others
+ * hold too. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -60,7 +61,7 @@ static int seen_before(void **tree, const struct stat *st)
 
 static int add_file(struct set *s, int fd, const struct stat *st)
 {
-	/* A file with one link is met once in one walk. */
+	/* A file with one link occurs once in a walk. */
 	int again = st->st_nlink > 1 ? seen_before(&s->seen, st) : 0, err = 0;
 
 	if (again < 0)

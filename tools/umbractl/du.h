@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Which blocks a set of files holds, and which of them nobody else does. */
+/* Computes which blocks a set of files holds, and which of them nobody else does. */
 #ifndef UMBRACTL_DU_H
 #define UMBRACTL_DU_H
 
@@ -17,9 +17,10 @@ struct um_usage_sums {
 /* NULL: no memory. */
 struct um_usage_set *um_usage_new(void);
 void um_usage_free(struct um_usage_set *set);
-/* Adds a regular file, which must not be in the set yet. A tree node that is in the set is not walked again. */
+/* Adds a regular file, which must not be in the set yet. A tree node that is in the set is not
+ * walked again. */
 int um_usage_add(struct um_usage_set *set, int fd);
-/* Once, when all files are in. */
+/* To be called once, when all files have been added. */
 int um_usage_sum(struct um_usage_set *set, struct um_usage_sums *out);
 
 #endif

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The arithmetic of umbractl du.
+ * The computation of umbractl du.
  *
- * Files share trees as well as blocks: a block with one reference may belong to a thousand clones, if
- * a node above it has a thousand parents. So the references are followed as removing the set would:
- * a node goes when all its parents are files of the set, or nodes that go; a block goes when as many
- * nodes that go (or files of the set without nodes) refer to it as it has references. Every node
- * is walked once, whatever the number of files that share it.
+ * Files share trees as well as blocks: a block with one reference may belong to a thousand clones,
+ * if a node above it has a thousand parents. So the references are followed as removing the set
+ * would: a node goes if all its parents are files of the set, or nodes that go; a block goes if as
+ * many nodes that go (or files of the set without nodes) refer to it as it has references. Every
+ * node is walked once, whatever the number of files that share it.
  */
 #include "du.h"
 
@@ -108,7 +108,7 @@ static int hash_grow(struct um_usage_set *set)
 	return 0;
 }
 
-/* The node's index; *out_new when it was not in the set yet. */
+/* Returns the node's index; *out_new if it was not in the set yet. */
 static int get_node(struct um_usage_set *set, const struct um_ioc_owner_node *from, unsigned level,
 	uint32_t *out, bool *out_new)
 {
@@ -137,17 +137,15 @@ static int get_node(struct um_usage_set *set, const struct um_ioc_owner_node *fr
 
 /* ---- collecting ---------------------------------------------------------------------------------------- */
 
-/* The path of the walk under way: nodes whose subtree this file walks. */
+/* The path of the present walk: nodes whose subtree this file walks. */
 struct path {
 	unsigned n;
 	uint32_t node[12];
 	uint64_t lba[12];
 };
 
-/*
- * Takes the nodes of a path in. *next: where to go on when the rest lies below a node that has been
- * walked before; the leaf is then left out.
- */
+/* Adds the nodes of a path. *next: where to continue if the rest lies below a node that has been
+ * walked before; the leaf is then left out. */
 static int take_path(struct um_usage_set *set, const struct um_ioc_owners *o, struct path *path,
 	bool *known, uint64_t *next)
 {
@@ -263,10 +261,8 @@ static int cmp_point(const void *a, const void *b)
 	return x->lba < y->lba ? -1 : x->lba > y->lba;
 }
 
-/*
- * A sweep over the blocks. All runs that cover a block agree on its references, so the one that began
- * last speaks for all that overlap it.
- */
+/* A sweep over the blocks. All runs that cover a block agree on its references, so the one that
+ * began last represents all that overlap it. */
 static void sweep(const struct point *p, size_t n, struct um_usage_sums *sums)
 {
 	int64_t all = 0, gone = 0;

@@ -2,9 +2,9 @@
 /*
  * umbractl exec: starts the supervisor and becomes the command.
  *
- * The process that was started installs the filter, hands its listener to the supervisor, a detached
+ * The original process installs the filter, hands its listener to the supervisor, a detached
  * process that it forked before, and executes the command itself. So the command's parent, process
- * group, terminal, signals and exit status are what they are without the wrapper, not an imitation; and
+ * group, terminal, signals and exit status are really those it has without the wrapper; and
  * background processes that outlive the command are still served, until the last one ends.
  *
  * Where that arrangement is forbidden, exec_relay.c has another one.
@@ -25,7 +25,7 @@
 
 #include "umbractl.h"
 
-/* As env(1), nohup(1) and timeout(1) have it. */
+/* As in env(1), nohup(1) and timeout(1). */
 #define EXIT_OWN_FAILURE 125
 #define EXIT_CANNOT_EXECUTE 126
 #define EXIT_NOT_FOUND 127
@@ -72,7 +72,8 @@ static int start_supervisor(int argc, char **argv)
 	if (middle > 0) {
 		while (waitpid(middle, &status, 0) < 0 && errno == EINTR)
 			;
-		/* An ignored SIGCHLD leaves no status; a supervisor that is missing shows at the handover. */
+		/* An ignored SIGCHLD leaves no status; a missing supervisor is noticed at the
+		 * handover. */
 		if (status)
 			err = -EAGAIN;
 	}
@@ -81,7 +82,8 @@ static int start_supervisor(int argc, char **argv)
 	return err ? err : sv[0];
 }
 
-/* What keeps an ordinary user's process from looking into others: 0 nothing but credentials. */
+/* Yama's restriction on inspecting other processes of an ordinary user: 0: only credentials
+ * count. */
 static int ptrace_scope(void)
 {
 	int fd = open("/proc/sys/kernel/yama/ptrace_scope", O_RDONLY | O_CLOEXEC);
@@ -95,7 +97,7 @@ static int ptrace_scope(void)
 	return scope - '0';
 }
 
-/* Whether a supervisor serves this process already; or -ENOSYS: one did and has died. */
+/* Is this process served by a supervisor already? -ENOSYS: it was, and the supervisor has died. */
 static int outer_supervisor(void)
 {
 	long r = ioctl(-1, FICLONE, UM_EXEC_PROBE);

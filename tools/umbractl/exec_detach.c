@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* How the listener passes from the command's process to the supervisor, and the latter's own conditions. */
+/* Passing the listener from the command's process to the supervisor, and the setup of the
+ * latter. */
 #include "exec.h"
 
 #include <errno.h>
@@ -69,7 +70,7 @@ int um_hand_over(int sock, int listener, bool killable)
 	return n == 1 ? 0 : -EPIPE;
 }
 
-/* A search by command line shall find the command, not the supervisor that was forked beside it. */
+/* A search by command line must find the command, not the supervisor that was forked beside it. */
 static void set_title(int argc, char **argv)
 {
 	static const char title[] = "umbractl-supervisor";

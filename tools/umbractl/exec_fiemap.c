@@ -35,7 +35,7 @@ static int send_batch(struct filler *f)
 	return err;
 }
 
-/* 1: no room for more. */
+/* 1: no more room. */
 static int fill_extent(void *arg, const struct um_ioc_extent *e)
 {
 	struct filler *f = arg;
@@ -67,7 +67,7 @@ static int fill_extent(void *arg, const struct um_ioc_extent *e)
 	return 0;
 }
 
-/* FIEMAP takes any open descriptor, the daemon's map a readable one. */
+/* FIEMAP accepts any open descriptor, the daemon's map only a readable one. */
 static int map_any_mode(const struct um_file *file, uint64_t off, uint64_t len, struct filler *f)
 {
 	char path[64];
@@ -86,7 +86,7 @@ static int map_any_mode(const struct um_file *file, uint64_t off, uint64_t len, 
 	return err;
 }
 
-/* ioctl_fiemap() and fiemap_prep(). */
+/* As ioctl_fiemap() and fiemap_prep(). */
 static int fiemap_checked(struct um_call *call, const struct um_file *file, struct fiemap *head)
 {
 	uint64_t max = INT64_MAX, len = head->fm_length;

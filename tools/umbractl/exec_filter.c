@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* The seccomp filter of umbractl exec: four ioctl numbers are notified, all else is allowed. */
+/* The seccomp filter of umbractl exec: four ioctl numbers are notified, everything else is
+ * allowed. */
 #include "exec.h"
 
 #include <errno.h>
@@ -48,7 +49,7 @@ static int add_rules(scmp_filter_ctx ctx)
 	size_t i;
 
 	for (i = 0; i < sizeof(cmds) / sizeof(cmds[0]); i++) {
-		/* The kernel takes the low 32 bits of the register for the command, and so do we. */
+		/* The kernel uses the low 32 bits of the register as the command, and so do we. */
 		int err = seccomp_rule_add(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(ioctl), 1,
 			SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffffull, cmds[i]));
 
@@ -58,7 +59,7 @@ static int add_rules(scmp_filter_ctx ctx)
 	return 0;
 }
 
-/* libseccomp writes programs to a descriptor only. */
+/* libseccomp exports programs to a descriptor only. */
 static int export_program(scmp_filter_ctx ctx, struct sock_fprog *prog)
 {
 	int fd = memfd_create("filter", MFD_CLOEXEC), err;
@@ -82,7 +83,7 @@ static int export_program(scmp_filter_ctx ctx, struct sock_fprog *prog)
 	return err;
 }
 
-/* Of this machine's own table only: others have another struct statfs. */
+/* Only for this machine's own table: others have a different struct statfs. */
 static int add_statfs(scmp_filter_ctx ctx)
 {
 	int err = seccomp_rule_add_exact(ctx, SCMP_ACT_NOTIFY, SCMP_SYS(statfs), 0);
@@ -112,8 +113,9 @@ static int make_program(bool statfs, struct sock_fprog *prog)
 }
 
 /*
- * libseccomp 2.5 does not know WAIT_KILLABLE_RECV, so the system call is made here. SPEC_ALLOW keeps
- * kernels that slow filtered tasks down against speculation from doing so: nothing is confined here.
+ * libseccomp 2.5 does not know WAIT_KILLABLE_RECV, so the system call is made here. SPEC_ALLOW
+ * avoids the speculation mitigations with which some kernels slow down filtered tasks: nothing is
+ * confined here.
  */
 static int load(const struct sock_fprog *prog, bool *out_killable)
 {
@@ -139,7 +141,8 @@ int um_filter_install(bool statfs, bool *out_nnp, bool *out_killable)
 	fd = make_program(statfs, &prog);
 	if (!fd)
 		fd = load(&prog, out_killable);
-	/* Without CAP_SYS_ADMIN a filter may only be installed by who cannot gain privileges. */
+	/* Without CAP_SYS_ADMIN a filter may only be installed by a task that cannot gain
+	 * privileges. */
 	if (fd == -EACCES) {
 		*out_nnp = true;
 		if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The other arrangement of umbractl exec, where a process may look into its descendants only (Yama's
- * ptrace_scope 1, for ordinary users): the supervisor is the command's parent, and the process that
- * was started waits and does as the command does: stops, continues, ends by the same signal or code.
+ * The other arrangement of umbractl exec, for systems where a process may inspect only its
+ * descendants (Yama's ptrace_scope 1, for ordinary users): the supervisor is the command's parent,
+ * and the original process waits and mirrors the command: it stops, continues, and ends by the same
+ * signal or code.
  */
 #include "exec.h"
 
@@ -28,20 +29,16 @@ struct reaper {
 	int sock;  /* to the process that waits */
 };
 
-/*
- * Signals go through a pidfd only: it means one process for good, while a number may be another's
- * after the command's end, or, were it ever -1, everybody's.
- */
+/* Signals go through a pidfd only: it refers to one process for good, while a number may be reused
+ * after the command's end or, were it ever -1, mean every process. */
 static void send_to(int pidfd, int sig)
 {
 	if (pidfd >= 0)
 		(void)syscall(__NR_pidfd_send_signal, pidfd, sig, NULL, 0);
 }
 
-/*
- * Tells the waiting process what happens to the command, and reaps what else becomes a child: orphans
- * of the command, which would otherwise no longer be descendants.
- */
+/* Tells the waiting process what happens to the command, and reaps everything else that becomes a
+ * child: orphans of the command, which would otherwise no longer be descendants. */
 static void *reap(void *arg)
 {
 	struct reaper *r = arg;
@@ -64,7 +61,7 @@ static void *reap(void *arg)
 	}
 }
 
-/* When the waiting process is killed, so is the command, as it would be without the wrapper. */
+/* If the waiting process is killed, so is the command, as it would be without the wrapper. */
 static void *watch(void *arg)
 {
 	const struct reaper *r = arg;
@@ -88,7 +85,7 @@ static void __attribute__((noreturn)) supervise(int *fds, pid_t command, int arg
 	r = (struct reaper){command, (int)syscall(__NR_pidfd_open, command, 0), fds[1]};
 	listener = um_receive_listener(fds[0], &killable);
 	if (listener < 0) {
-		/* The command's process said why and ended; its exit code is to be passed on. */
+		/* The command's process reported why and ended; its exit code is passed on. */
 		reap(&r);
 		_exit(1);
 	}
@@ -99,7 +96,7 @@ static void __attribute__((noreturn)) supervise(int *fds, pid_t command, int arg
 	}
 	close(fds[0]);
 	um_supervise(listener, killable);
-	/* The command's end is yet to be reported. */
+	/* The command's end has not been reported yet. */
 	pthread_join(reaper, NULL);
 	_exit(0);
 }
@@ -134,7 +131,7 @@ static void forward_signals(pid_t command)
 	for (i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
 		if (!sigaction(forwarded[i], NULL, &old) && old.sa_handler != SIG_IGN)
 			sigaction(forwarded[i], &sa, NULL);
-	/* This process stops when the command has, not on its own. */
+	/* This process stops when the command has, not by itself. */
 	for (i = 0; i < sizeof(stops) / sizeof(stops[0]); i++)
 		signal(stops[i], SIG_IGN);
 }
@@ -148,7 +145,7 @@ static int end_as(int status)
 	if (WIFEXITED(status))
 		return WEXITSTATUS(status);
 	sig = WTERMSIG(status);
-	setrlimit(RLIMIT_CORE, &none); /* the core that matters is the command's */
+	setrlimit(RLIMIT_CORE, &none); /* only the command's core dump matters */
 	signal(sig, SIG_DFL);
 	sigemptyset(&set);
 	sigaddset(&set, sig);

@@ -3,9 +3,9 @@
  * FICLONE, FICLONERANGE and FIDEDUPERANGE for a supervised task, with the checks of the kernel's
  * fs/remap_range.c in its order.
  *
- * The kernel's generic checks come before it asks the filesystem, and it makes them on a umbrafs
- * file as well: whenever one of them fails, or a file is not ours, the call is passed on and the kernel itself
- * finds the error code. Here are only the checks behind that point.
+ * The kernel makes its generic checks before it calls the filesystem, on an umbrafs file as well:
+ * whenever one of them fails, or a file is not ours, the call is passed on and the kernel itself
+ * determines the error code. Here are only the checks after that point.
  */
 #include "exec.h"
 #include "fuse/settle.h"
@@ -28,7 +28,8 @@
 #define BLOCK 4096ull
 #define DEDUPE_MAX (1ull << 30) /* the kernel's limit of one request */
 
-/* The kernel's bit as F_GETFL shows it; glibc's O_LARGEFILE is 0 where off_t is always 64 bits wide. */
+/* The kernel's bit as F_GETFL shows it; glibc's O_LARGEFILE is 0 where off_t is always 64 bits
+ * wide. */
 #if defined(__aarch64__)
 #define KERNEL_O_LARGEFILE 0400000
 #else
@@ -83,7 +84,7 @@ struct remap {
 	bool dedupe; /* may be shortened, then */
 };
 
-/* remap_verify_area(). */
+/* As remap_verify_area(). */
 static int check_area(uint64_t off, uint64_t len)
 {
 	if (off > INT64_MAX || len > INT64_MAX || off + len > INT64_MAX)
@@ -91,7 +92,7 @@ static int check_area(uint64_t off, uint64_t len)
 	return 0;
 }
 
-/* generic_write_check_limits(): shortens *count, or -EFBIG. */
+/* As generic_write_check_limits(): shortens *count, or -EFBIG. */
 static int check_limits(struct um_call *call, const struct remap *r, uint64_t *count)
 {
 	uint64_t limit = um_task_fsize_limit(call), max = INT64_MAX;
@@ -113,7 +114,8 @@ static int check_limits(struct um_call *call, const struct remap *r, uint64_t *c
 	return 0;
 }
 
-/* generic_remap_checks() and generic_remap_check_len(). r->len may shrink, to 0: nothing to do. */
+/* As generic_remap_checks() and generic_remap_check_len(). r->len may shrink, to 0: nothing to
+ * do. */
 static int check_range(struct um_call *call, struct remap *r)
 {
 	uint64_t src_size = (uint64_t)r->src->st.st_size, dst_size = (uint64_t)r->dst->st.st_size;
@@ -144,7 +146,7 @@ static int check_range(struct um_call *call, struct remap *r)
 	if (count != r->len && !r->dedupe)
 		return -EINVAL;
 	r->len = count;
-	/* A partial last block may not come to lie within the destination. */
+	/* A partial last block must not end inside the destination. */
 	if (r->len % BLOCK && r->dst_off + r->len < dst_size) {
 		if (!r->dedupe)
 			return -EINVAL;
@@ -160,7 +162,7 @@ static bool is_immutable(const struct um_file *file)
 	return !ioctl(file->fd, FS_IOC_GETFLAGS, &flags) && (flags & FS_IMMUTABLE_FL);
 }
 
-/* What exists only as dirty pages of mappings reaches the daemon first. */
+/* Dirty pages of mappings are written to the daemon first. */
 static int flush_range(const struct um_file *file, uint64_t off, uint64_t len)
 {
 	if (sync_file_range(file->fd, (off64_t)off, (off64_t)len,
@@ -170,10 +172,8 @@ static int flush_range(const struct um_file *file, uint64_t off, uint64_t len)
 	return 0;
 }
 
-/*
- * file_modified(): a change of content takes set-id bits (unless the task has CAP_FSETID) and file
- * capabilities away.
- */
+/* As file_modified(): a change of content clears set-id bits (unless the task has CAP_FSETID) and
+ * file capabilities. */
 static int drop_privileges(const struct um_call *call, const struct um_file *file)
 {
 	mode_t mode = file->st.st_mode, drop = 0;
@@ -204,7 +204,7 @@ static int drop_privileges(const struct um_call *call, const struct um_file *fil
 	return 0;
 }
 
-/* The checks and the clone itself, for two regular files of one mount with the modes it takes. */
+/* The checks and the clone itself, for two regular files of one mount with the required modes. */
 static int clone_checked(struct um_call *call, struct remap *r)
 {
 	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done, grown;
@@ -221,7 +221,7 @@ static int clone_checked(struct um_call *call, struct remap *r)
 		err = -EINVAL;
 	if (!err && r->len)
 		err = check_range(call, r);
-	/* The kernel looks at this flag first, we only when there is another error to be hidden by it. */
+	/* The kernel checks this flag first, we only if it would hide another error. */
 	if (err || !r->len)
 		return is_immutable(r->dst) ? -EPERM : err;
 	err = flush_range(r->src, r->src_off, r->len);
@@ -232,14 +232,14 @@ static int clone_checked(struct um_call *call, struct remap *r)
 	if (err)
 		return is_immutable(r->dst) ? -EPERM : err;
 	grown = r->len;
-	/* "To the end" stays that, against a change of the size, unless the destination is longer. */
+	/* "To the end" is kept, in case the size changes, unless the destination is longer. */
 	if (!asked && r->dst->st.st_size <= r->src->st.st_size && !r->dst_off)
 		r->len = 0;
 	err = um_fd_clone(r->src->fd, r->src_off, r->len, r->dst->fd, r->dst_off, UM_CLONE_RANGE,
 		NULL, &done);
 	if (!err && r->len && done != r->len)
 		err = -EINVAL;
-	/* The kernel shall know a new size before the task maps the file. */
+	/* The kernel must know a new size before the task maps the file. */
 	if (r->dst_off + grown > (uint64_t)r->dst->st.st_size)
 		um_ioc_settle(r->dst->fd);
 	return err;
@@ -287,7 +287,7 @@ void um_do_clone_range(struct um_call *call)
 
 /* ---- dedupe -------------------------------------------------------------------------------------- */
 
-/* may_dedupe_file(): the descriptor's mode, or the caller's right to write the file. */
+/* As may_dedupe_file(): the descriptor's mode, or the caller's right to write to the file. */
 static bool may_dedupe(const struct um_call *call, const struct um_file *dst)
 {
 	struct um_task_cred cred;
@@ -303,7 +303,7 @@ static bool may_dedupe(const struct um_call *call, const struct um_file *dst)
 	return ok;
 }
 
-/* A mount may be read-only only where the descriptor is not writable. */
+/* Whether the mount is read-only matters only if the descriptor is not writable. */
 static bool on_readonly_mount(const struct um_file *file)
 {
 	struct statvfs sv;
@@ -311,7 +311,7 @@ static bool on_readonly_mount(const struct um_file *file)
 	return !um_file_writable(file) && !fstatvfs(file->fd, &sv) && (sv.f_flag & ST_RDONLY);
 }
 
-/* vfs_dedupe_file_range_one(). 0, -errno or -EBADE: they differ. */
+/* As vfs_dedupe_file_range_one(). 0, -errno or -EBADE: they differ. */
 static int dedupe_one(struct um_call *call, struct um_file *src, uint64_t src_off, uint64_t len,
 	struct um_file *dst, uint64_t dst_off)
 {
@@ -373,7 +373,7 @@ static void dedupe_dest(struct um_call *call, struct um_file *src,
 	um_file_put(&dst);
 }
 
-/* vfs_dedupe_file_range() behind its generic checks. */
+/* As vfs_dedupe_file_range() after its generic checks. */
 static int dedupe_all(struct um_call *call, struct um_file *src, struct file_dedupe_range *args)
 {
 	uint64_t len = args->src_length;
@@ -407,7 +407,7 @@ void um_do_dedupe(struct um_call *call)
 		!S_ISREG(src.st.st_mode) || um_fd_info(src.fd, NULL) ||
 		um_task_read(call, call->arg, &head, sizeof(head)))
 		goto out;
-	/* More than a page is refused by the kernel, as are reserved fields that are not 0. */
+	/* The kernel refuses more than a page, and reserved fields that are not 0. */
 	size = sizeof(head) + (size_t)head.dest_count * sizeof(struct file_dedupe_range_info);
 	if (size > (size_t)sysconf(_SC_PAGESIZE) || head.reserved1 || head.reserved2)
 		goto out;

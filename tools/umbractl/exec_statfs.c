@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * statfs and fstatfs under umbractl exec --as-xfs. Some programs (duperemove) share blocks only on the
- * filesystems they know by their magic number; umbrafs answers their ioctls as XFS does, and with this
- * option its files say so.
+ * statfs and fstatfs under umbractl exec --as-xfs. Some programs (duperemove) share blocks only on
+ * filesystems whose magic number they know; umbrafs answers their ioctls as XFS does, and with this
+ * option it also returns XFS's number.
  */
 #include "exec.h"
 
@@ -24,7 +24,7 @@
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
 
-/* A path of the task's, up to its NUL; pages behind it need not be readable. */
+/* Reads a path of the task, up to its NUL; the pages after it need not be readable. */
 static int read_path(const struct um_call *call, uint64_t addr, char path[4096])
 {
 	size_t have = 0;
@@ -49,7 +49,7 @@ struct lookup {
 	int fd;        /* what was found, O_PATH */
 };
 
-/* What the path means to the task: below its root or its working directory. Run as the task. */
+/* Resolves the path as the task would: below its root or its working directory. Run as the task. */
 static int look_up(void *arg)
 {
 	struct lookup *l = arg;
@@ -62,7 +62,7 @@ static int look_up(void *arg)
 	return l->fd < 0 ? -errno : 0;
 }
 
-/* Directories and regular files of FUSE only: opening a device may do something. */
+/* Directories and regular files of FUSE only: opening a device may have effects. */
 static int reopen(int fd)
 {
 	struct statfs fs;
@@ -89,7 +89,7 @@ static int open_path(const struct um_call *call, const char *path)
 	l.root = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	snprintf(base, sizeof(base), "/proc/%d/cwd", (int)call->proc_tid);
 	l.cwd = open(base, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	/* The task's identity is asked for last: while it still waits, the two were its own. */
+	/* The task's identity is read last: if it still waits then, root and cwd were its own. */
 	if (l.root >= 0 && l.cwd >= 0 && !um_task_cred(call, &cred)) {
 		fd = um_task_as(&cred, look_up, &l);
 		um_task_cred_free(&cred);
@@ -112,7 +112,7 @@ void um_do_statfs(struct um_call *call)
 	char path[4096];
 	int fd;
 
-	/* What cannot be looked at from here, and what is not umbrafs, is the kernel's to answer. */
+	/* What cannot be examined from here, and what is not umbrafs, is left to the kernel. */
 	call->pass = true;
 	if (call->nr == SYS_fstatfs)
 		fd = um_task_getfd(call, call->fd);

@@ -34,8 +34,8 @@ bool um_task_waits(const struct um_call *call)
 }
 
 /*
- * The name of one of the task's files in /proc, by the number that the task has there: the /proc that is
- * mounted may be another pid namespace's, and our number of the task mean somebody else in it.
+ * The path of one of the task's files in /proc, by the number that the task has there: the mounted
+ * /proc may belong to another pid namespace, in which our number of the task means a different one.
  */
 static void proc_path(const struct um_call *call, const char *file, char path[64])
 {
@@ -77,7 +77,7 @@ static void take_pid(void *arg, const char *key, char *val)
 		*(pid_t *)arg = (pid_t)strtol(val, NULL, 10);
 }
 
-/* What /proc calls the task of a pidfd; 0: it does not show it. */
+/* The number in /proc of the task of a pidfd; 0: it is not visible there. */
 static pid_t number_in_proc(int pidfd)
 {
 	char path[64];
@@ -87,7 +87,8 @@ static pid_t number_in_proc(int pidfd)
 	return !read_pairs(path, take_pid, &pid) && pid > 0 ? pid : 0;
 }
 
-/* Linux before 6.9: a pidfd of the process. The thread is known if /proc has the numbers that we have. */
+/* Linux before 6.9: a pidfd of the process. The thread is identified if /proc has the same numbers
+ * as we do. */
 static int open_process(struct um_call *call)
 {
 	char path[64];
@@ -114,14 +115,15 @@ int um_task_open(struct um_call *call)
 		err = errno == EINVAL ? open_process(call) : -errno;
 	if (err)
 		return err;
-	/* Still waiting now: so the number meant this task when it was looked up. */
+	/* It still waits: so the number meant this task when it was looked up. */
 	return um_task_waits(call) ? 0 : -ESRCH;
 }
 
 /*
- * The pidfd may come to mean another program: when a thread executes one, the first thread of its process ends and
- * the new program takes over that one's number, perhaps with more rights, and has descriptors of
- * its own. The first thread's calls end before that; so a call that still waits got its own descriptor.
+ * The pidfd may come to mean another program: when a thread executes one, the first thread of its
+ * process ends and the new program takes over that one's number, perhaps with more privileges and
+ * with descriptors of its own. The first thread's calls end before that; so a call that still waits
+ * got its own descriptor.
  */
 int um_task_getfd(const struct um_call *call, int fd)
 {
@@ -142,11 +144,11 @@ int um_task_read(const struct um_call *call, uint64_t addr, void *buf, size_t le
 
 	if (process_vm_readv(call->tid, &local, 1, &remote, 1, 0) != (ssize_t)len)
 		return -EFAULT;
-	/* Still waiting: what was read was this task's memory. */
+	/* It still waits: what was read was this task's memory. */
 	return um_task_waits(call) ? 0 : -ESRCH;
 }
 
-/* Whether the mappings listed allow the task to write all of the range. */
+/* Do the listed mappings allow the task to write to all of the range? */
 static bool is_writable(FILE *maps, uint64_t addr, size_t len)
 {
 	uint64_t start, end, at = addr;
@@ -166,8 +168,8 @@ static bool is_writable(FILE *maps, uint64_t addr, size_t len)
 }
 
 /*
- * Whoever has opened these two files has got hold of an address space, not of a number that may come to
- * mean another (see um_task_getfd): a task that still waits after that is the one whose space it is.
+ * Opening these two files pins an address space, not a number that may come to mean another one
+ * (see um_task_getfd): if the task still waits after that, it is the one whose address space it is.
  * Unlike the system call, a write to mem does not respect the protection of the task's pages.
  */
 int um_task_write(const struct um_call *call, uint64_t addr, const void *buf, size_t len)
@@ -203,7 +205,7 @@ uint64_t um_task_fsize_limit(const struct um_call *call)
 
 	if (!prlimit(call->tid, RLIMIT_FSIZE, NULL, &rl))
 		return rl.rlim_cur == RLIM_INFINITY ? UINT64_MAX : rl.rlim_cur;
-	/* Not permitted for another user's task; this file is for all. */
+	/* That is not permitted for another user's task; this file is readable by all. */
 	proc_path(call, "limits", path);
 	f = fopen(path, "re");
 	if (!f)
@@ -217,7 +219,7 @@ uint64_t um_task_fsize_limit(const struct um_call *call)
 
 void um_task_signal(const struct um_call *call)
 {
-	/* To the thread, which is what the pidfd is of (before Linux 6.9: to its process). */
+	/* To the thread, to which the pidfd refers (before Linux 6.9: to its process). */
 	(void)syscall(__NR_pidfd_send_signal, call->pidfd, call->signal, NULL, 0);
 }
 
@@ -269,7 +271,7 @@ static void take_cred(void *arg, const char *key, char *val)
 	}
 }
 
-/* Which user namespace: the inode number of its file, 0 if that may not be known. */
+/* The user namespace: the inode number of its file, 0 if that may not be known. */
 static uint64_t user_ns(const char *path)
 {
 	char link[64];
@@ -338,7 +340,8 @@ static struct __user_cap_header_struct cap_header(void)
 	return (struct __user_cap_header_struct){_LINUX_CAPABILITY_VERSION_3, 0};
 }
 
-/* setfsuid reports the previous value and no error: asking again shows whether it took. */
+/* setfsuid returns the previous value and no error: calling it again shows whether it took
+ * effect. */
 static bool set_fs_ids(uid_t uid, gid_t gid)
 {
 	setfsgid(gid);
@@ -348,8 +351,8 @@ static bool set_fs_ids(uid_t uid, gid_t gid)
 
 /*
  * From here to leave_cred this thread, and only it (raw system calls: glibc's wrappers would change
- * all threads), has the task's filesystem identity and of the capabilities that override
- * permissions at most the task's.
+ * all threads), has the task's filesystem identity, and of the capabilities that override
+ * permissions at most those of the task.
  */
 static bool enter_cred(const struct um_task_cred *cred, struct own_cred *own)
 {
@@ -372,7 +375,7 @@ static void leave_cred(const struct own_cred *own)
 {
 	struct __user_cap_header_struct hdr = cap_header();
 
-	/* A thread that cannot become itself again must not serve anybody. */
+	/* A thread that cannot regain its own identity must not serve anybody. */
 	if (syscall(__NR_capset, &hdr, own->caps) < 0 || !set_fs_ids(own->fsuid, own->fsgid))
 		abort();
 	if (own->groups_changed && syscall(__NR_setgroups, (size_t)own->ngroups, own->groups) < 0)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl health: what became of memory that failed. */
+/* umbractl health: memory failures and their consequences. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -40,7 +40,7 @@ static const char *text(struct json_object *obj, const char *name)
 	return json_object_object_get_ex(obj, name, &value) ? json_object_get_string(value) : "";
 }
 
-/* Path names of any bytes: what could move the cursor is shown as '?'. */
+/* Path names may have any bytes: those that could move the cursor are shown as '?'. */
 static void print_path(const char *path)
 {
 	for (; *path; path++)

@@ -20,7 +20,7 @@ static struct json_object *pool_json(const struct umbra_info *in)
 
 	if (!obj)
 		return NULL;
-	/* Names and order are those of the daemon's own answer. */
+	/* Names and order are those of the daemon's answer. */
 	json_object_object_add(obj, "path", um_json_text(in->path));
 	json_object_object_add(obj, "label", um_json_text(in->label));
 	json_object_object_add(obj, "uuid", um_json_text(in->uuid));
@@ -66,7 +66,7 @@ static int info_from_mount(const char *path, struct json_object **out)
 	struct stat st;
 	int err = um_path_text(path, 1, out);
 
-	/* A directory that is on no mount is no pool either. */
+	/* A directory that is on no mount is not a pool either. */
 	if (err == -ENOTTY && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
 		return -EMEDIUMTYPE;
 	return err;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl map: where a file's bytes are and who else has them. */
+/* umbractl map: where a file's bytes are, and how they are shared. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define SHADOWS_STEP (4ull << 30) /* what one request looks through */
+#define SHADOWS_STEP (4ull << 30) /* examined per request */
 
 struct printer {
 	struct json_object *list; /* JSON, else NULL: text */
@@ -195,7 +195,7 @@ int um_cmd_map(int argc, char **argv)
 		p.list = json_object_new_array();
 	if (shadows)
 		p.shadows_of = fd;
-	/* Blocks that exist only as dirty pages of a mapping are sent first, as FIEMAP_FLAG_SYNC does. */
+	/* Dirty pages of mappings are written first, as FIEMAP_FLAG_SYNC does. */
 	(void)sync_file_range(fd, 0, 0,
 		SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
 	err = json && !p.list ? -ENOMEM : um_fd_map(fd, 0, UINT64_MAX, one_extent, &p);

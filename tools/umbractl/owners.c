@@ -12,7 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-#define TRIES 3 /* scans, for one that nothing was committed during */
+#define TRIES 3 /* number of scans tried, until nothing is committed during one */
 
 struct owner {
 	uint64_t ino, off;

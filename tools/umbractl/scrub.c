@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl scrub: reads all that is in use, so that what went bad is found. */
+/* umbractl scrub: reads everything in use, to find memory failures. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -32,7 +32,7 @@ static const char *state_word(const struct um_ioc_scrub *now)
 	return now->state < 4 ? states[now->state] : "unknown";
 }
 
-/* Bytes a second from "50", in MiB, or with a K, M, G of its own. */
+/* Bytes per second from "50", in MiB, or with a suffix K, M or G. */
 static bool parse_rate(const char *arg, uint64_t *out)
 {
 	unsigned shift = 20;
@@ -104,7 +104,7 @@ static void on_signal(int sig)
 	interrupted = 1;
 }
 
-/* Until it ends by itself or by somebody's word; a signal leaves it running. */
+/* Waits until it ends by itself or on request; a signal leaves it running. */
 static int wait_for_end(int fd, struct um_ioc_scrub *now)
 {
 	const struct timespec pause = {0, 200000000};

@@ -100,7 +100,8 @@ void um_dirstack_free(struct um_dirstack *s)
 	memset(s, 0, sizeof(*s));
 }
 
-/* One directory's names, read whole before anything is done with them: entries may come and go. */
+/* One directory's names, read completely before anything is done with them: entries may come and
+ * go. */
 struct listing {
 	char *names; /* NUL-terminated, one after the other */
 	size_t len, room, pos;
@@ -309,7 +310,7 @@ int um_walk(int rootfd, const struct um_walk_ops *ops, void *arg)
 		free(w.list[i].names);
 	um_dirstack_free(&w.dirs);
 	free(w.list);
-	/* The path stays for the caller's message, unless this walk ran inside another one. */
+	/* The path is kept for the caller's message, unless this walk ran inside another one. */
 	if (outer || !err) {
 		free(w.path);
 		walk_path = outer;
