@@ -272,8 +272,8 @@ int main(int argc, char **argv)
 		args.opt.progress = progress;
 	ret = umbra_mkfs(args.pool, &args.opt, &info);
 	if (ret) {
-		fprintf(stderr, "%s: %s: no pool was made: %s\n", program, args.pool,
-			ret == -EEXIST ? "it holds something (use -f)" : strerror(-ret));
+		fprintf(stderr, "%s: %s: no pool was created: %s\n", program, args.pool,
+			ret == -EEXIST ? "it is not empty (use -f)" : strerror(-ret));
 		return 1;
 	}
 	if (args.quiet)

@@ -43,7 +43,7 @@ static const char usage_text[] = "usage: umbrafs [-f] [-d] [-m] [-s] [-o OPTIONS
 				 "  -f  stay in the foreground, log to standard error\n"
 				 "  -d  as -f, and show every request\n"
 				 "  -m  a pool that is mounted already: mount it here as well\n"
-				 "  -s  pass over unknown options\n"
+				 "  -s  ignore unknown options\n"
 				 "  -o  mount options, see umbrafs(8)\n";
 
 /* ---- the command line --------------------------------------------------------------------------- */
@@ -130,8 +130,8 @@ static void clear_dead_mount(const char *target)
 	if (um_where_is_ours(&where) && um_mounts_dead(fd)) {
 		err = um_mounts_detach(fd, &where);
 		um_message(err ? UMBRA_LOG_WARN : UMBRA_LOG_INFO, "%s: %s", target,
-			err ? "the mount of a daemon that died could not be cleared away"
-			    : "cleared away the mount of a daemon that died");
+			err ? "the mount of a daemon that died could not be removed"
+			    : "removed the mount of a daemon that died");
 	}
 	um_where_clear(&where);
 	close(fd);
@@ -183,7 +183,7 @@ static int check_fuse(void)
 	if (fd >= 0)
 		close(fd);
 	if (err == ENOENT || err == ENODEV || err == ENXIO)
-		um_message(UMBRA_LOG_ERROR, "/dev/fuse is not there: the kernel's fuse module is "
+		um_message(UMBRA_LOG_ERROR, "/dev/fuse does not exist: the kernel's fuse module is "
 					    "missing (modprobe fuse)");
 	else if (err)
 		um_message(UMBRA_LOG_ERROR, "/dev/fuse cannot be opened: %s", strerror(err));

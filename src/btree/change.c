@@ -160,7 +160,7 @@ static int merge_with(struct um_txn *txn, struct um_tree *tree, struct um_path *
 	if (other.ptr.lba == step->ptr.lba)
 		return um_node_bad(tree, up->ptr, "two slots hold one child");
 	if (um_body_safe(um_node_body(other.block), UM_NODE_BODY))
-		return um_node_bad(tree, other.ptr, "unsound slots");
+		return um_node_bad(tree, other.ptr, "invalid slots");
 	if (um_body_used(um_node_body(other.block), UM_NODE_BODY) +
 			um_body_used(um_node_body(step->block), UM_NODE_BODY) >
 		UM_NODE_BODY / 4 * 3)

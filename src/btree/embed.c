@@ -18,7 +18,7 @@ int um_embed_load(const struct um_tree *tree, void *body)
 	if (tree->root.format == UM_ROOT_EMPTY)
 		return 0;
 	if (um_body_safe(tree->embed, tree->root.len))
-		return um_node_bad(tree, tree->root.ptr, "unsound embedded root");
+		return um_node_bad(tree, tree->root.ptr, "invalid embedded root");
 	um_body_append(body, UM_NODE_BODY, tree->embed, 0);
 	return 0;
 }

@@ -197,7 +197,7 @@ static int slice_records(const struct slice *s, const struct um_step *step, void
 
 	if (um_body_safe(um_node_body(step->block), UM_NODE_BODY) ||
 		um_body_search(um_node_body(step->block), UM_NODE_BODY, s->first, &pos, &exact))
-		return um_node_bad(s->tree, step->ptr, "unsound slots");
+		return um_node_bad(s->tree, step->ptr, "invalid slots");
 	for (; !err && pos < nrec; pos++) {
 		uint64_t key;
 		const void *val;
@@ -226,7 +226,7 @@ static int slice_children(
 	int err = 0;
 
 	if (um_body_safe(um_node_body(step->block), UM_NODE_BODY))
-		return um_node_bad(s->tree, step->ptr, "unsound slots");
+		return um_node_bad(s->tree, step->ptr, "invalid slots");
 	for (i = 0; !err && i < nrec; i++) {
 		struct um_ptr child, next, copy = {0};
 		uint64_t key, end = hi;
@@ -423,7 +423,7 @@ static int seam_find(struct um_txn *txn, const struct um_tree *tree, const struc
 			continue;
 		if (um_body_safe(um_node_body(a->block), UM_NODE_BODY) ||
 			um_body_safe(um_node_body(b->block), UM_NODE_BODY))
-			return um_node_bad(tree, b->ptr, "unsound slots");
+			return um_node_bad(tree, b->ptr, "invalid slots");
 		if (um_body_used(um_node_body(a->block), UM_NODE_BODY) +
 				um_body_used(um_node_body(b->block), UM_NODE_BODY) <=
 			UM_NODE_BODY + sizeof(struct um_body_head)) {

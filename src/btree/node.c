@@ -224,7 +224,7 @@ static int node_copy(struct um_txn *txn, const struct um_tree *tree, const struc
 	int err;
 
 	if (um_body_safe(body, UM_NODE_BODY))
-		return um_node_bad(tree, from->ptr, "unsound slots");
+		return um_node_bad(tree, from->ptr, "invalid slots");
 	err = um_txn_new(txn, tree->type->kind, level, from->ptr.lba, &out->ptr, &out->block);
 	if (err)
 		return err;
@@ -306,6 +306,6 @@ int um_path_edit(struct um_txn *txn, const struct um_tree *tree, struct um_path 
 		return err;
 	*out_body = um_node_body(step->block);
 	if (um_body_safe(*out_body, UM_NODE_BODY))
-		return um_node_bad(tree, step->ptr, "unsound slots");
+		return um_node_bad(tree, step->ptr, "invalid slots");
 	return 0;
 }

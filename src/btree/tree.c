@@ -224,7 +224,7 @@ int um_tree_walk_leaves(struct um_src src, const struct um_tree *tree, uint64_t 
 		struct um_step *leaf = &path.step[path.n - 1];
 
 		if (um_body_safe(um_node_body(leaf->block), UM_NODE_BODY))
-			return um_node_bad(tree, leaf->ptr, "unsound slots");
+			return um_node_bad(tree, leaf->ptr, "invalid slots");
 		err = fn(arg, um_node_body(leaf->block), leaf->slot);
 		if (!err)
 			err = um_path_next(src, tree, &path, 1);

@@ -205,7 +205,7 @@ static int load_acl(struct um_src src, const struct um_inode *inode, const char 
 	if (len)
 		ret = um_xattr_get(src, inode, name, acl, len, &len);
 	if (!ret && check_acl(acl, len, out_n)) {
-		um_err("inode %llu: unsound %s", (unsigned long long)inode->ino, name);
+		um_err("inode %llu: invalid %s", (unsigned long long)inode->ino, name);
 		ret = -EUCLEAN;
 	}
 	if (ret) {

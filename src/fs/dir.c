@@ -38,7 +38,7 @@ static const struct um_dirent *entry_of(const void *val, uint16_t len)
 
 static int unsound(um_ino_t dir, uint64_t key)
 {
-	um_err("directory %llu: unsound entry at %#llx", (unsigned long long)dir,
+	um_err("directory %llu: invalid entry at %#llx", (unsigned long long)dir,
 		(unsigned long long)key);
 	return -EUCLEAN;
 }

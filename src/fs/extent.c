@@ -98,7 +98,7 @@ static int extent_find(struct um_src src, const struct um_tree *tree, uint64_t k
 	if (err)
 		return err;
 	if (extent_decode(src.pool, found, val, len, out))
-		return unsound(tree, found, "unsound record");
+		return unsound(tree, found, "invalid record");
 	return 0;
 }
 
@@ -187,7 +187,7 @@ static int collect_record(void *arg, uint64_t key, const void *val, uint16_t len
 	int err;
 
 	if (extent_decode(c->src.pool, key, val, len, &e))
-		return unsound(c->tree, key, "unsound record");
+		return unsound(c->tree, key, "invalid record");
 	if (key + e.len <= c->at)
 		return c->n ? unsound(c->tree, key, "overlaps another") : 0;
 	if (key < c->at && c->n)
@@ -279,7 +279,7 @@ static int count_leaf(void *arg, const void *body, unsigned pos)
 		if (key >= c->end)
 			return 2;
 		if (len != sizeof(raw))
-			return unsound(c->tree, key, "unsound record");
+			return unsound(c->tree, key, "invalid record");
 		memcpy(&raw, val, sizeof(raw));
 		if (key < c->next || key >= UM_FILE_BLOCKS || !raw.len || raw.len > UM_CHUNK_BLOCKS)
 			return unsound(c->tree, key, "impossible, or overlaps another");

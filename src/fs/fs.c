@@ -97,7 +97,7 @@ static int check_root_dir(struct umbra_fs *fs)
 		return 0;
 	if (!ret || ret == -ESTALE)
 		ret = -EUCLEAN;
-	um_err("%s: root directory missing or unsound", fs->pool->path);
+	um_err("%s: root directory missing or invalid", fs->pool->path);
 	return ret;
 }
 
@@ -249,7 +249,7 @@ int umbra_close(struct umbra_fs *fs)
 			fs->log = NULL;
 		}
 		if (ret)
-			um_err("%s: not closed in order: %s", fs->pool->path, strerror(-ret));
+			um_err("%s: not closed cleanly: %s", fs->pool->path, strerror(-ret));
 	}
 	tear_down(fs);
 	um_pool_close(fs->pool);
@@ -298,7 +298,8 @@ static int take_pool(struct umbra_fs *fs)
 	fs->space = space;
 	/* Another process that got in between may change the pool under what is mapped here. */
 	if (um_pool_relock(seen)) {
-		um_err("%s: was taken by another process; no more is read from it", seen->path);
+		um_err("%s: another process has taken the pool; no more is read from it",
+			seen->path);
 		atomic_store(&fs->stopped, EIO);
 	}
 	return ret;

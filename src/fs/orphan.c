@@ -34,7 +34,7 @@ static int find(struct um_src src, const struct um_tree *tree, um_ino_t ino, str
 	if (len == sizeof(*out) && out->what >= UM_ORPHAN_UNLINKED &&
 		out->what <= UM_ORPHAN_TMPFILE)
 		return 0;
-	um_err("orphan record of inode %llu: unsound", (unsigned long long)ino);
+	um_err("orphan record of inode %llu: invalid", (unsigned long long)ino);
 	return -EUCLEAN;
 }
 

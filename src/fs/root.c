@@ -58,7 +58,7 @@ int um_root_tree(struct um_src src, enum um_root_which which, struct um_tree *ou
 	out->goal = out->root.format == UM_ROOT_NODE ? out->root.ptr.lba : 0;
 	out->dirty = false;
 	if (!root_sound(src.pool, &out->root)) {
-		um_err("block %llu: pool root: unsound root of the %s tree",
+		um_err("block %llu: pool root: invalid root of the %s tree",
 			(unsigned long long)src.pool->super.root.lba, names[which]);
 		return -EUCLEAN;
 	}

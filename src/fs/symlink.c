@@ -78,7 +78,7 @@ static int read_target(struct um_src src, const struct um_inode *inode, char *bu
 	if (!ret && (gather.len != gather.size || memchr(buf, 0, gather.len)))
 		ret = -EUCLEAN;
 	if (ret == -EUCLEAN)
-		um_err("symlink %llu: unsound target", (unsigned long long)inode->ino);
+		um_err("symlink %llu: invalid target", (unsigned long long)inode->ino);
 	buf[gather.len] = 0;
 	return ret;
 }

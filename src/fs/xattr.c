@@ -71,7 +71,7 @@ const struct um_tree_type um_xattr_type = {
 
 static int unsound(um_ino_t ino, uint64_t key)
 {
-	um_err("inode %llu: unsound extended attribute at %#llx", (unsigned long long)ino,
+	um_err("inode %llu: invalid extended attribute at %#llx", (unsigned long long)ino,
 		(unsigned long long)key);
 	return -EUCLEAN;
 }

@@ -9,15 +9,15 @@
 static const char *bad_fault(struct um_check *c, um_lba_t lba, const struct um_bad *bad)
 {
 	if (!um_lba_usable(c, lba, 1))
-		return "no block that can be put elsewhere";
+		return "not a block that can be moved";
 	if (bad->flags & ~(UM_BAD_LOST | UM_BAD_MOVED | UM_BAD_TOLD | UM_BAD_WRONG))
 		return "unknown flags";
 	if (!(bad->flags & UM_BAD_LOST) == !(bad->flags & UM_BAD_MOVED))
-		return "neither lost nor elsewhere, or both";
+		return "neither lost nor moved, or both";
 	if (!(bad->flags & UM_BAD_MOVED))
 		return NULL;
 	if (!um_lba_usable(c, bad->to, 1))
-		return "put where no block can be";
+		return "moved to an impossible place";
 	return um_counts_use(&c->counts, bad->to) == UM_USE_NONE ? NULL : "put where another is";
 }
 
@@ -33,7 +33,7 @@ static enum um_verdict void_parity(struct um_check *c, um_lba_t lba)
 	if (!c->fix || c->err || um_parity_content((struct um_src){c->pool, NULL}, lba, sum) ||
 		um_pool_retry(c->pool, lba, sum))
 		return UM_KEEP;
-	um_problem(c, "parity", UM_CURE_SAFE, "block %llu: parity was given up, and is made again",
+	um_problem(c, "parity", UM_CURE_SAFE, "block %llu: parity was given up; recomputed",
 		(unsigned long long)lba);
 	return UM_DROP;
 }
@@ -93,7 +93,7 @@ static enum um_verdict event_record(struct um_walk *w, uint64_t key, uint8_t *va
 {
 	if (!um_events_type.check(w->c->pool, key, val, *len))
 		return UM_KEEP;
-	um_problem(w->c, "event", UM_CURE_FULL, "event %llu is unsound", (unsigned long long)key);
+	um_problem(w->c, "event", UM_CURE_FULL, "event %llu is invalid", (unsigned long long)key);
 	return UM_DROP;
 }
 

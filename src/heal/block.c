@@ -124,7 +124,7 @@ static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void
 		return;
 	if (at == ptr->mirror && is_primary(c, at)) {
 		if (!um_problem(c, "pointer", UM_CURE_FULL,
-			    "%s node at block %llu: its mirror %llu belongs to another",
+			    "%s node at block %llu: its mirror %llu belongs to another node",
 			    um_kind_name(kind), (unsigned long long)ptr->lba,
 			    (unsigned long long)at))
 			return;

@@ -196,7 +196,7 @@ static void report_supers(struct um_check *c, bool restored)
 				i ? "second" : "first");
 	if (restored)
 		um_problem(c, "super", UM_CURE_FULL,
-			"both superblocks were bad; a backup has taken their place");
+			"both superblocks were bad; replaced from a backup");
 	um_check_super_fields(c);
 	c->fix = false;
 }
@@ -248,7 +248,7 @@ static int replay(struct um_check *c)
 		return ret;
 	c->fix = c->mode == UMBRA_CHECK_REPAIR;
 	if (um_problem(c, "journal", UM_CURE_FULL,
-		    "the journal cannot be read; what it had not brought home is lost"))
+		    "the journal cannot be read; changes that were only in it are lost"))
 		return um_log_format(c->pool);
 	c->fix = false;
 	return c->mode == UMBRA_CHECK_PREEN ? -EUCLEAN : 0;

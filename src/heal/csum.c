@@ -54,7 +54,7 @@ static bool remake(struct um_check *c, uint64_t chunk, const uint64_t *written)
 	struct um_csums *csums = (struct um_csums *)block;
 
 	if (!um_problem(c, "csums", UM_CURE_FULL,
-		    "chunk %llu: the checksums of its data are lost; made again from the data",
+		    "chunk %llu: the checksums of its data are lost; recomputed from the data",
 		    (unsigned long long)chunk))
 		return false;
 	um_block_init(c->pool, block, UM_KIND_CSUMS, 0, at, 0, chunk);
@@ -119,7 +119,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 	lost = um_load_fixed(c, at, UM_KIND_CSUM_AG, block, &why);
 	if (lost) {
 		changed = um_problem(c, "csums", UM_CURE_FULL,
-			"group %u: table of checksums at block %llu is lost (%s); made again", ag,
+			"group %u: table of checksums at block %llu is lost (%s); rebuilt", ag,
 			(unsigned long long)at.lba, why);
 		memset(block, 0, sizeof(block));
 		um_block_init(c->pool, block, UM_KIND_CSUM_AG, 0, at, 0, 0);

@@ -347,7 +347,7 @@ static enum um_verdict inode_record(struct um_walk *w, uint64_t key, uint8_t *va
 
 	if (!key || key > INT64_MAX || (w->c->nino && key <= w->c->max_ino) ||
 		!take_apart(&rec, val, *len)) {
-		um_problem(w->c, "inode", UM_CURE_FULL, "inode %llu: record of %u bytes is none",
+		um_problem(w->c, "inode", UM_CURE_FULL, "inode %llu: invalid record of %u bytes",
 			(unsigned long long)key, *len);
 		return UM_DROP;
 	}

@@ -19,7 +19,7 @@ static enum um_verdict orphan_record(struct um_walk *w, uint64_t key, uint8_t *v
 	if (!key || *len != sizeof(orphan) || orphan.what < UM_ORPHAN_UNLINKED ||
 		orphan.what > UM_ORPHAN_TMPFILE ||
 		(c->norphan && key <= c->orphan[c->norphan - 1].ino)) {
-		um_problem(c, "orphan", UM_CURE_FULL, "orphan record %llu is none",
+		um_problem(c, "orphan", UM_CURE_FULL, "orphan record %llu is invalid",
 			(unsigned long long)key);
 		return UM_DROP;
 	}

@@ -102,7 +102,7 @@ static void check_block(struct um_check *c, uint64_t chunk, uint64_t end)
 	if (lost) {
 		changed = um_problem(c, "cover", UM_CURE_FULL,
 			"chunks from %llu on: what parity covers, at block %llu, is lost (%s); "
-			"made again",
+			"recomputed",
 			(unsigned long long)chunk, (unsigned long long)at.lba, why);
 		if (!changed)
 			return;

@@ -96,7 +96,7 @@ static bool judge(struct um_check *c, const struct chunk *chunk)
 
 	if (chunk->page_bad)
 		return um_problem(c, "counts", UM_CURE_FULL,
-			"chunk %llu: its reference counts are lost; made again", n);
+			"chunk %llu: its reference counts are lost; rebuilt", n);
 	if (chunk->ndiffer && !chunk->misses)
 		/* If anything is unreadable, what it led to may only seem unused. */
 		return um_problem(c, "leak", c->found == c->fixed ? UM_CURE_SAFE : UM_CURE_FULL,
@@ -151,7 +151,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 
 	if (um_load_fixed(c, at, UM_KIND_AG, block, &why)) {
 		changed = um_problem(c, "words", UM_CURE_FULL,
-			"group %u: chunk words at block %llu are lost (%s); made again", ag,
+			"group %u: chunk words at block %llu are lost (%s); rebuilt", ag,
 			(unsigned long long)at.lba, why);
 		memset(block, 0, sizeof(block));
 		um_block_init(c->pool, block, UM_KIND_AG, 0, at, 0, 0);
@@ -170,7 +170,7 @@ static void check_group(struct um_check *c, uint32_t ag)
 		else if (UM_WORD_STATE(word) == UM_CHUNK_STATIC ||
 			 (!changed &&
 				 !um_problem(c, "word", UM_CURE_FULL,
-					 "group %u: word %u is that of no table chunk", ag, i)))
+					 "group %u: word %u is not that of a table chunk", ag, i)))
 			want = word;
 		changed = changed || want != word;
 		words->word[i] = want;

@@ -99,7 +99,7 @@ void um_check_tail(struct um_check *c, um_ino_t ino, const struct um_inode_core 
 		return;
 	if (written_end > um_blocks_of(core->size)) {
 		fix = um_problem(c, "eof", UM_CURE_FULL,
-			"inode %llu: written blocks up to %llu behind its end at %llu",
+			"inode %llu: written blocks up to %llu beyond its end at %llu",
 			(unsigned long long)ino, (unsigned long long)written_end,
 			(unsigned long long)um_blocks_of(core->size));
 		if (fix)
@@ -107,7 +107,7 @@ void um_check_tail(struct um_check *c, um_ino_t ino, const struct um_inode_core 
 	}
 	if (tail_clean(c, core, embed))
 		return;
-	fix = um_problem(c, "eof", UM_CURE_FULL, "inode %llu: bytes behind its end are not zero",
+	fix = um_problem(c, "eof", UM_CURE_FULL, "inode %llu: bytes beyond its end are not zero",
 		(unsigned long long)ino);
 	if (fix)
 		note_trim(c, ino, false);

@@ -320,7 +320,7 @@ static bool rebuild_node(struct um_walk *w, struct um_ptr ptr, uint8_t level, st
 	if (!um_salvage_node(c, w->kind, ptr, level, range.lo, range.hi, block))
 		return false;
 	if (um_problem(c, "block", UM_CURE_FULL,
-		    "%s node at block %llu, mirror %llu (level %u): %s; made again from %u nodes",
+		    "%s node at block %llu, mirror %llu (level %u): %s; rebuilt from %u nodes",
 		    um_kind_name(w->kind), (unsigned long long)ptr.lba,
 		    (unsigned long long)ptr.mirror, level, why, um_body_nrec(um_body(block)))) {
 		um_write_block(c, ptr, block);
@@ -374,7 +374,7 @@ static enum um_verdict walk_content(struct um_walk *w, struct um_ptr ptr, uint8_
 	if (um_body_check(body, UM_NODE_BODY)) {
 		if (w->count)
 			um_problem(w->c, "tree", UM_CURE_FULL,
-				"%s node at block %llu (inode %llu): unsound slots",
+				"%s node at block %llu (inode %llu): invalid slots",
 				um_kind_name(w->kind), (unsigned long long)ptr.lba,
 				(unsigned long long)w->ino);
 		mend_body(body, UM_NODE_BODY);
@@ -463,7 +463,7 @@ static enum um_verdict walk_embed(struct um_walk *w, struct um_root *root, uint8
 	if (um_body_check(embed, cap)) {
 		if (w->count)
 			um_problem(w->c, "tree", UM_CURE_FULL,
-				"inode %llu: embedded %s leaf: unsound slots",
+				"inode %llu: embedded %s leaf: invalid slots",
 				(unsigned long long)w->ino, um_kind_name(w->kind));
 		if (cap >= sizeof(struct um_body_head))
 			mend_body(embed, cap);

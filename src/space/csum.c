@@ -23,7 +23,7 @@ static uint32_t in_chunk(um_lba_t lba, uint64_t n)
 
 static int outside(um_lba_t lba)
 {
-	um_err("checksum of block %llu: not a block that data can lie in", (unsigned long long)lba);
+	um_err("checksum of block %llu: not a data block", (unsigned long long)lba);
 	return -EUCLEAN;
 }
 

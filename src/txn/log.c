@@ -75,7 +75,7 @@ static int recover(struct um_log *log)
 	if (!ret && (!log->direct || state.mode != UM_JOURNAL_DIRECT)) {
 		ret = um_boot_id(log->pool, log->boot_id);
 		if (ret)
-			um_err("%s: cannot find out which boot of the system this is: %s",
+			um_err("%s: cannot determine the boot id of the system: %s",
 				log->pool->path, strerror(-ret));
 	}
 	/* The page cache may have what the medium refused: see um_ring_disown(). */

@@ -242,8 +242,9 @@ static int store(struct um_log *log, um_lba_t stripe, uint32_t off, const void *
 /* The parity of the stripe cannot be determined: two of its blocks are lost. */
 static void give_up(struct um_log *log, um_lba_t stripe)
 {
-	um_err("%s: blocks %llu to %llu have no parity any more: two of them, or it, cannot be "
-	       "read",
+	um_err("%s: blocks %llu to %llu have lost their parity: two of them, or one and the "
+	       "parity, "
+	       "cannot be read",
 		log->pool->path, (unsigned long long)stripe,
 		(unsigned long long)stripe + STRIPE - 1);
 	um_pool_set_lost(log->pool, um_parity_lba(log->pool, stripe), 1);

@@ -253,7 +253,7 @@ static int scan(struct um_log *log, const struct um_ring_state *state, struct fo
 	while (!um_ring_read(&log->ring, &cursor, next, &record)) {
 		if (record->type == UM_RECORD_TXN) {
 			if (!um_record_sound(log->pool, record)) {
-				um_err("%s: journal record %llu is unsound", log->pool->path,
+				um_err("%s: journal record %llu is invalid", log->pool->path,
 					(unsigned long long)next);
 				return -EUCLEAN;
 			}

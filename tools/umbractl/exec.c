@@ -163,7 +163,7 @@ static int supervised(struct command *cmd, int argc, char **argv, bool relay)
 	if (scope > 1) {
 		um_err(0,
 			"kernel.yama.ptrace_scope is %d: an ordinary user's supervisor may not "
-			"look into its command; run it as root, or set the sysctl to 0 or 1",
+			"inspect its command; run it as root, or set the sysctl to 0 or 1",
 			scope);
 		return EXIT_OWN_FAILURE;
 	}

@@ -87,7 +87,7 @@ static void print_health(struct json_object *obj)
 		printf("read-only          %s: %s\n", text(obj, "stopped_by"),
 			text(obj, "stopped"));
 	printf("pages lost         %llu\n", (unsigned long long)number(obj, "lost"));
-	printf("blocks elsewhere   %llu\n", (unsigned long long)number(obj, "moved"));
+	printf("blocks moved       %llu\n", (unsigned long long)number(obj, "moved"));
 	printf("blocks retired     %llu\n", (unsigned long long)number(obj, "retired"));
 	printf("checksum errors    %llu\n", (unsigned long long)number(obj, "checksum_errors"));
 	if (!json_object_object_get_ex(obj, "events", &events))
