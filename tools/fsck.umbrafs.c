@@ -47,7 +47,7 @@ static void usage(FILE *to)
 		"  -p, -a      repair what is safe; skip a pool that was unmounted cleanly\n"
 		"  -y          repair everything\n"
 		"  -f          check even if the pool looks clean (with -p)\n"
-		"  -v          say more\n"
+		"  -v          list all problems, log more\n"
 		"      --json  one JSON object on standard output\n"
 		"  -V          version\n",
 		program);

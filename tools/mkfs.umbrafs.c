@@ -33,22 +33,20 @@ static void usage(FILE *to)
 {
 	fprintf(to,
 		"usage: %s [-s SIZE] [-L LABEL] [-U UUID] [-f] [-q] [-n] [-V] POOL\n"
-		"  -s, --size=SIZE      of the pool: bytes, or with K, M, G, T (powers of 1024)\n"
-		"  -L, --label=LABEL    at most 64 bytes\n"
-		"  -U, --uuid=UUID      instead of a random one\n"
+		"  -s, --size=SIZE      size of the pool: bytes, or with K, M, G, T, P\n"
+		"  -L, --label=LABEL    label, at most 64 bytes\n"
+		"  -U, --uuid=UUID      UUID, instead of a random one\n"
 		"  -f, --force          overwrite what the target holds\n"
-		"      --forget-bad     with -f: use again blocks that a pool there knows to be "
-		"bad\n"
-		"  -q, --quiet          print nothing but errors\n"
-		"  -n, --dry-run        check and show only\n"
+		"      --forget-bad     with -f: discard the old pool's list of bad blocks\n"
+		"  -q, --quiet          print only errors\n"
+		"  -n, --dry-run        only check, and show the result\n"
 		"      --metadata=WHAT  dup (two copies, the default) or single\n"
 		"      --data-csum      keep a checksum of every block of file data\n"
 		"      --parity         keep parity of every 8 blocks in use\n"
-		"      --sparse         plain file: take its space when it is needed\n"
+		"      --sparse         plain file: allocate space when it is needed\n"
 		"  -V, --version\n"
-		"POOL is a plain file (made when absent), a block device, a DAX device or a file "
-		"on "
-		"a DAX filesystem.\n",
+		"POOL is a plain file (created if absent), a block device, a DAX device or a "
+		"file on a DAX filesystem.\n",
 		program);
 }
 

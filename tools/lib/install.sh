@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The one list of Debian packages, and how what is missing of it gets installed.
+# The list of Debian packages, and installing those that are missing.
 
 # To build the programs.
 UM_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libpmem-dev liburing-dev
@@ -9,7 +9,7 @@ UM_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libpm
 UM_RUN_PACKAGES=(fuse3 util-linux mount)
 # To check them.
 UM_CHECK_PACKAGES=(libcmocka-dev clang-format acl attr e2fsprogs git python3 procps diffutils)
-# To check them in virtual machines, where those can be made; the kernel is fetched by tests/vm/image.sh.
+# To check them in virtual machines, where these can run; the kernel is fetched by tests/vm/image.sh.
 UM_VM_PACKAGES=(qemu-system-x86 busybox-static cpio kmod ndctl xfsprogs)
 
 um_say() {
@@ -93,7 +93,7 @@ um_daemons_below() {
 	done
 }
 
-# um_clean_below DIR: ends whatever a run left below DIR: daemons, mounts, loop devices.
+# um_clean_below DIR: removes what a run left below DIR: daemons, mounts, loop devices.
 um_clean_below() {
 	local dir=$1 m p
 	[ -n "$dir" ] && [ -d "$dir" ] || return 0

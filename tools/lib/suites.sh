@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # What tools/check runs, suite by suite.
 
-# Files of the project: git's list where there is one, else all that is not built.
+# Files of the project: git's list if there is one, else everything that is not built.
 um_files() {
 	if git -C "$UM_SRC" rev-parse --git-dir >/dev/null 2>&1; then
 		git -C "$UM_SRC" ls-files -co --exclude-standard
@@ -17,7 +17,7 @@ um_check_format() {
 	cd "$UM_SRC" && clang-format --dry-run -Werror "${files[@]}"
 }
 
-# Every text file of ours says its licence in its first lines; images and licence texts do not.
+# Every text file names its licence in its first lines; images and licence texts do not.
 um_check_spdx() {
 	local f bad=0
 	while IFS= read -r f; do
@@ -129,13 +129,13 @@ um_suite_build() {
 	UM_BUILT[$kind]=$rc
 }
 
-# um_skip_unbuilt KIND NAME: true, and said, when the build it needs failed.
+# um_skip_unbuilt KIND NAME: true, with a message, if the build it needs failed.
 um_skip_unbuilt() {
 	[ "$LIST" = 0 ] && [ "${UM_BUILT[$1]:-0}" != 0 ] && um_wanted "$2" || return 1
 	um_verdict SKIP "$2" 0.0 "build/$1 failed"
 }
 
-# What the sanitizers are told. Their run time cannot cope with the kernel's widest address
+# Options of the sanitizers. Their run time cannot cope with the kernel's widest address
 # randomisation, hence setarch.
 um_sanitizer_env() {
 	export ASAN_OPTIONS=detect_leaks=1:abort_on_error=0:exitcode=99:detect_stack_use_after_return=0
@@ -163,8 +163,8 @@ um_suite_unit() {
 	done < <(um_unit_names "$prefix")
 }
 
-# What a power cut may leave (tests/crash): the states that fit into the time, and whether the machine that
-# looks at them finds the bugs put in on purpose.
+# States that a power cut may leave (tests/crash), as many as the time allows, and whether the checker finds
+# the seeded bugs.
 um_suite_crash() {
 	local budget=90 limit=300 dir=$CHECK_DIR/default/tests/crash
 	if [ "$LONG" = 1 ]; then
@@ -177,7 +177,7 @@ um_suite_crash() {
 		um_run crash/mutants 600 "$dir/crash-mutants" --mutants --budget 20 --seed "$SEED"
 }
 
-# The same under the address sanitizer, for a short while.
+# The same under AddressSanitizer, for a short time.
 um_suite_crash_asan() {
 	um_sanitizer_env
 	um_skip_unbuilt asan crash/asan ||
@@ -185,7 +185,7 @@ um_suite_crash_asan() {
 			"$CHECK_DIR/asan/tests/crash/crash" --budget 30 --seed "$SEED"
 }
 
-# Allocations and system calls of the engine fail, one in each run; with files as files, then as memory.
+# Allocations and system calls of the engine fail, one in each run; on plain files, then on files as memory.
 um_suite_faults() {
 	local budget=8 every=() exe=$CHECK_DIR/asan/tests/faults/faults
 	if [ "$LONG" = 1 ]; then
@@ -249,9 +249,9 @@ um_suite_mounted() {
 
 # ---- virtual machines with real persistent memory (tests/vm) ---------------------------------------------
 
-# Lines of "name script back end limit machine": those of tests/vm, which say what machine they need; then mounted tests
-# that say "vm: BACKENDS", with --long those that say "vm: long", and all that have the back end dax, on both; none that
-# says "vm: no".
+# Lines of "name script back end limit machine": the tests of tests/vm, which name the machine they need; then mounted
+# tests with "vm: BACKENDS", with --long also those with "vm: long" and all that have the back end dax, on both; none with
+# "vm: no".
 um_vm_tests() {
 	local f b mark limits factor=1
 	for f in "$UM_SRC"/tests/vm/[0-9][0-9]-*.sh; do
@@ -278,7 +278,7 @@ um_vm_tests() {
 	done
 }
 
-# um_vm_verdict DIR FILE NAME WHY-SKIPPED: what the guest left about one test.
+# um_vm_verdict DIR FILE NAME WHY-SKIPPED: the result that the guest left for one test.
 um_vm_verdict() {
 	local dir=$1 file=$2 name=$3 log=$UM_LOGS/${3//\//-}.log rc ns
 	cat "$dir/$file.log" "$dir/$file.dmesg" >"$log" 2>/dev/null

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const struct um_cmd commands[] = {
-	{"info", um_cmd_info, "[-b] [--json] POOL|MOUNT", "what a pool is and holds"},
+	{"info", um_cmd_info, "[-b] [--json] POOL|MOUNT", "identity and geometry of a pool"},
 	{"stat", um_cmd_stat, "[-b] [--json] MOUNT", "live counters of a mount"},
 	{"clone", um_cmd_clone, "[-q] [-r] SRC DST", "clone a file, or with -r a tree"},
 	{"dedupe", um_cmd_dedupe, "[-b] [--json] FILE OTHER...",
@@ -16,13 +16,13 @@ static const struct um_cmd commands[] = {
 		"extents of a file and how they are shared"},
 	{"owners", um_cmd_owners, "[--json] MOUNT LBA", "all files that refer to a block"},
 	{"du", um_cmd_du, "[-b] [-c] [-r] [--json] PATH...", "referenced, exclusive, shared bytes"},
-	{"health", um_cmd_health, "[--json] MOUNT|POOL", "bad memory, and what it cost"},
+	{"health", um_cmd_health, "[--json] MOUNT|POOL", "memory failures and the files affected"},
 	{"scrub", um_cmd_scrub, "start|status|pause|cancel [-w] [-r RATE] [--json] MOUNT",
-		"read all that is in use, to find what went bad"},
+		"read everything in use, to find memory failures"},
 	{"grow", um_cmd_grow, "[--sparse] [--json] POOL|MOUNT SIZE|max", "make a pool larger"},
-	{"trim", um_cmd_trim, "[-b] [--json] MOUNT", "give free space back to the host"},
+	{"trim", um_cmd_trim, "[-b] [--json] MOUNT", "return free space to the host"},
 	{"exec", um_cmd_exec, "[-v] [--as-xfs] [--relay] [--] COMMAND [ARG...]",
-		"run a command whose FICLONE, FIDEDUPERANGE, FIEMAP work here"},
+		"run a command with working FICLONE, FIDEDUPERANGE and FIEMAP"},
 };
 #define NCOMMANDS (sizeof(commands) / sizeof(commands[0]))
 
