@@ -28,6 +28,12 @@ enum kind {
 	REFUSE,  /* with a sentence of its own */
 };
 
+/* What has a number. */
+enum { COMMIT, THREADS, BUSY_POLL };
+static const struct {
+	unsigned min, max;
+} number_limits[] = {[COMMIT] = {1, 3600}, [THREADS] = {1, 256}, [BUSY_POLL] = {0, 1000}};
+
 struct word {
 	const char *text; /* ends in '=': a value follows; in '*': a prefix */
 	enum kind kind;
@@ -75,9 +81,10 @@ static const struct word words[] = {
 	{"share=all", SHARE, UM_SHARE_ALL, NULL},
 	{"share=immutable", SHARE, UM_SHARE_IMMUTABLE, NULL},
 	{"share=off", SHARE, UM_SHARE_OFF, NULL},
-	{"commit=", NUMBER, 0, NULL},
+	{"busy_poll=", NUMBER, BUSY_POLL, NULL},
+	{"commit=", NUMBER, COMMIT, NULL},
 	{"shadow_mem=", SIZE, 0, NULL},
-	{"threads=", NUMBER, 1, NULL},
+	{"threads=", NUMBER, THREADS, NULL},
 	{"allow_other", OTHER, 0, NULL},
 	{"remount", REMOUNT, 0, NULL},
 	{"fuseblk", BLOCK, 0, NULL},
@@ -121,6 +128,7 @@ void um_options_init(struct um_options *opt, bool privileged)
 	*opt = (struct um_options){
 		.allow_other = privileged,
 		.share = UM_SHARE_AUTO,
+		.busy_poll = 50,
 		.ms_flags = privileged ? 0 : NO_DEVICES,
 	};
 }
@@ -148,20 +156,20 @@ static int take_number(
 	struct um_options *opt, const struct word *word, const char *text, char *msg, size_t len)
 {
 	const char *digits = strchr(text, '=') + 1;
-	unsigned long max = word->value ? 256 : 3600;
+	unsigned min = number_limits[word->value].min, max = number_limits[word->value].max;
+	unsigned *const to[] = {[COMMIT] = &opt->fs.commit_seconds,
+		[THREADS] = &opt->threads,
+		[BUSY_POLL] = &opt->busy_poll};
 	unsigned long n;
 	char *end;
 
 	errno = 0;
 	n = strtoul(digits, &end, 10);
-	if (errno || *end || end == digits || *digits == '-' || n < 1 || n > max) {
-		snprintf(msg, len, "option %s wants a number from 1 to %lu", text, max);
+	if (errno || *end || end == digits || *digits == '-' || n < min || n > max) {
+		snprintf(msg, len, "option %s wants a number from %u to %u", text, min, max);
 		return -EINVAL;
 	}
-	if (word->value)
-		opt->threads = (unsigned)n;
-	else
-		opt->fs.commit_seconds = (unsigned)n;
+	*to[word->value] = (unsigned)n;
 	return 0;
 }
 
@@ -365,13 +373,15 @@ void um_options_text(const struct um_options *opt, char *out, size_t len)
 
 	if (opt->threads)
 		snprintf(threads, sizeof(threads), ",threads=%u", opt->threads);
-	snprintf(out, len, "%s%s,%s,%s,%s,%s,%s,%s,commit=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
+	snprintf(out, len,
+		"%s%s,%s,%s,%s,%s,%s,%s,commit=%u,busy_poll=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
 		word_text(ATIME, opt->fs.atime), opt->fs.nodiratime ? ",nodiratime" : "",
 		word_text(DATA, opt->fs.data), word_text(CSUM, opt->fs.data_csum),
 		word_text(ERRORS, opt->fs.errors), word_text(DISCARD, opt->fs.discard),
 		word_text(CACHE, opt->cache_none), word_text(SHARE, opt->share),
-		commit_seconds(opt), (unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10),
-		threads, opt->allow_other ? ",allow_other" : "",
+		commit_seconds(opt), opt->busy_poll,
+		(unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10), threads,
+		opt->allow_other ? ",allow_other" : "",
 		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
 		opt->ms_flags & MS_DIRSYNC ? ",dirsync" : "", opt->fuseblk ? ",fuseblk" : "",
 		*opt->context ? "," : "", opt->context);
@@ -385,8 +395,8 @@ static bool same_whole(const struct um_options *a, const struct um_options *b)
 	       a->cache_none == b->cache_none && a->share == b->share &&
 	       commit_seconds(a) == commit_seconds(b) &&
 	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
-	       a->allow_other == b->allow_other && a->fuseblk == b->fuseblk &&
-	       !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);
+	       a->busy_poll == b->busy_poll && a->allow_other == b->allow_other &&
+	       a->fuseblk == b->fuseblk && !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);
 }
 
 static bool asks_for_more(const struct um_options *have, const char *list)

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
@@ -25,6 +24,7 @@
 #include "fuse/remount.h"
 #include "fuse/seam.h"
 #include "fuse/view.h"
+#include "fuse/worker.h"
 
 #define DRAIN_SEC 10       /* after a signal: how long users of the mount may take to leave it */
 #define READ_AHEAD_KB 2048 /* two requests under way */
@@ -96,103 +96,6 @@ const struct fuse_lowlevel_ops um_ops = {
 	.copy_file_range = um_op_copy,
 	.lseek = um_op_lseek,
 };
-
-/* ---- requests --------------------------------------------------------------------------------------- */
-
-/*
- * A worker's buffer: a write request is 80 bytes of headers and then data; it is placed so that the
- * data begins on a page.
- */
-#define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
-#define BUFFER_BYTES (UM_MAX_IO + 3 * 4096)
-
-static void *buffer_new(struct fuse_buf *out)
-{
-	char *map = mmap(
-		NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (map == MAP_FAILED)
-		return NULL;
-	*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
-	return map;
-}
-
-/* One request. 0 at the end of the session. */
-static int serve_one(struct um_mount *m, struct fuse_buf *buf)
-{
-	int n = fuse_session_receive_buf(m->se, buf);
-	bool entered;
-
-	if (n == -EINTR || n == -EAGAIN)
-		return 1;
-	if (n <= 0) {
-		if (n < 0)
-			um_message(UMBRA_LOG_ERROR, "reading /dev/fuse failed: %s", strerror(-n));
-		return 0;
-	}
-	atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
-	entered = um_gate_enter(m);
-	if (!um_seam_request(m, buf->mem, buf->size))
-		fuse_session_process_buf(m->se, buf);
-	um_gate_leave(m, entered);
-	return 1;
-}
-
-static void *worker(void *arg)
-{
-	struct um_mount *m = arg;
-	struct fuse_buf buf;
-	void *map = buffer_new(&buf);
-
-	if (map) {
-		while (!fuse_session_exited(m->se) && serve_one(m, &buf))
-			;
-		munmap(map, BUFFER_BYTES);
-	} else {
-		um_message(UMBRA_LOG_ERROR, "no memory for a worker's buffer");
-	}
-	fuse_session_exit(m->se);
-	eventfd_write(m->ended, 1);
-	return NULL;
-}
-
-static int answer_init(struct um_mount *m)
-{
-	struct fuse_buf buf;
-	void *map = buffer_new(&buf);
-
-	if (!map)
-		return -ENOMEM;
-	while (!m->inited && !fuse_session_exited(m->se) && serve_one(m, &buf))
-		;
-	munmap(map, BUFFER_BYTES);
-	return m->inited ? 0 : -EIO;
-}
-
-static int start_workers(struct um_mount *m)
-{
-	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-	unsigned n = m->opt->threads;
-
-	if (!n)
-		n = cpus > 2 ? 2 * (unsigned)cpus : 4;
-	m->workers = calloc(n, sizeof(*m->workers));
-	if (!m->workers)
-		return -ENOMEM;
-	while (m->nworkers < n) {
-		int err = pthread_create(&m->workers[m->nworkers], NULL, worker, m);
-
-		if (err && m->nworkers == 0)
-			return -err;
-		if (err) {
-			um_message(UMBRA_LOG_WARN, "only %u of %u threads could be started: %s",
-				m->nworkers, n, strerror(err));
-			break;
-		}
-		pthread_setname_np(m->workers[m->nworkers++], "umbrafs-work");
-	}
-	return 0;
-}
 
 /* ---- mounting ---------------------------------------------------------------------------------------- */
 
@@ -331,7 +234,7 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	err = fuse_session_custom_io(m->se, &um_seam_io, m->dev);
 	learn_device(m);
 	if (!err)
-		err = answer_init(m);
+		err = um_answer_init(m);
 	if (!err)
 		err = um_door_open(m, &m->door);
 	if (!err && m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP)
@@ -380,34 +283,6 @@ static void detach(const struct um_mount *m)
 		close(fd);
 	}
 	um_wheres_free(list, n);
-}
-
-static void no_action(int sig)
-{
-	(void)sig;
-}
-
-/* Workers may sit in read(2): a signal wakes them, again until they have seen that it is over. */
-static void stop_workers(struct um_mount *m)
-{
-	struct sigaction sa = {.sa_handler = no_action};
-
-	sigaction(SIGUSR1, &sa, NULL);
-	fuse_session_exit(m->se);
-	for (unsigned i = 0; i < m->nworkers; i++) {
-		struct timespec until;
-
-		do {
-			pthread_kill(m->workers[i], SIGUSR1);
-			clock_gettime(CLOCK_REALTIME, &until);
-			until.tv_nsec += 20000000;
-			if (until.tv_nsec >= 1000000000) {
-				until.tv_nsec -= 1000000000;
-				until.tv_sec++;
-			}
-		} while (pthread_timedjoin_np(m->workers[i], NULL, &until) == ETIMEDOUT);
-	}
-	m->nworkers = 0;
 }
 
 /* Waits for the end of the session or for a signal; msec -1: without limit. True: it is the end. */
@@ -460,7 +335,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 	}
 	err = um_views_start(m, &m->views);
 	if (!err)
-		err = start_workers(m);
+		err = um_workers_start(m, &m->workers);
 	if (!err) {
 		if (ready)
 			ready(arg);
@@ -469,7 +344,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 		um_direct_stop(m->direct);
 		um_door_stop(m->door);
 	}
-	stop_workers(m);
+	um_workers_stop(m->workers);
 	close(signals);
 	return err;
 }
@@ -492,7 +367,7 @@ void um_mount_free(struct um_mount *m)
 	}
 	if (m->ended >= 0)
 		close(m->ended);
-	free(m->workers);
+	um_workers_free(m->workers);
 	pthread_rwlock_destroy(&m->gate);
 	free(m);
 }

@@ -33,6 +33,7 @@
 struct um_direct;
 struct um_door;
 struct um_views;
+struct um_workers;
 struct um_grant;
 
 /* A mount. Made by um_mount_new, served by um_mount_serve. */
@@ -56,8 +57,7 @@ struct um_mount {
 	atomic_uint fetching;     /* requests whose answer comes when the data has, or is durable */
 	atomic_uint forgetting;   /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
-	pthread_t *workers;
-	atomic_uint nworkers;
+	struct um_workers *workers;
 	int ended; /* eventfd: a worker saw the end of the session */
 };
 

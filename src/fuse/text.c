@@ -11,6 +11,7 @@
 #include "fuse/health.h"
 #include "fuse/ioctl.h"
 #include "fuse/view.h"
+#include "fuse/worker.h"
 
 static void add_number(void *arg, const char *name, uint64_t value)
 {
@@ -31,7 +32,7 @@ static void fill_stat(struct um_mount *m, struct json_object *obj)
 {
 	umbra_stat(m->fs, add_number, obj);
 	add_number(obj, "fuse_requests", atomic_load_explicit(&m->requests, memory_order_relaxed));
-	add_number(obj, "fuse_threads", m->nworkers);
+	add_number(obj, "fuse_threads", um_workers_count(m->workers));
 	um_views_stat(m->views, add_number, obj);
 	um_direct_stat(m->direct, add_number, obj);
 }

@@ -9,7 +9,8 @@
 start
 pool_make 256M
 for ((s = SEED; s < SEED + $(long 2 10); s++)); do
-	pool_mount
+	# Workers that always poll, or never, and too few or many of them.
+	if ((s % 2)); then pool_mount busy_poll=1000,threads=3; else pool_mount busy_poll=0,threads=16; fi
 	"$HELPERS/stress" "$MNT" "$(long 6 60)" "$s" >"$T/stress.out" 2>&1 || {
 		cat "$T/stress.out"
 		die "$(sed -n 's/^FAIL: //p' "$T/stress.out" | head -n1)"

@@ -110,6 +110,10 @@ static void numbers_have_limits(void **state)
 	assert_int_equal(opt.fs.commit_seconds, 30);
 	assert_int_equal(parse(&opt, "threads=0", false, msg), -EINVAL);
 	assert_int_equal(parse(&opt, "threads=257", false, msg), -EINVAL);
+	assert_int_equal(parse(&opt, "busy_poll=0", false, msg), 0);
+	assert_int_equal(opt.busy_poll, 0);
+	assert_int_equal(parse(&opt, "busy_poll=1001", false, msg), -EINVAL);
+	assert_string_equal(msg, "option busy_poll=1001 wants a number from 0 to 1000");
 	assert_int_equal(parse(&opt, "commit=", false, msg), -EINVAL);
 	assert_int_equal(parse(&opt, "commit=-1", false, msg), -EINVAL);
 	assert_int_equal(parse(&opt, "commit=5x", false, msg), -EINVAL);
@@ -185,7 +189,7 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 {
 	static const char *const all[] = {"", "noatime,nodiratime", "strictatime,data=inplace",
 		"data-csum=scrub,cache=none,errors=shutdown", "share=off,commit=17", "shadow_mem=0",
-		"shadow_mem=3M", "threads=9,allow_other", "sync", "dirsync,fuseblk",
+		"shadow_mem=3M", "threads=9,allow_other", "busy_poll=20", "sync", "dirsync,fuseblk",
 		"context=\"a:b,c\",fscontext=d"};
 
 	(void)state;

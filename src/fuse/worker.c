@@ -1,0 +1,318 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The threads that serve requests.
+ *
+ * Most requests come from programs that do one thing after the other: the next one follows a few microseconds after the
+ * answer. Waking a thread on an idle processor costs more than most requests take to carry out, above all in a virtual machine. So a
+ * worker that has answered polls for a while before it sleeps. Only one polls at a time, and only as long as polling
+ * has paid of late (struct um_workers, poll_ns).
+ *
+ * At most WAITING_MAX workers wait for requests, the polling one included; the others are parked. The kernel wakes a sleeping reader
+ * for each request, also when a polling one is about to take it: with all of them reading, each request would wake another thread
+ * for nothing. Whoever takes a request and leaves nobody waiting calls a parked worker first, so a request that takes
+ * long, or waits for another one, keeps nobody from being served.
+ */
+#include "fuse/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fuse/message.h"
+#include "fuse/proto.h"
+#include "fuse/remount.h"
+#include "fuse/seam.h"
+
+#define WAITING_MAX 2u
+#define POLL_MIN_NS 4000
+
+struct um_workers {
+	struct um_mount *m;
+	pthread_t *threads;
+	unsigned n;
+	int64_t poll_max_ns; /* 0: never */
+	_Atomic int64_t
+		poll_ns; /* how long to poll: doubled when a request came, halved when none did */
+	atomic_bool polling; /* somebody does */
+	atomic_uint waiting; /* workers that poll or read */
+	atomic_uint parked;  /* workers that sleep until they are called */
+	unsigned calls;      /* parked workers that may go; under lock, like ended */
+	bool ended;
+	pthread_mutex_t lock;
+	pthread_cond_t called;
+};
+
+static int64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
+}
+
+/* ---- one request ----------------------------------------------------------------------------------- */
+
+/*
+ * A worker's buffer: a write request is 80 bytes of headers and then data; it is placed so that the
+ * data begins on a page.
+ */
+#define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+#define BUFFER_BYTES (UM_MAX_IO + 3 * 4096)
+
+static void *buffer_new(struct fuse_buf *out)
+{
+	char *map = mmap(
+		NULL, BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (map == MAP_FAILED)
+		return NULL;
+	*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
+	return map;
+}
+
+/* 1: a request is in buf; 0: there will be none; -EAGAIN: not this time. */
+static int receive(struct um_mount *m, struct fuse_buf *buf)
+{
+	int n = fuse_session_receive_buf(m->se, buf);
+
+	if (n == -EINTR || n == -EAGAIN)
+		return -EAGAIN;
+	if (n < 0)
+		um_message(UMBRA_LOG_ERROR, "reading /dev/fuse failed: %s", strerror(-n));
+	return n > 0;
+}
+
+static void carry_out(struct um_mount *m, struct fuse_buf *buf)
+{
+	bool entered;
+
+	atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
+	entered = um_gate_enter(m);
+	if (!um_seam_request(m, buf->mem, buf->size))
+		fuse_session_process_buf(m->se, buf);
+	um_gate_leave(m, entered);
+}
+
+int um_answer_init(struct um_mount *m)
+{
+	struct fuse_buf buf;
+	void *map = buffer_new(&buf);
+	int ret = 1;
+
+	if (!map)
+		return -ENOMEM;
+	while (!m->inited && !fuse_session_exited(m->se) && ret) {
+		ret = receive(m, &buf);
+		if (ret > 0)
+			carry_out(m, &buf);
+	}
+	munmap(map, BUFFER_BYTES);
+	return m->inited ? 0 : -EIO;
+}
+
+/* ---- who waits ------------------------------------------------------------------------------------- */
+
+/* Sleeps until called. Nobody waiting: whoever took the last request may have seen none parked yet. */
+static void park(struct um_workers *w)
+{
+	pthread_mutex_lock(&w->lock);
+	atomic_fetch_add(&w->parked, 1);
+	while (!w->ended && !w->calls && atomic_load(&w->waiting))
+		pthread_cond_wait(&w->called, &w->lock);
+	if (w->calls)
+		w->calls--;
+	atomic_fetch_sub(&w->parked, 1);
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void begin_waiting(struct um_workers *w)
+{
+	unsigned n = atomic_load(&w->waiting);
+
+	for (;;) {
+		if (n >= WAITING_MAX && !fuse_session_exited(w->m->se)) {
+			park(w);
+			n = atomic_load(&w->waiting);
+		} else if (atomic_compare_exchange_weak(&w->waiting, &n, n + 1)) {
+			return;
+		}
+	}
+}
+
+static void end_waiting(struct um_workers *w)
+{
+	if (atomic_fetch_sub(&w->waiting, 1) > 1 || !atomic_load(&w->parked))
+		return;
+	pthread_mutex_lock(&w->lock);
+	if (w->calls < atomic_load(&w->parked)) {
+		w->calls++;
+		pthread_cond_signal(&w->called);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* ---- polling --------------------------------------------------------------------------------------- */
+
+/* Somebody waits for an answer that another thread will give: that one needs the processor more. */
+static bool has_handed_over(const struct um_mount *m)
+{
+	return atomic_load_explicit(&m->fetching, memory_order_relaxed) ||
+	       atomic_load_explicit(&m->late, memory_order_relaxed);
+}
+
+/* True: the time is over, and no request has come. */
+static bool poll_in_vain(struct um_workers *w)
+{
+	struct pollfd dev = {.fd = w->m->dev, .events = POLLIN};
+	int64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed), start;
+	bool came;
+
+	if (!limit || has_handed_over(w->m) || atomic_exchange(&w->polling, true))
+		return false;
+	start = now_ns();
+	do
+		came = poll(&dev, 1, 0);
+	while (!came && now_ns() - start < limit && !has_handed_over(w->m));
+	atomic_store(&w->polling, false);
+	limit = came ? 2 * limit : limit / 2;
+	if (limit > w->poll_max_ns)
+		limit = w->poll_max_ns;
+	atomic_store_explicit(&w->poll_ns, limit < POLL_MIN_NS ? 0 : limit, memory_order_relaxed);
+	return !came;
+}
+
+static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
+{
+	bool vain = w->poll_max_ns && poll_in_vain(w);
+	int64_t start = 0;
+	int ret;
+
+	/* A request that comes soon, with nobody polling: polling would have paid. */
+	if (!vain && w->poll_max_ns && !atomic_load_explicit(&w->poll_ns, memory_order_relaxed))
+		start = now_ns();
+	ret = receive(w->m, buf);
+	if (start && now_ns() - start < w->poll_max_ns)
+		atomic_store_explicit(&w->poll_ns, w->poll_max_ns / 2, memory_order_relaxed);
+	return ret;
+}
+
+/* ---- the threads ----------------------------------------------------------------------------------- */
+
+static void *worker(void *arg)
+{
+	struct um_workers *w = arg;
+	struct um_mount *m = w->m;
+	struct fuse_buf buf;
+	void *map = buffer_new(&buf);
+	int ret = 1;
+
+	if (!map)
+		um_message(UMBRA_LOG_ERROR, "no memory for a worker's buffer");
+	while (map && ret && !fuse_session_exited(m->se)) {
+		begin_waiting(w);
+		ret = wait_for_request(w, &buf);
+		end_waiting(w);
+		if (ret > 0)
+			carry_out(m, &buf);
+	}
+	if (map)
+		munmap(map, BUFFER_BYTES);
+	fuse_session_exit(m->se);
+	eventfd_write(m->ended, 1);
+	return NULL;
+}
+
+/* With one processor the program that is to send the next request would have to wait for us. */
+static bool may_poll(void)
+{
+	cpu_set_t set;
+
+	return sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) > 1;
+}
+
+int um_workers_start(struct um_mount *m, struct um_workers **out)
+{
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	struct um_workers *w = calloc(1, sizeof(*w));
+	unsigned n = m->opt->threads;
+	int err = 0;
+
+	if (!n)
+		n = cpus > 2 ? 2 * (unsigned)cpus : 4;
+	if (w)
+		w->threads = calloc(n, sizeof(*w->threads));
+	if (!w || !w->threads) {
+		free(w);
+		return -ENOMEM;
+	}
+	w->m = m;
+	w->poll_max_ns = may_poll() ? m->opt->busy_poll * 1000ll : 0;
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->called, NULL);
+	*out = w;
+	while (w->n < n && !err) {
+		err = pthread_create(&w->threads[w->n], NULL, worker, w);
+		if (!err)
+			pthread_setname_np(w->threads[w->n++], "umbrafs-work");
+	}
+	if (err && w->n)
+		um_message(UMBRA_LOG_WARN, "only %u of %u threads could be started: %s", w->n, n,
+			strerror(err));
+	return w->n ? 0 : -err;
+}
+
+static void no_action(int sig)
+{
+	(void)sig;
+}
+
+/* Those in read(2) are woken by a signal, again until they have seen that it is over. */
+void um_workers_stop(struct um_workers *w)
+{
+	struct sigaction sa = {.sa_handler = no_action};
+
+	if (!w)
+		return;
+	sigaction(SIGUSR1, &sa, NULL);
+	fuse_session_exit(w->m->se);
+	pthread_mutex_lock(&w->lock);
+	w->ended = true;
+	pthread_cond_broadcast(&w->called);
+	pthread_mutex_unlock(&w->lock);
+	for (; w->n; w->n--) {
+		pthread_t thread = w->threads[w->n - 1];
+		struct timespec until;
+
+		do {
+			pthread_kill(thread, SIGUSR1);
+			clock_gettime(CLOCK_REALTIME, &until);
+			until.tv_nsec += 20000000;
+			if (until.tv_nsec >= 1000000000) {
+				until.tv_nsec -= 1000000000;
+				until.tv_sec++;
+			}
+		} while (pthread_timedjoin_np(thread, NULL, &until) == ETIMEDOUT);
+	}
+}
+
+void um_workers_free(struct um_workers *w)
+{
+	if (!w)
+		return;
+	pthread_mutex_destroy(&w->lock);
+	pthread_cond_destroy(&w->called);
+	free(w->threads);
+	free(w);
+}
+
+unsigned um_workers_count(const struct um_workers *w)
+{
+	return w ? w->n : 0;
+}

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The threads that serve requests. */
+#ifndef UM_FUSE_WORKER_H
+#define UM_FUSE_WORKER_H
+
+#include "fuse/session.h"
+
+/*
+ * Threads that take requests from m->dev until the session ends; the first to see that signals m->ended. -errno when there can
+ * be none. *out is freed by um_workers_free.
+ */
+int um_workers_start(struct um_mount *m, struct um_workers **out);
+/* Ends them, whatever they wait for. Nothing is served from then on. */
+void um_workers_stop(struct um_workers *w);
+void um_workers_free(struct um_workers *w);
+unsigned um_workers_count(const struct um_workers *w);
+/* Serves requests in this thread until INIT has been answered. */
+int um_answer_init(struct um_mount *m);
+
+#endif
