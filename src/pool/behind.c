@@ -4,7 +4,9 @@
  * there are a few MiB of it, and to drop the pages, which it does with those that are clean by then: when there are
  * as many again, three times, and when a barrier has passed. So data is dirty for a short while and in memory once, in
  * FUSE's page cache. Whole chunks are named, as few and as large as can be; pages that are mapped, metadata
- * that is in use, stay, and so does what was written last, to which the next write may add.
+ * that is in use, stay, and so does what was written last, to which the next write may add. A thread of its own
+ * does it, as beginning means waiting when the device has many requests already: who writes waits for it only when it is
+ * a whole batch behind.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,29 +26,17 @@ struct batch {
 };
 
 struct um_behind {
+	int fd;
 	pthread_mutex_t lock;
-	struct batch written;      /* and nothing done about it */
-	struct batch begun[BEGUN]; /* being written, the latest first */
+	pthread_cond_t work, taken;
+	pthread_t thread;
+	struct batch written; /* and nothing done about it */
+	struct batch due;     /* for the thread, unless it is empty */
+	bool begun_any;       /* the thread has some */
+	bool clean;           /* a barrier has passed since */
+	bool stop;
+	struct batch begun[BEGUN]; /* the thread's own: being written, the latest first */
 };
-
-int um_behind_open(struct um_pool *pool)
-{
-	struct um_behind *b = calloc(1, sizeof(*b));
-
-	if (!b)
-		return -ENOMEM;
-	pthread_mutex_init(&b->lock, NULL);
-	pool->behind = b;
-	return 0;
-}
-
-void um_behind_close(struct um_pool *pool)
-{
-	if (pool->behind)
-		pthread_mutex_destroy(&pool->behind->lock);
-	free(pool->behind);
-	pool->behind = NULL;
-}
 
 static bool has(const struct batch *batch, uint64_t chunk)
 {
@@ -71,28 +61,120 @@ static void drop(int fd, const struct batch *batch)
 			POSIX_FADV_DONTNEED);
 }
 
+/* Begins to write one batch, unless it is empty, and drops what is clean of those before. */
+static void turn(struct um_behind *b, const struct batch *next, bool clean)
+{
+	if (next->n)
+		begin(b->fd, next);
+	for (unsigned i = 0; i < BEGUN; i++) {
+		drop(b->fd, &b->begun[i]);
+		if (clean)
+			b->begun[i].n = 0;
+	}
+	if (!next->n)
+		return;
+	memmove(&b->begun[1], &b->begun[0], (BEGUN - 1) * sizeof(b->begun[0]));
+	b->begun[0] = *next;
+}
+
+static void *behind_main(void *arg)
+{
+	struct um_behind *b = arg;
+	struct batch next;
+	bool clean;
+
+	pthread_mutex_lock(&b->lock);
+	for (;;) {
+		if (b->stop)
+			break;
+		if (!b->due.n && !b->clean) {
+			pthread_cond_wait(&b->work, &b->lock);
+			continue;
+		}
+		next = b->due;
+		clean = b->clean;
+		b->due.n = 0;
+		b->clean = false;
+		b->begun_any = next.n || !clean;
+		pthread_cond_broadcast(&b->taken);
+		pthread_mutex_unlock(&b->lock);
+		turn(b, &next, clean);
+		pthread_mutex_lock(&b->lock);
+	}
+	pthread_mutex_unlock(&b->lock);
+	return NULL;
+}
+
+int um_behind_open(struct um_pool *pool)
+{
+	struct um_behind *b = calloc(1, sizeof(*b));
+	int err;
+
+	if (!b)
+		return -ENOMEM;
+	b->fd = pool->fd;
+	pthread_mutex_init(&b->lock, NULL);
+	pthread_cond_init(&b->work, NULL);
+	pthread_cond_init(&b->taken, NULL);
+	err = -pthread_create(&b->thread, NULL, behind_main, b);
+	if (err) {
+		free(b);
+		return err;
+	}
+	pthread_setname_np(b->thread, "umbrafs-behind");
+	pool->behind = b;
+	return 0;
+}
+
+void um_behind_close(struct um_pool *pool)
+{
+	struct um_behind *b = pool->behind;
+
+	if (!b)
+		return;
+	pthread_mutex_lock(&b->lock);
+	b->stop = true;
+	pthread_cond_signal(&b->work);
+	pthread_mutex_unlock(&b->lock);
+	pthread_join(b->thread, NULL);
+	pthread_cond_destroy(&b->taken);
+	pthread_cond_destroy(&b->work);
+	pthread_mutex_destroy(&b->lock);
+	free(b);
+	pool->behind = NULL;
+}
+
+/* A write is of two chunks at most, as a rule. */
+static bool is_full(const struct batch *batch)
+{
+	return batch->bytes >= BATCH_BYTES || batch->n > BATCH_CHUNKS - 2;
+}
+
+static void hand_over(struct um_behind *b)
+{
+	b->due = b->written;
+	b->written.n = 0;
+	b->written.bytes = 0;
+	pthread_cond_signal(&b->work);
+}
+
 void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len)
 {
 	struct um_behind *b = pool->behind;
 	uint64_t chunk = off / UM_CHUNK_SIZE, last = (off + len - 1) / UM_CHUNK_SIZE;
-	bool full;
 
 	pthread_mutex_lock(&b->lock);
+	/* So nobody writes faster than the medium takes it, for long. */
+	while (is_full(&b->written) && b->due.n)
+		pthread_cond_wait(&b->taken, &b->lock);
+	if (is_full(&b->written))
+		hand_over(b);
 	b->written.bytes += len;
 	for (; chunk <= last && b->written.n < BATCH_CHUNKS; chunk++)
 		if (!has(&b->written, chunk))
 			b->written.chunk[b->written.n++] = chunk;
-	full = b->written.bytes >= BATCH_BYTES || b->written.n == BATCH_CHUNKS;
-	if (full) {
-		/* Others wait meanwhile: so nobody writes faster than the medium takes it, for long. */
-		begin(pool->fd, &b->written);
-		for (unsigned i = 0; i < BEGUN; i++)
-			drop(pool->fd, &b->begun[i]);
-		memmove(&b->begun[1], &b->begun[0], (BEGUN - 1) * sizeof(b->begun[0]));
-		b->begun[0] = b->written;
-		b->written.n = 0;
-		b->written.bytes = 0;
-	}
+	if (is_full(&b->written) && !b->due.n)
+		hand_over(b);
 	pthread_mutex_unlock(&b->lock);
 }
 
@@ -101,9 +183,9 @@ void um_behind_clean(struct um_pool *pool)
 	struct um_behind *b = pool->behind;
 
 	pthread_mutex_lock(&b->lock);
-	for (unsigned i = 0; i < BEGUN; i++) {
-		drop(pool->fd, &b->begun[i]);
-		b->begun[i].n = 0;
+	if (b->begun_any) {
+		b->clean = true;
+		pthread_cond_signal(&b->work);
 	}
 	pthread_mutex_unlock(&b->lock);
 }
