@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading file data of pools whose mapping is not the medium: the blocks are found as for any reader, then read past
- * the mapping, and whoever asked is told when they are there. Meanwhile an epoch that belongs to no thread keeps
- * them.
+ * Asynchronous reads of file data of pools whose mapping is not the medium: the blocks are found as
+ * for any reader, then read past the mapping, and the caller is notified when they have arrived.
+ * Meanwhile an epoch that belongs to no thread protects them.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,8 +12,8 @@
 #include "pool/aio.h"
 #include "pool/log.h"
 
-#define PIECES ((1u << 20) / UM_BLOCK_SIZE + 2) /* of a read; a longer one comes short */
-#define SMALL (64u << 10)                       /* bytes; larger ones have memory that is kept */
+#define PIECES ((1u << 20) / UM_BLOCK_SIZE + 2) /* of a read; a longer one is short */
+#define SMALL (64u << 10)                       /* bytes; larger ones use memory that is kept */
 #define LARGE ((1u << 20) + 4 * UM_BLOCK_SIZE)
 #define SPARE 16u
 #define IN_FLIGHT_MAX (64u << 20) /* bytes; beyond that readers wait, each in its own page fault */
@@ -24,7 +24,7 @@ struct fetch {
 	size_t len;
 	umbra_fetched_fn *fn;
 	void *arg;
-	struct fetch *next; /* to be read another way */
+	struct fetch *next; /* to be read in the other way */
 	void *hold;         /* an epoch */
 	atomic_uint left;
 	_Atomic(int) err;
@@ -71,10 +71,8 @@ static void buffer_put(uint8_t *buf, size_t room)
 
 /* ---- reads that failed ------------------------------------------------------------------------------------ */
 
-/*
- * What the medium refuses to a direct read is read through the mapping, by a thread that may wait: there bad blocks
- * are noticed, and made again from parity. Started when there is the first.
- */
+/* What the medium refuses to a direct read is read through the mapping, by a thread that may wait:
+ * there bad blocks are noticed and rebuilt from parity. Started on the first such read. */
 struct um_again {
 	struct umbra_fs *fs;
 	pthread_mutex_t lock;
@@ -91,7 +89,7 @@ static void read_again(struct fetch *f)
 	struct umbra_fs *fs = f->fs;
 	size_t got;
 
-	/* Whoever puts a block elsewhere may have to wait for what this kept. */
+	/* Whoever moves a block may have to wait for what this protected. */
 	um_epoch_let_go(fs->space, f->hold);
 	f->hold = NULL;
 	umbra_read_begin(fs);
@@ -211,7 +209,7 @@ static void piece_done(struct um_aio *io)
 		end(f);
 }
 
-/* The whole blocks of the pool that an iovec lies in; false: it is no pool memory. */
+/* The whole blocks of the pool that contain an iovec; false: it is not pool memory. */
 static bool blocks_of(
 	const struct um_pool *pool, const struct iovec *iov, uint64_t *out_off, size_t *out_len)
 {
@@ -228,7 +226,7 @@ static bool blocks_of(
 	return true;
 }
 
-/* Directs the pool's pieces into a buffer. Their list, or NULL. */
+/* Directs the pool's pieces into a buffer. Returns their list, or NULL. */
 static struct um_aio *aim(struct fetch *f)
 {
 	struct um_aio *first = NULL, **last = &first;
@@ -292,11 +290,12 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	size_t got;
 	int err;
 
-	/* Checksums of data are held against the mapping. And when the medium has refused something the page cache knows better. */
+	/* Data checksums are verified against the mapping. And after the medium has refused
+	 * something, the page cache has the right data. */
 	if (fs->pool->read_fd < 0 || um_log_failed(fs->log, NULL) ||
 		(um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ))
 		return -EOPNOTSUPP;
-	/* What is not used of it is not touched. */
+	/* The unused part of it is not touched. */
 	f = malloc(sizeof(*f));
 	if (!f)
 		return -EAGAIN;
@@ -321,7 +320,8 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 		return err == -ENOMEM ? -EAGAIN : err;
 	}
 	list = f->room ? aim(f) : NULL;
-	/* A small read that is the only one: this worker reads it, the others are there for what comes. */
+	/* A small read that is the only one: this worker reads it; the others are there for further
+	 * requests. */
 	if (list)
 		um_pool_read_async(
 			fs->pool, list, f->room <= SMALL && atomic_load(&fs->fetching) == f->room);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading file data, and looking for it. No lock of the file is taken: size and mapping are read
- * together under the log's read lock, and an epoch keeps the blocks until the reader is done.
+ * Reading file data, and SEEK_DATA and SEEK_HOLE. No lock of the file is taken: size and mapping
+ * are read together under the log's read lock, and an epoch protects the blocks until the reader is
+ * done.
  */
 #include <errno.h>
 #include <limits.h>
@@ -30,7 +31,7 @@ struct filler {
 	struct iovec *iov;
 	unsigned n, max;
 	size_t len;
-	bool verify; /* note blocks, to be held against their checksums */
+	bool verify; /* note blocks, to be verified against their checksums */
 	bool failed; /* no memory for that */
 	unsigned nsums, capsums;
 	struct sums {
@@ -40,7 +41,7 @@ struct filler {
 	um_lba_t bad; /* a block that has to be read and cannot be, or 0 */
 };
 
-/* Blocks that bytes come from. */
+/* Notes the blocks that bytes come from. */
 static void note_sums(struct filler *f, um_lba_t lba, uint64_t n)
 {
 	struct sums *last = f->nsums ? &f->sums[f->nsums - 1] : NULL, *more;
@@ -61,7 +62,7 @@ static void note_sums(struct filler *f, um_lba_t lba, uint64_t n)
 	f->sums[f->nsums++] = (struct sums){lba, n};
 }
 
-/* Bytes that lie at p; how many of them found room. */
+/* Adds the bytes at p; returns how many of them had room. */
 static size_t fill(struct filler *f, const void *p, size_t len)
 {
 	struct iovec *last = f->n ? &f->iov[f->n - 1] : NULL;
@@ -93,7 +94,7 @@ static size_t fill_zeros(struct filler *f, size_t len)
 	return done;
 }
 
-/* The record may change once the read lock is given up, so its bytes are copied. */
+/* The record may change once the read lock is released, so its bytes are copied. */
 static void fill_inline(struct filler *f, const struct um_inode *inode, uint64_t off, size_t len)
 {
 	static _Thread_local uint8_t copy[UM_INLINE_MAX];
@@ -109,7 +110,7 @@ static void fill_inline(struct filler *f, const struct um_inode *inode, uint64_t
 	fill_zeros(f, len - n);
 }
 
-/* Bytes of blocks of which some are bad, or were put elsewhere. */
+/* Adds bytes of blocks some of which are bad or were moved. */
 static bool fill_scattered(
 	const struct um_pool *pool, struct filler *f, um_lba_t lba, uint64_t from, size_t len)
 {
@@ -129,7 +130,7 @@ static bool fill_scattered(
 	return true;
 }
 
-/* The part of a run that meets [off, end); false when there was no room for all of it. */
+/* The part of a run that intersects [off, end); false if there was no room for all of it. */
 static bool fill_run(const struct um_pool *pool, struct filler *f, const struct um_run *run,
 	uint64_t off, uint64_t end)
 {
@@ -191,7 +192,7 @@ static int read_locked(
 	return fill_blocks(fs, f, note, &inode, off, off + len);
 }
 
-/* Holds what was filled in against its checksums. *out_bad: what does not match. */
+/* Verifies what was filled in against its checksums. *out_bad: a block that does not match. */
 static int check_sums(struct umbra_fs *fs, const struct filler *f, um_lba_t *out_bad)
 {
 	int err = f->failed ? -ENOMEM : 0;
@@ -201,15 +202,13 @@ static int check_sums(struct umbra_fs *fs, const struct filler *f, um_lba_t *out
 	return err;
 }
 
-/*
- * What is handed out can be loaded now: it is copied by the kernel, or by callers who do not ask. *out_bad: a block
- * that cannot be, if it is known.
- */
+/* Ensures that what is handed out can be loaded: it is copied by the kernel, or by callers that do
+ * not check. *out_bad: a block that cannot be loaded, if known. */
 static int touch(const struct um_pool *pool, const struct filler *f, um_lba_t *out_bad)
 {
 	uintptr_t base = (uintptr_t)pool->base;
 
-	um_guard_check(); /* a mark left by somebody else's load is not about these */
+	um_guard_check(); /* a mark left by an earlier load is not about these */
 	for (unsigned i = 0; i < f->n; i++) {
 		uintptr_t at = (uintptr_t)f->iov[i].iov_base;
 
@@ -254,13 +253,13 @@ int um_read_iov(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, boo
 		.max = max,
 		.verify = um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ,
 	};
-	/* A block may have to be looked at again to find out which one it is. */
+	/* A block may have to be examined again to find out which one it is. */
 	uint64_t tries = 2 * um_blocks_of(len) + UM_CURES;
 	um_lba_t bad;
 	int err = 0;
 
 	if (len && max) {
-		/* Each turn has one block less that is bad, or ends. */
+		/* Each iteration has one bad block less, or ends. */
 		do
 			err = read_once(fs, ino, off, len, load, &f, &bad);
 		while (err && bad && tries-- && !um_failure_cure(fs, bad));
@@ -307,7 +306,7 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
 
 /* ---- looking for data ------------------------------------------------------------------------------ */
 
-/* The first block at or behind `first` that has data (or has not), or `stop`. */
+/* The first block at or after `first` that has data (or has none), or `stop`. */
 static int seek_block(struct umbra_fs *fs, um_ino_t ino, bool want_data, uint64_t off,
 	uint64_t *out, bool *out_more)
 {
@@ -327,7 +326,7 @@ static int seek_block(struct umbra_fs *fs, um_ino_t ino, bool want_data, uint64_
 		return -ENXIO;
 	stop = um_blocks_of(inode.core.size);
 	if (inode.core.data.format == UM_ROOT_INLINE && !first) {
-		/* The record's bytes stand for the first block. */
+		/* The record's bytes represent the first block. */
 		*out = want_data ? off : UM_BLOCK_SIZE;
 	} else {
 		um_inode_tree(&inode, UM_FORK_DATA, &tree);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests that nobody waits for: see aio.h. Rings first, then threads. */
+/* Asynchronous I/O: see aio.h. First rings, then threads. */
 #include "pool/aio.h"
 
 #include <errno.h>
@@ -12,10 +12,11 @@
 
 #include "pool/log.h"
 
-#define RINGS 2u /* each with a thread that takes results and calls done(): copying is done there */
+#define RINGS                                                                                      \
+	2u /* each with a thread that takes results and calls done(), which does the copying */
 #define ENTRIES 128u
 #define THREADS 8u    /* without io_uring */
-#define TRIES_MAX 16u /* of one place, before EAGAIN is believed */
+#define TRIES_MAX 16u /* for one place, before EAGAIN is returned */
 
 int (*um_aio_fault)(const struct um_aio *io, int result);
 bool um_aio_refuse_ring;
@@ -23,7 +24,7 @@ bool um_aio_refuse_ring;
 struct ring {
 	struct um_aio_engine *engine;
 	struct io_uring uring;
-	pthread_mutex_t lock; /* of the submission side */
+	pthread_mutex_t lock; /* protects the submission side */
 	pthread_t thread;
 };
 
@@ -32,7 +33,7 @@ struct um_aio_engine {
 	atomic_uint turn;
 	struct ring ring[RINGS];
 	pthread_t thread[THREADS];
-	/* Requests handed in and not done; the queue is for threads only. */
+	/* Requests submitted and not done; the queue is for threads only. */
 	pthread_mutex_t lock;
 	pthread_cond_t work, idle;
 	struct um_aio *first, **last;
@@ -51,7 +52,7 @@ static void account(struct um_aio_engine *engine, int change)
 	pthread_mutex_unlock(&engine->lock);
 }
 
-/* Takes in what the kernel said; true: the request is done, else it has to be gone on with. */
+/* Takes the kernel's result; true: the request is done, else it has to be resumed. */
 static bool take_result(struct um_aio *io, int result)
 {
 	size_t before = io->at;
@@ -66,7 +67,7 @@ static bool take_result(struct um_aio *io, int result)
 	}
 	if (io->op == UM_AIO_SYNC)
 		return true;
-	if (!result) { /* the end of the file, where there should be more; or no progress */
+	if (!result) { /* end of file where there should be more, or no progress */
 		io->err = io->at < io->len ? -EIO : 0;
 		return true;
 	}
@@ -142,8 +143,9 @@ static void prepare(struct io_uring_sqe *sqe, struct um_aio *io)
 }
 
 /*
- * Hands a list in. When the kernel takes none for now (no memory, or results that were not taken yet) this
- * thread tries until they are gone; the one that takes results never comes here, so that it cannot be waited for.
+ * Submits a list. If the kernel accepts none for now (no memory, or results not taken yet) this
+ * thread retries until all are accepted; the thread that takes results never comes here, so waiting
+ * for it is safe.
  */
 static void put(struct ring *r, struct um_aio *list)
 {
@@ -213,7 +215,7 @@ static void ring_close(struct ring *r)
 	struct io_uring_sqe *sqe;
 
 	pthread_mutex_lock(&r->lock);
-	sqe = io_uring_get_sqe(&r->uring); /* nothing is under way: there is room */
+	sqe = io_uring_get_sqe(&r->uring); /* nothing is in flight: there is room */
 	io_uring_prep_nop(sqe);
 	io_uring_sqe_set_data(sqe, NULL);
 	while (io_uring_submit(&r->uring) < 0)
