@@ -12,8 +12,7 @@
 
 #include "pool/log.h"
 
-#define RINGS                                                                                      \
-	2u /* each with a thread that takes results and calls done(), which does the copying */
+#define RINGS 2u /* each with a thread that takes results and calls done(), which copies */
 #define ENTRIES 128u
 #define THREADS 8u    /* without io_uring */
 #define TRIES_MAX 16u /* for one place, before EAGAIN is returned */

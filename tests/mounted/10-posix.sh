@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Every operation through the kernel, with its exact results and errors.
+# Every operation through the kernel, with exact results and errors.
 # backends: dax file
 # long-backends: dax file loop
 # vm: long

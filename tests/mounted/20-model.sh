@@ -1,7 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Random operations beside a plain directory on tmpfs that says what must come out, with remounts and
-# kill -9 in between.
+# Random operations compared with a directory on tmpfs as the model, with remounts and kill -9 in between.
 # backends: dax file
 # long-backends: dax file loop
 # vm: fsdax

@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Random reads, writes, maps, truncations, holes, clones and dedupes of a few files beside a model in memory.
+# Random reads, writes, mappings, truncations, holes, clones and dedupes of a few files, compared with a model
+# in memory.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 240 3600

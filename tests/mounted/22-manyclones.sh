@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Clones of one file, each written in one place, removed in random order: counts and space come back exactly.
+# Clones of one file, each written in one place, removed in random order: counts and space are exact
+# afterwards.
 # backends: dax
 # long-backends: dax file
 # seconds: 120 900

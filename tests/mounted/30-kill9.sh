@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# kill -9 of the daemon at random moments under a parallel load: the next mount just works, fsck finds
-# nothing, every acknowledged operation is there. The load clones, dedupes, and has clones mapped through
-# shared views.
+# kill -9 of the daemon at random moments under a parallel load: the next mount works, fsck finds nothing, and
+# every acknowledged operation is present. The load clones, dedupes, and maps clones through shared views.
 # backends: dax file
 # long-backends: dax file loop
 # vm: devdax

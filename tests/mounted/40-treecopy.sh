@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A real tree is copied in and stays what it was: at once, after a remount, after kill -9.
+# A real tree is copied in and compared: at once, after a remount, after kill -9.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 300 3600

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# git on the mount: a repository is made, cloned, checked, repacked, across a kill of the daemon.
+# git on the mount: a repository is created, cloned, checked and repacked, across a kill of the daemon.
 # backends: dax file
 # seconds: 300 900
 # shellcheck source=lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A database under load while the daemon is killed: sound, and every acknowledged transaction there.
+# A database under load while the daemon is killed: it is consistent and has every acknowledged transaction.
 # backends: dax file
 # seconds: 300 1200
 # shellcheck source=lib.sh

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The shutdown ioctl in its three modes: everything fails with EIO until the next mount, which shows all
-# that was acknowledged. File handles outlive remounts.
+# The shutdown ioctl in its three modes: everything fails with EIO until the next mount, which shows everything
+# that was acknowledged. File handles survive remounts.
 # backends: dax file
 # seconds: 120 300
 # shellcheck source=lib.sh

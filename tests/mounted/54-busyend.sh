@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A signal ends the daemon although users stay: one file is read and cloned into all the while, so that at
-# whatever moment it is, reads are under way and clones wait for the pages they bring.
+# A signal ends the daemon although there are users: one file is constantly read and cloned into, so that at any
+# moment reads are in flight and clones wait for their pages.
 # backends: dax
 # long-backends: dax file
 # seconds: 120 300

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A pool that moves between kinds of memory: used as a plain file, then mapped as persistent memory, and
-# back. Everything stays; what a power cut left behind the end of a file as a plain file never shows.
+# A pool that is used as a plain file, then mapped as persistent memory, and back. All data stays; what a power
+# cut left beyond the end of a file on the plain file is never visible.
 # backends: file
 # seconds: 60 60
 # shellcheck source=lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Plain files: what was written and what was read does not stay in the page cache of the pool's file.
+# Plain files: data that was written or read does not stay in the page cache of the pool's file.
 # backends: file
 # seconds: 60 60
 # shellcheck source=lib.sh

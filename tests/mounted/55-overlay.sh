@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The kernel's overlayfs, as containers use it, with its upper and its lower layer on umbrafs.
+# The kernel's overlayfs, as used by containers, with its upper and its lower layer on umbrafs.
 # backends: dax
 # long-backends: dax file loop
 # seconds: 60 120

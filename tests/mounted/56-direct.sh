@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# O_DIRECT writes, asynchronous ones too, beside the page cache's readers, mappings and writers: what has been written is what is read.
-# Also with more writes under way than the kernel has room for, and when the daemon dies meanwhile, with clones that share page
-# cache and without. What is only used past the cache never has anything to invalidate.
+# O_DIRECT writes, including asynchronous ones, beside readers, mappings and writers through the page cache: reads
+# return what has been written. Also with more writes in flight than the kernel has room for, and when the daemon dies
+# meanwhile, with clones that share page cache and without. Files used only past the cache cause no invalidations.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 120 400

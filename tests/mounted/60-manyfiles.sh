@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Many files in one directory: create, list, stat, remove; each costs the same at the end as at the start.
+# Many files in one directory: create, list, stat, remove; the cost per file is the same at the end as at the start.
 # backends: dax
 # long-backends: dax file
 # seconds: 300 3600

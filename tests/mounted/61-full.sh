@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A pool is filled to the last block, emptied, filled again: the same goes in, nothing leaks, and a full
-# pool still lets files be removed and cut.
+# A pool is filled to the last block, emptied, filled again: the same amount fits, nothing leaks, and in a full pool
+# files can still be removed and truncated.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 300 3600

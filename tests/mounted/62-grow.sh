@@ -1,13 +1,13 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A pool grows: mounted, under somebody's hands, and not mounted; what is refused is refused in a sentence.
+# Growing pools: mounted and in use, and not mounted; refusals have a clear message.
 # backends: dax file loop
 # seconds: 120 240
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
 
-# For a device it is the file below that is made longer, and the kernel is told.
+# For a device the file below is extended, and the kernel is told.
 room() {
 	if [ "$BACKEND" = loop ]; then
 		truncate -s "$1" "$MEM/image" && losetup -c "$POOL" || die "a larger loop device"

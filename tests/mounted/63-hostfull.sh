@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A sparse pool whose host runs full: writers get ENOSPC, the daemon lives, the pool stays sound, files can be removed, and
-# when there is space again all goes on. A small tmpfs, and a small ext4 on a loop device.
+# A sparse pool whose host runs full: writers get ENOSPC, the daemon survives, the pool stays consistent, files can be
+# removed, and everything continues when there is space again. On a small tmpfs, and on a small ext4 on a loop device.
 # backends: file dax
 # seconds: 180 300
 # shellcheck source=lib.sh

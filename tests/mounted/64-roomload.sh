@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A pool grows and is trimmed under load: files are written, cloned and removed by many, what must stay stays, and the
-# pool is sound at the end, also after kill -9.
+# A pool is grown and trimmed under load: many processes write, clone and remove files; data that must stay does, and
+# the pool is consistent at the end, also after kill -9.
 # backends: file
 # long-backends: dax file loop
 # seconds: 120 300

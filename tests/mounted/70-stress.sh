@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Processes and threads do everything at once to the same names; then fsck.
+# Processes and threads do everything at once on the same names; then fsck.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 180 1200

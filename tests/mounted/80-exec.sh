@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# umbractl exec: the remap ioctls and FIEMAP as on XFS, and a command that notices nothing of its wrapper.
+# umbractl exec: the remap ioctls and FIEMAP behave as on XFS, and the command does not notice its wrapper.
 # backends: dax
 # long-backends: dax file loop
 # seconds: 180 900

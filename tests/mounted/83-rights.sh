@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# No door lets anybody clone what they could not read, or into what they could not write.
+# No interface lets anybody clone what they may not read, or into what they may not write.
 # backends: dax
 # long-backends: dax file loop
 # seconds: 60 60

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# umbractl clone -r as root: the daemon clones directories by itself. What it makes, who may ask for it, what the
-# kernel must not go on believing.
+# umbractl clone -r as root: the daemon clones directories itself. Checks the result, who may request it, and that the
+# kernel keeps no stale entries.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 60 60

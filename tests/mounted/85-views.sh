@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Shared views: one copy in the page cache for all clones, nothing stale, nothing left behind.
+# Shared views: one copy in the page cache for all clones, nothing stale, nothing left over.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 300 3600
@@ -9,7 +9,7 @@
 start
 RANDOM=$SEED
 
-# Hangs are failures: nothing of the test may be stuck a while after the daemon's end.
+# Hangs are failures: no process of the test may be stuck some time after the daemon's end.
 none_stuck() {
 	local i p
 	for ((i = 0; i < 100; i++)); do

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Shared views when many processes work on the same clones at once, and when all clones of a file are mapped and
-# stored to at once.
+# Shared views with many processes working on the same clones, and with all clones of a file mapped and stored to at
+# once.
 # backends: dax
 # long-backends: dax file
 # seconds: 180 3000

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Shared views: what may be shared with each setting of share=, sendfile and splice, thousands of views open at
-# once, the guardian's death.
+# Shared views: what is shared with each setting of share=, sendfile and splice, thousands of views open at once,
+# death of the guardian.
 # backends: dax
 # seconds: 180 300
 # shellcheck source=lib.sh

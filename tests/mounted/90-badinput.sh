@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Bad input: a clear message, the right exit code, nothing changed.
+# Bad input: a clear message, the right exit status, nothing changed.
 # backends: file
 # seconds: 300 1200
 # shellcheck source=lib.sh

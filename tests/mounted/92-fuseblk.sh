@@ -8,8 +8,8 @@
 . "$(dirname "$0")/lib.sh"
 start
 
-# Is all that was acknowledged covered by a commit? Seen on a copy of the device, replayed as after a power
-# cut: under the name of another device, so that records behind the last commit do not count.
+# Is everything acknowledged covered by a commit? Checked on a copy of the device, replayed as after a power cut:
+# it has another device number, so records after the last commit do not count.
 on_medium() { # FILE CONTENT
 	local dev
 	cp --sparse=always "$MEM/image" "$MEM/copy" || die "cp"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Allocations and system calls of the programs fail, one in each run: a program ends with a message or does its
-# work, it does not die or hang; the pool is sound afterwards. (Of the engine by itself: tests/faults.)
+# Allocations and system calls of the programs fail, one in each run: a program ends with a message or does its work;
+# it does not crash or hang, and the pool is consistent afterwards. (For the engine alone: tests/faults.)
 # backends: dax
 # long-backends: dax file
 # seconds: 200 14400

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A medium that refuses: fsync tells each descriptor once, changes stop, reading goes on, and another mount has what
-# was durable. A sparse pool whose host filesystem is full: ENOSPC, and a sound pool.
+# Write errors of the medium: fsync reports to each descriptor once, changes stop, reads continue, and the next mount
+# has what was durable. A sparse pool whose host filesystem is full: ENOSPC, and a consistent pool.
 # backends: file
 # seconds: 120 120
 # shellcheck source=lib.sh

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # Memory failure: blocks of a small pool fail, one after the other, under a reader, a writer and a mapping. The daemon
-# lives; nobody else is killed but by touching a lost page; metadata is repaired; the right pages of the right files are
-# reported, and heal when they are written; with parity none is lost. Bit flips; death at any moment of a repair. With
-# --long every block of the pool, on persistent memory and in a plain file (both on tmpfs, where a page can be made to
+# survives; nobody is killed except by touching a lost page; metadata is repaired; the right pages of the right files are
+# reported, and are good again when written; with parity none is lost. Bit flips; crashes at any moment of a repair. With
+# --long every block of the pool, on persistent memory and in a plain file (both on tmpfs, where pages can be made to
 # fail), without and with checksums and parity.
 # backends: dax
 # seconds: 150 3000

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # A block that the kernel lists as bad, under a pool file on a DAX filesystem: it is noticed while mounted and at the next
-# mount, exactly that page cannot be read until it is written again, and nothing else is disturbed; metadata is made good from
-# its copy, data from parity; umbractl health tells of each.
+# mount; exactly that page cannot be read until it is rewritten, and nothing else is affected; metadata is repaired from its
+# copy, data from parity; umbractl health reports each.
 # backends: fsdax
 # machine: nvdimm
 # seconds: 100

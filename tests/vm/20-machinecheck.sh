@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# A machine check, sent by the emulated hardware, for a block of a mounted pool: the daemon lives, exactly that page
-# cannot be read any more, and the kernel's list has it at the next mount.
+# A machine check, sent by the emulated hardware, for a block of a mounted pool: the daemon survives, exactly that page
+# can no longer be read, and it is on the kernel's list at the next mount.
 # backends: devdax
 # long-backends: fsdax devdax
 # machine: mce

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Memory that heals when a block is rewritten as a whole: a table of the pool is listed as bad; it is written again from its
-# copy, the kernel takes it off its list, and nothing is left to be done.
+# Memory that heals when a whole block is rewritten: a table of the pool is listed as bad; it is rewritten from its copy,
+# the kernel removes it from its list, and nothing is left to be done.
 # backends: fsdax
 # machine: e820
 # seconds: 120

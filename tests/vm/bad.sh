@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
-# What the tests with bad memory share.
+# Shared by the tests with bad memory.
 
 # lba_of FILE PAGE: block of the pool that a page of a file lies in.
 lba_of() {

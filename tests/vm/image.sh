@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
-# What a virtual machine is made of: Debian's kernel, unpacked once into a cache below the build directory,
-# and a small initrd that hands over to the host's own files.
+# The image of a virtual machine: Debian's kernel, unpacked once into a cache below the build directory, and a small
+# initrd that hands over to the host's own files.
 
-# Modules a guest may want, by directory; the rest of the package (sound, graphics, network cards) is dropped.
+# Modules that a guest may need, by directory; the rest of the package (sound, graphics, network cards) is dropped.
 VM_MODULES=(kernel/fs kernel/net/9p kernel/lib kernel/crypto kernel/arch kernel/mm kernel/drivers/acpi
 	kernel/drivers/block kernel/drivers/char kernel/drivers/dax kernel/drivers/nvdimm kernel/drivers/virtio
 	kernel/drivers/vdpa kernel/drivers/md kernel/drivers/scsi kernel/drivers/target)
