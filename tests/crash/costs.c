@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What each operation costs in fences and flushed lines, counted by the recorder: a table for the design. */
+/* The cost of each operation in fences and flushed lines, counted by the recorder: a table for the
+ * design. */
 #include "crash.h"
 
 struct cost {
@@ -11,7 +12,7 @@ static unsigned lines_of(const struct event *event)
 	return (unsigned)((event->off + event->len - 1) / LINE - event->off / LINE + 1);
 }
 
-/* Of the operation's own calls; the reaper's, which comes last, apart. */
+/* Counts the operation's own calls, and separately the reaper's, which come last. */
 static void count(const struct worker *w, struct cost *own, struct cost *reap)
 {
 	struct cost *cost = NULL;
@@ -30,7 +31,7 @@ static void count(const struct worker *w, struct cost *own, struct cost *reap)
 			continue;
 		if (event->kind == EV_DRAIN)
 			cost->fences++;
-		/* A store past the cache is flushed by itself. */
+		/* A non-temporal store is flushed by itself. */
 		if (event->kind == EV_FLUSH || event->kind == EV_NT)
 			cost->lines += lines_of(event);
 		if (event->kind == EV_CACHED || event->kind == EV_NT)

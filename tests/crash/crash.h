@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The crash machine. It runs short sequences of operations on a small pool in memory, writes down every
- * store, flush and drain, and then goes through the states that a power cut could have left: each is
- * mounted (which replays the journal), checked as fsck does, compared with what the tree was before and
+ * Crash tests. They run short sequences of operations on a small pool in memory, record every
+ * store, flush and drain, and then go through the states that a power cut could have left: each is
+ * mounted (which replays the journal), checked as fsck does, compared with the tree before and
  * after the operation in flight, changed, and checked again.
  *
- * What a state can be. All that was drained before the cut is there. Of each cache line stored to and
- * not yet drained, any prefix of its stores is, flushed or not; a store of more than 8 bytes tears at
- * 8-byte boundaries. Non-temporal stores have no order among each other, so any of their words may be
- * there. (H. LeBlanc et al., "Chipmunk: Investigating crash-consistency in persistent-memory file
- * systems", EuroSys 2023; the workloads are those of J. Mohan et al., "Finding crash-consistency bugs
- * with bounded black-box crash testing", OSDI 2018.) Pools that are plain files have sectors of 512
- * bytes for lines, and barriers for drains.
+ * Possible states. Everything drained before the cut is present. Of each cache line stored to and
+ * not yet drained, any prefix of its stores is present, flushed or not; a store of more than 8
+ * bytes tears at 8-byte boundaries. Non-temporal stores are not ordered among each other, so any of
+ * their words may be present. (H. LeBlanc et al., "Chipmunk: Investigating crash-consistency in
+ * persistent-memory file systems", EuroSys 2023; the workloads are those of J. Mohan et al.,
+ * "Finding crash-consistency bugs with bounded black-box crash testing", OSDI 2018.) For pools in
+ * plain files, lines are sectors of 512 bytes and drains are barriers.
  *
- * A run is repeatable: the clock, the pool's UUID and all choices follow from the seed. A state's name,
- * config/ops:point.state, is printed with each failure and runs alone with --repro.
+ * A run is repeatable: the clock, the pool's UUID and all choices follow from the seed. A state's
+ * name, config/ops:point.state, is printed with each failure; --repro runs a single state.
  */
 #ifndef TESTS_CRASH_CRASH_H
 #define TESTS_CRASH_CRASH_H
@@ -31,21 +31,21 @@
 #include "umbra/check.h"
 #include "umbra/umbra.h"
 
-#define MADE_SIZE UM_POOL_MIN_SIZE                /* of a pool as it is made */
-#define POOL_SIZE (MADE_SIZE + 4 * UM_CHUNK_SIZE) /* what it lies on, and can grow to */
+#define MADE_SIZE UM_POOL_MIN_SIZE                /* size of a new pool */
+#define POOL_SIZE (MADE_SIZE + 4 * UM_CHUNK_SIZE) /* size of its medium, up to which it can grow */
 #define B UM_BLOCK_SIZE
 
-/* Ends the program: something is wrong with the machine itself. */
+/* Ends the program: the test itself is broken. */
 void die(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 void *xalloc(size_t size);
-/* What an option's value says; dies when that is no number. */
+/* Parses an option's value; dies if it is not a number. */
 uint64_t number_of(const char *text);
-/* Where memory of our own comes from. */
+/* The source of our own memory. */
 extern struct crash_memory {
 	void *(*calloc)(size_t n, size_t size);
 	void *(*realloc)(void *at, size_t size);
 } crash_memory;
-/* The same text, for ever. */
+/* Returns a permanent copy of the text. */
 const char *intern(const char *text);
 /* Makes room for n + 1 elements of an array. */
 void grow(void *array, size_t n, size_t *cap, size_t size);
@@ -60,53 +60,54 @@ static inline uint64_t rnd_below(uint64_t *state, uint64_t n)
 {
 	return (rnd(state) >> 16) % n;
 }
-/* Bytes that tell which write they came from. */
+/* Bytes that identify the write they come from. */
 void pattern(uint8_t *buf, size_t len, uint64_t seed);
 
 /* ---- images (image.c) ------------------------------------------------------------------------------ */
 
 /*
- * A pool in memory whose stores can be taken back: a state costs what it changes, not a copy of the
- * pool. An indirect pool has a second array, what the file has: `base` is then the daemon's private
- * mapping of it.
+ * A pool in memory whose stores can be undone: a state costs what it changes, not a copy of the
+ * pool. An indirect pool has a second array, the contents of the file: `base` is then the daemon's
+ * private mapping of it.
  */
 struct image {
 	uint8_t *base;
 	uint8_t *file;      /* indirect pools, else NULL */
-	uint8_t *own;       /* indirect: one byte a block, it is a private page */
-	uint8_t *log;       /* old bytes, each run behind them described by a struct */
+	uint8_t *own;       /* indirect: one byte per block, set if it is a private page */
+	uint8_t *log;       /* old bytes, each run followed by a struct that describes it */
 	size_t len, cap;    /* of the log */
-	struct trace *into; /* where its stores are written down, or NULL */
+	struct trace *into; /* recorder of its stores, or NULL */
 	bool direct;
 };
 void image_open(struct image *img, bool direct);
 void image_close(struct image *img);
-/* What is on the medium: base, or file. */
+/* The contents of the medium: base, or file. */
 static inline uint8_t *image_medium(struct image *img)
 {
 	return img->direct ? img->base : img->file;
 }
-/* Stores to an array of the image, remembering what was there. src NULL: zeros. */
+/* Stores to an array of the image, saving the old contents. src NULL: zeros. */
 void image_set(struct image *img, uint8_t *array, uint64_t off, const void *src, size_t len);
-/* As a power cut does: the medium gets these bytes. */
+/* The effect of a power cut: the medium gets these bytes. */
 void image_put(struct image *img, uint64_t off, const void *src, size_t len);
 size_t image_mark(const struct image *img);
 void image_rollback(struct image *img, size_t mark);
-/* Goes through the stores to an array in the log, last first; *at is 0 in the beginning. */
+/* Iterates over the stores to an array in the log, last first; *at is 0 initially. */
 bool image_log_next(
 	const struct image *img, size_t *at, const uint8_t *array, uint64_t *off, uint64_t *len);
-/* What was stored up to now stays. */
+/* Makes the stores so far permanent. */
 void image_keep(struct image *img);
-/* All of it becomes another's medium. */
+/* Replaces the whole medium. */
 void image_copy(struct image *img, const uint8_t *medium);
-/* Images that a pool may be opened over, known by address. The live one is recorded as libpmem is called. */
+/* Images that a pool may be opened over, known by address. The live one is recorded through
+ * libpmem's calls. */
 void image_register(struct image *img, bool live);
 
 /* ---- the record (trace.c, interpose.c) -------------------------------------------------------------- */
 
 enum event_kind {
 	EV_CACHED, /* a store through the cache, not yet flushed */
-	EV_NT,     /* one past the cache; to a file: a write */
+	EV_NT,     /* non-temporal; to a file: a write */
 	EV_FLUSH,
 	EV_DRAIN, /* a fence; to a file: a barrier */
 	EV_BEGIN, /* of the call numbered `off` */
@@ -123,23 +124,23 @@ struct trace {
 	size_t n, cap;
 	uint8_t *bytes;
 	size_t nbytes, cap_bytes;
-	uint8_t *shadow; /* what the recorded stores alone make of the pool; NULL: not kept */
+	uint8_t *shadow; /* the pool according to the recorded stores alone; NULL: not kept */
 	bool compare;    /* at each drain, not only at the end */
 	void (*moment)(struct trace *trace, void *arg); /* called before each drain */
 	void *arg;
-	char bypass[160]; /* the first store found that was not recorded, as text */
+	char bypass[160]; /* the first unrecorded store found, as text */
 };
 void trace_clear(struct trace *trace);
 void trace_free(struct trace *trace);
 void trace_add(
 	struct trace *trace, enum event_kind kind, uint64_t off, const void *src, size_t len);
-/* Looks for stores that went past the recorder. */
+/* Looks for stores that bypassed the recorder. */
 void trace_compare(struct trace *trace, const uint8_t *base);
 
-/* The pool that libpmem's functions, taken over by interpose.c, record; NULL: they only store. */
+/* The pool recorded by libpmem's functions, which interpose.c replaces; NULL: they only store. */
 extern struct trace *live_trace;
 extern uint8_t *live_base;
-/* The clock that the engine sees: goes on by a fixed step with each look. */
+/* The clock that the engine sees: advances by a fixed step with each reading. */
 extern uint64_t fake_nsec, fake_step;
 
 /* ---- stores in flight, and the states they allow (flight.c) ------------------------------------------- */
@@ -160,7 +161,7 @@ struct line {
 };
 struct flight {
 	unsigned unit;    /* LINE or SECTOR */
-	unsigned density; /* how many states of a family are taken at most */
+	unsigned density; /* maximum number of states taken of each family */
 	struct line *line;
 	size_t nline, cap_line;
 	struct piece *piece;
@@ -175,15 +176,15 @@ void flight_free(struct flight *f);
 void flight_clear(struct flight *f);
 void flight_store(struct flight *f, uint64_t off, const uint8_t *src, size_t len, bool nt);
 void flight_flush(struct flight *f, uint64_t off, size_t len);
-/* What is in flight in one is in flight in another, too. */
+/* Copies what is in flight. */
 void flight_copy(struct flight *to, const struct flight *from);
-/* Drained pieces leave; they are put on each of the images. */
+/* Drained pieces leave; they are stored to each of the images. */
 void flight_drain(struct flight *f, struct image **img, unsigned n);
-/* Number of states looked at now, and one of them put on the image (to be rolled back by the caller);
- * numbers from there on: everything. */
+/* Number of states possible now; puts one of them on the image (the caller rolls back). Numbers
+ * from there on: everything. */
 uint64_t flight_states(const struct flight *f);
 void flight_put(const struct flight *f, uint64_t state, uint64_t seed, struct image *img);
-/* The same in words, for a failure's report. */
+/* Describes a state, for a failure's report. */
 void flight_describe(const struct flight *f, uint64_t state, uint64_t seed, FILE *out);
 
 /* ---- trees (snapshot.c) ------------------------------------------------------------------------------- */
@@ -206,9 +207,9 @@ struct snapshot {
 	uint64_t digest;
 };
 void snapshot_free(struct snapshot *s);
-/* What content is hashed by: blocks, or sectors where data may tear there. */
+/* Unit by which content is hashed: blocks, or sectors where data may tear there. */
 extern unsigned snapshot_unit;
-/* Reads the whole tree. 0 or -errno, with what failed in why. */
+/* Reads the whole tree. 0 or -errno, with the failed operation in why. */
 int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t size);
 void snapshot_copy(struct snapshot *to, const struct snapshot *from);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
@@ -218,16 +219,14 @@ struct mix {
 	bool size;    /* its size, too */
 	bool torn;    /* blocks of its content may be of both */
 };
-/*
- * Is `s` `a` or `b`, or, in content, block by block, and in times and blocks, of the file in `mix`
- * between them?
- */
+/* Is `s` equal to `a` or `b` or, for the file in `mix`, between them: in content block by block,
+ * and in times and blocks? */
 bool snapshot_between(const struct snapshot *s, const struct snapshot *a, const struct snapshot *b,
 	struct mix mix);
-/* Is `s` like `a`, but for content, unit by unit, that its files have in one of these n? */
+/* Is `s` equal to `a`, except for content, unit by unit, that its files have in one of these n? */
 bool snapshot_like(
 	const struct snapshot *s, const struct snapshot *a, const struct snapshot *some, size_t n);
-/* Says where they differ. */
+/* Reports where they differ. */
 void snapshot_diff(const struct snapshot *want, const struct snapshot *got, FILE *out);
 const struct node *snapshot_find(const struct snapshot *s, const char *path);
 
@@ -289,11 +288,11 @@ struct world {
 	uint64_t writes; /* counts, so that no two write the same bytes */
 	struct mix mix;  /* what a cut within the last call may leave between before and after */
 };
-/* 0 or -errno: an operation may fail, as long as nothing comes of it. */
+/* 0 or -errno: an operation may fail, if it has no effect. */
 int call_run(struct world *w, const struct call *call);
-/* Lets go of the open file. */
+/* Releases the open file. */
 void world_end(struct world *w);
-/* One more call, of any kind, on any file there is. */
+/* One more call, of any kind, on any existing file. */
 void random_call(struct world *w, const struct snapshot *tree, uint64_t *rng, struct call *out);
 
 #define CRASH_CSUM 1u /* checksums of file data */
@@ -308,7 +307,7 @@ struct config {
 };
 extern const struct config crash_configs[];
 extern const unsigned crash_nconfigs;
-/* The pool that a config's workloads begin with, on the image's medium. */
+/* Makes the pool with which a config's workloads begin, on the image's medium. */
 void config_make(const struct config *config, struct image *img);
 int config_mount(const struct config *config, struct image *img, struct umbra_fs **out);
 
@@ -319,10 +318,10 @@ struct called {
 	struct call call;
 	struct mix mix; /* what a cut within it may leave between before and after */
 	int ret;
-	bool explore; /* look at states within */
+	bool explore; /* examine states within */
 };
 
-/* One of these trees: those after some calls in a row, the last one perhaps not yet done. */
+/* One of these trees: those after consecutive calls, the last one perhaps unfinished. */
 struct expect {
 	const struct snapshot *tree;
 	size_t n;
@@ -334,18 +333,18 @@ struct judge {
 	struct image *img, *second; /* second: for a cut during recovery */
 	struct snapshot got, again;
 	struct trace trace; /* of a recovery */
-	size_t traced;      /* events of it that the flight has */
+	size_t traced;      /* events of it that are in flight */
 	struct flight flight;
-	const struct expect *expect; /* while a recovery is cut short */
+	const struct expect *expect; /* while a recovery is interrupted */
 	bool inner_bad;
-	uint64_t ring[2][2]; /* where the journal's records are: from, to */
+	uint64_t ring[2][2]; /* the journal's records: from, to */
 	uint64_t errors;     /* error lines of the engine */
 	char log[512];       /* the first of them */
 	uint64_t *known;     /* hashes of recovered pools that were found good at this point */
 	size_t nknown, cap_known;
-	uint32_t *stamp, now;                         /* of each line: looked at */
+	uint32_t *stamp, now;                         /* of each line: examined */
 	uint64_t checks, mounts, repeats, recoveries; /* counted */
-	FILE *report;                                 /* what is wrong */
+	FILE *report;                                 /* description of the failure */
 	uint64_t seed;                                /* of the state */
 	unsigned boot;                                /* which boot the state is recovered in */
 };
@@ -356,16 +355,15 @@ void judge_close(struct judge *j);
 #define BOOT_CUT 2u
 void boot_is(unsigned boot);
 void judge_log(void *arg, enum umbra_log_level level, const char *line);
-/* The states to come have another medium below, or are expected to be something else. */
+/* The following states have another medium below, or other expectations. */
 void judge_next_point(struct judge *j);
-/*
- * True: the state on the image is good. It is left as it was. `second` has the medium before the cut.
- * full: look at everything even when recovery made of it what it made of a state before.
- */
+/* True: the state on the image is good. It is left as it was. `second` has the medium before the
+ * cut. full: check everything even if recovery led to the same pool as for an earlier state. */
 bool judge_state(struct judge *j, const struct expect *expect, bool full);
 /*
- * The same for states that a second cut, during recovery, leaves. Both images have the state; or, when the
- * process died first and then the power, only the first has, and `flight` says what may be missing.
+ * The same for states that a second cut, during recovery, leaves. Both images have the state; or,
+ * if first the process died and then the power failed, only the first has, and `flight` says what
+ * may be missing.
  */
 bool judge_recovery(struct judge *j, const struct expect *expect, const struct flight *flight);
 
@@ -416,7 +414,7 @@ struct worker {
 	size_t nsnap, cap_snap;
 	struct called *called;
 	size_t ncalled, cap_called;
-	char *now; /* name of the state at work, for whoever finds us dead */
+	char *now; /* name of the present state, in case the process dies */
 	uint64_t only_point, only_state;
 	bool repro;
 };
@@ -424,23 +422,21 @@ struct worker {
 void worker_open(struct worker *w, const struct options *opt, struct totals *totals, char *now);
 void worker_close(struct worker *w);
 void worker_config(struct worker *w, const struct config *config);
-/* Runs operations one after the other; states of the last `explore` of them are looked at. */
+/* Runs operations one after the other; states of the last `explore` of them are examined. */
 void workload_run(struct worker *w, const int *op, unsigned n, unsigned explore);
 /* The first half of it: w->trace has what was stored. */
 void workload_record(struct worker *w, const int *op, unsigned n, unsigned explore);
-/* A table of what each operation stores, flushes and drains (costs.c). */
+/* Prints a table of what each operation stores, flushes and drains (costs.c). */
 void costs_print(struct worker *w);
 /* A long one, of random calls. */
 void workload_random(struct worker *w, uint64_t number, unsigned length);
-/* Runs the state named so; false: no such name. */
+/* Runs the state with this name; false: no such name. */
 bool workload_repro(struct worker *w, const char *name);
 
 /* ---- bugs put in on purpose (mutants.c) ----------------------------------------------------------------------- */
 
-/*
- * Runs the machine for each of them, until it is found or the options' budget is used up. The number of
- * those not found; -1 when this library has none.
- */
+/* Runs the tests for each of them, until it is found or the options' budget is used up. Returns the
+ * number of those not found; -1 if this library has none. */
 int mutants_run(const struct options *opt, uint64_t (*run)(const struct options *opt));
 
 #endif

@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Stores in flight: what was stored and not yet drained, line by line, and which states that allows.
- * States are numbered; a number alone (with the seed) says what is on the medium.
- */
+/* Stores in flight: what was stored and not yet drained, line by line, and which states that
+ * allows. States are numbered; the number (with the seed) determines what is on the medium. */
 #include "crash.h"
 
-#define LINES_ALL 6u      /* so many lines in flight: every combination of prefixes */
-#define PRODUCT_MAX 4096u /* unless their stores are too many */
+#define LINES_ALL 6u      /* up to this many lines in flight: every combination of prefixes */
+#define PRODUCT_MAX 4096u /* unless there are too many combinations */
 #define NO_LINE UINT32_MAX
 
 /* ---- noting ------------------------------------------------------------------------------------------ */
@@ -146,7 +144,7 @@ static void piece_put(
 	image_put(img, piece_addr(f, line, p), f->bytes + p->at, p->len);
 }
 
-/* Only the words of the line that the mask names. */
+/* Stores only the words of the line that the mask selects. */
 static void piece_put_words(const struct flight *f, const struct line *line, const struct piece *p,
 	unsigned words, struct image *img)
 {
@@ -219,13 +217,13 @@ void flight_drain(struct flight *f, struct image **img, unsigned n)
 
 /* ---- states ------------------------------------------------------------------------------------------------- */
 
-/* Which pieces of a line are there: the first `keep`, and words of what follows. */
+/* Which pieces of a line are present: the first `keep`, and words of the rest. */
 struct choice {
 	uint16_t keep;
 	uint8_t words;
 };
 
-/* Combinations of prefixes, or 0 when that are too many. */
+/* Number of combinations of prefixes, or 0 if there are too many. */
 static uint64_t product(const struct flight *f)
 {
 	uint64_t n = 1;
@@ -294,7 +292,7 @@ uint64_t flight_states(const struct flight *f)
 	return sum;
 }
 
-/* The k-th of `size` members taken out of n, evenly, with chance deciding within each step. */
+/* The k-th of `size` members taken out of n, evenly, at random within each step. */
 static uint64_t member(uint64_t k, uint64_t size, uint64_t n, uint64_t seed)
 {
 	uint64_t from = k * n / size, to = (k + 1) * n / size;
@@ -404,7 +402,7 @@ static void line_put(
 
 	for (i = 0; i < choice.keep; i++, at = f->piece[at - 1].next)
 		piece_put(f, line, &f->piece[at - 1], img);
-	/* The next store in part; non-temporal ones do not wait for each other. */
+	/* The next store in part; non-temporal ones are not ordered. */
 	for (i = 0; at && choice.words && (!i || f->piece[at - 1].nt); i++) {
 		piece_put_words(f, line, &f->piece[at - 1], choice.words, img);
 		at = f->piece[at - 1].next;

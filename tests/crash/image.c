@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Pools in memory whose stores can be taken back, and how the engine comes to use them. */
+/* Pools in memory whose stores can be undone, and how the engine comes to use them. */
 #include <errno.h>
 #include <sys/mman.h>
 
@@ -9,7 +9,7 @@
 #define MAX_IMAGES 4
 #define DONE SIZE_MAX
 
-/* Behind the old bytes in the log, so that the log is read from its end. */
+/* After the old bytes in the log, so that the log is read from its end. */
 struct undo {
 	uint8_t *array;
 	uint64_t off, len;
@@ -251,7 +251,7 @@ static const struct um_pool_ops scratch_ops = {
 	.giveback = scratch_giveback,
 };
 
-/* The code that real persistent memory has; the calls that it makes of libpmem are ours. */
+/* The operations of real persistent memory; their calls of libpmem are replaced. */
 static const struct um_pool_ops live_ops = {
 	.name = "recorded",
 	.map = scratch_map,

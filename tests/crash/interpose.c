@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Functions of libpmem and of the C library that this program takes the place of: the back end for
- * persistent memory is tested as it is, and time goes by as the test wants it to.
- */
+/* Replaces functions of libpmem and of the C library: the back end for persistent memory is tested
+ * unmodified, and the test controls the time. */
 #include <libpmem.h>
 #include <time.h>
 
@@ -48,7 +46,7 @@ void *pmem_memset(void *to, int c, size_t len, unsigned flags)
 	return to;
 }
 
-/* What plain stores left in the range since is known from here on; each word is one store. */
+/* Plain stores in the range since the last look are known from here on; each word is one store. */
 void pmem_flush(const void *at, size_t len)
 {
 	uint64_t off, word;

@@ -111,7 +111,7 @@ static bool compare_tree(struct judge *j, struct umbra_fs *fs, const struct expe
 
 /* ---- life goes on ------------------------------------------------------------------------------------------- */
 
-/* A regular file with content that may be changed, another one for each state. */
+/* A regular file with content that may be changed, a different one for each state. */
 static const struct node *pick_file(const struct judge *j, const struct snapshot *s)
 {
 	size_t i, start = s->n ? mix64(j->seed) % s->n : 0;
@@ -155,7 +155,7 @@ static bool change(struct judge *j, struct umbra_fs *fs, const struct node *file
 	return true;
 }
 
-/* What was not changed is as it was. */
+/* What was not changed must be as it was. */
 static bool others_same(struct judge *j, uint64_t ino)
 {
 	size_t i;
@@ -181,7 +181,7 @@ static bool others_same(struct judge *j, uint64_t ino)
 	return true;
 }
 
-/* What lies behind the end of a file is zero, and shows when the file grows. */
+/* What lies beyond the end of a file must be zero, and shows when the file grows. */
 static bool tail_zero(struct judge *j, struct umbra_fs *fs, const struct node *node)
 {
 	uint64_t end = (node->size + B - 1) & ~(uint64_t)(B - 1);
@@ -241,10 +241,8 @@ static bool in_ring(const struct judge *j, uint64_t off)
 	       (off >= j->ring[1][0] && off < j->ring[1][1]);
 }
 
-/*
- * What recovery made of the medium, as far as it differs from the medium before the cut; old records left
- * in the ring aside: their numbers are behind us. The log of the image says where to look.
- */
+/* The result of recovery, as far as it differs from the medium before the cut, without old records
+ * left in the ring. The log of the image says where to look. */
 static uint64_t outcome(struct judge *j)
 {
 	const uint8_t *is = image_medium(j->img), *was = image_medium(j->second);
@@ -283,7 +281,7 @@ void judge_next_point(struct judge *j)
 
 /* ---- a state -------------------------------------------------------------------------------------------------------- */
 
-/* A boot's name; it tells a daemon's death from a power cut. */
+/* A boot id; it distinguishes a daemon's death from a power cut. */
 #define CUT_AGAIN 3u
 void boot_is(unsigned boot)
 {
@@ -312,7 +310,8 @@ static bool no_errors(struct judge *j)
 	return j->errors ? bad(j, "the engine complained") : true;
 }
 
-/* A direct pool at rest is the mapping; of the other kind only a new mapping says what the file has. */
+/* A direct pool at rest is the mapping; for the other kind only a new mapping shows what the file
+ * has. */
 static bool remount(struct judge *j, struct image *img, struct umbra_fs **fs)
 {
 	if (img->direct)
@@ -337,7 +336,7 @@ static bool judge_mounted(
 	return check(j, img, "afterwards") && no_errors(j);
 }
 
-/* Now and then fsck sees the pool as the cut left it, and replays by itself. */
+/* Sometimes fsck sees the pool as the cut left it, and replays by itself. */
 static bool check_raw(struct judge *j, struct image *img)
 {
 	return mix64(j->seed) % 8 ? true : check(j, img, "before recovery");
@@ -404,7 +403,7 @@ static void moment(struct trace *trace, void *arg)
 	}
 	n = flight_states(&j->flight);
 	for (i = 0; i < n && !j->inner_bad; i++) {
-		/* A few of each kind will do: there are many states that get here. */
+		/* A few of each kind suffice: many states get here. */
 		if (n > 8 && mix64(j->seed ^ mix64(i ^ trace->n)) % n >= 6)
 			continue;
 		j->inner_bad = !judge_inner(j, i);

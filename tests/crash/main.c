@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The crash machine's program: options, processes, the sum of it all. */
+/* The program of the crash tests: options, processes, totals. */
 #include <errno.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -36,7 +36,7 @@ static const char usage_text[] =
 	"  --mutant N       only that one\n"
 	"  -v               name each workload\n";
 
-/* The engine's clock is ours, but the budget is the user's. */
+/* The engine's clock is ours, but the budget is real time. */
 static double seconds(void)
 {
 	struct timespec ts;
@@ -188,7 +188,7 @@ static pid_t start(const struct options *opt, struct shared *shared, unsigned jo
 	return pid;
 }
 
-/* A worker that dies has found something, too; another takes its place. */
+/* A worker that dies has found something, too; another one replaces it. */
 static void run_jobs(const struct options *opt, struct shared *shared, double end)
 {
 	pid_t pid[MAX_JOBS];

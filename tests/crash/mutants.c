@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Is the machine any good? The library has bugs put in on purpose (pool/seeded.h): a fence, a flush or a
- * record left out, an order changed. Each must be found.
- */
+/* Tests the crash tests: the library has seeded bugs (pool/seeded.h), such as a fence, a flush or a
+ * record left out, or an order changed. Each must be found. */
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -12,7 +10,8 @@
 #ifdef UM_SEEDED_BUGS
 unsigned um_seeded_bug_number;
 
-/* By their numbers, from 1; on a pool where it can show. `first`: the workload that finds it soonest. */
+/* By number, from 1, on a pool where it can be found. `first`: the workload that finds it
+ * soonest. */
 static const struct mutant {
 	const char *what, *config, *first;
 } mutants[] = {
@@ -52,7 +51,7 @@ static const struct mutant {
 };
 #define NMUTANTS (sizeof(mutants) / sizeof(mutants[0]))
 
-/* What is found is not what the user wants to read about. */
+/* The user need not read the failures that are found. */
 static void quiet(int saved[2])
 {
 	int null = open("/dev/null", O_WRONLY), i;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The operations that short workloads are made of, each by a name, and the pools they begin with. */
+/* The operations of which short workloads are made, by name, and the pools they begin with. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -58,9 +58,9 @@
 #define LEAVE_FREE 12u /* blocks of the config "full" */
 
 /*
- * On these: foo, 10000 bytes, and A/foo, a whole clone of it; bar, 100 bytes in its record, with A/bar a
- * link to it; own, 5000 bytes; big, 40 extents in a node, bigc its clone, big2 with content of its own; A/x with xattrs; same1
- * and same2, equal and not shared; sym, a symlink; B, empty.
+ * On these: foo, 10000 bytes, and A/foo, a whole clone of it; bar, 100 bytes in its record, with
+ * A/bar a link to it; own, 5000 bytes; big, 40 extents in a node, bigc its clone, big2 with content
+ * of its own; A/x with xattrs; same1 and same2, equal and not shared; sym, a symlink; B, empty.
  */
 const struct op crash_ops[] = {
 	{"create", {MKFILE("new")}},
@@ -290,7 +290,7 @@ static void fill_wide(struct world *w)
 	}
 }
 
-/* Little is left: what is freed is used again at once, and operations fail half way. */
+/* Little is left: what is freed is reused at once, and operations fail half-way. */
 static void fill_full(struct world *w)
 {
 	struct statvfs st;
@@ -338,7 +338,7 @@ void config_make(const struct config *config, struct image *img)
 	struct world w = {0};
 	int ret;
 
-	/* What was never written is not zero, either. */
+	/* Memory that was never written is not zero either. */
 	memset(img->base, 0xe5, POOL_SIZE);
 	if (img->file)
 		memset(img->file, 0xe5, POOL_SIZE);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The order of the workloads: first each operation alone on each pool; then pairs, each pool in its turn, in
- * an order that a multiplication makes look random; between them, when all kinds are wanted, triples and
- * random ones.
+ * The order of the workloads: first each operation alone on each pool; then pairs, each pool in
+ * turn, in an order scrambled by a multiplication; between them, if all kinds are wanted, triples
+ * and random ones.
  */
 #include "crash.h"
 
@@ -49,7 +49,8 @@ static void choose_ops(const struct plan *p, uint64_t pair, unsigned n, struct w
 
 #define SHUFFLE 1000003u /* a prime larger than there are workloads of one operation */
 
-/* All on the first two pools; on the others in no order, so that a short run sees something of each. */
+/* All on the first two pools; on the others in no order, so that a short run sees something of
+ * each. */
 static void choose_one(const struct plan *p, uint64_t k, struct workload *out)
 {
 	uint64_t first = 2 * (uint64_t)crash_nops;

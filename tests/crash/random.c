@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Calls at random, for long workloads. */
+/* Random calls, for long workloads. */
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -9,7 +9,7 @@
 #include "crash.h"
 
 #define SIZE_MAX_RANDOM (96u * 1024)
-#define NODES_MAX 60u /* from here on more is removed than made */
+#define NODES_MAX 60u /* from here on more is removed than created */
 
 struct chooser {
 	const struct snapshot *tree;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Workloads. First the calls are made, on a pool whose stores are recorded, with a look at the tree after
- * each. Then the record is played onto another image, and at each drain the states that a cut could
- * leave there are judged.
+ * Workloads. First the calls are made, on a pool whose stores are recorded, with a snapshot of the
+ * tree after each. Then the record is replayed onto another image, and at each drain the states
+ * that a cut could leave there are judged.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -10,8 +10,8 @@
 
 #include "crash.h"
 
-#define DEEP_EACH 192u /* of so many states one has its recovery cut short, too */
-#define FULL_EACH 16u  /* of so many that recover to a known pool one is looked at all the same */
+#define DEEP_EACH 192u /* of this many states one has its recovery interrupted too */
+#define FULL_EACH 16u  /* of this many that recover to a known pool one is examined all the same */
 
 /* ---- worker ----------------------------------------------------------------------------------------- */
 
@@ -93,7 +93,7 @@ static uint64_t fail(struct worker *w, const char *fmt, ...)
 	return atomic_fetch_add(&w->totals->failures, 1);
 }
 
-/* Closed, nobody can look any more; the tree is what it was. */
+/* When it is closed nobody can look any more; the tree is unchanged. */
 static void take_snapshot(struct worker *w, struct umbra_fs *fs)
 {
 	char why[600];
@@ -154,14 +154,14 @@ static void begin_live(struct worker *w, struct world *world)
 	take_snapshot(w, world->fs);
 }
 
-/* The live pool goes back to what it was, wherever a recorded store went. */
+/* Restores the live pool wherever a recorded store went. */
 static void restore_live(struct worker *w)
 {
 	size_t i;
 
 	if (!w->config->direct) {
 		image_rollback(&w->live, 0);
-		/* What nobody wrote down nobody took back. */
+		/* Unrecorded stores were not undone. */
 		if (!w->trace.bypass[0] && !memcmp(w->live.base, w->golden, POOL_SIZE) &&
 			!memcmp(w->live.file, w->golden, POOL_SIZE))
 			return;
@@ -245,7 +245,7 @@ static void report(struct play *p, uint64_t state)
 	p->stop = true;
 }
 
-/* A second cut. After the process alone has died what it wrote is still in flight. */
+/* A second cut. If only the process has died, what it wrote is still in flight. */
 static bool judge_deep(struct play *p, uint64_t state, const struct expect *e)
 {
 	struct worker *w = p->w;
@@ -295,10 +295,8 @@ static void judge_point(struct play *p, const struct expect *e, uint64_t from, u
 	}
 }
 
-/*
- * A direct pool: an operation is durable when it has returned, so what was stored must not depend on
- * anything in flight then; within one it is there or not.
- */
+/* A direct pool: an operation is durable when it has returned, so what was stored must not depend
+ * on anything in flight then; within one it is there or not. */
 static void direct_point(struct play *p)
 {
 	struct worker *w = p->w;
@@ -312,8 +310,9 @@ static void direct_point(struct play *p)
 }
 
 /*
- * A plain file. After a power cut, by another boot: what a sync that returned had seen is there, or
- * something newer. After the daemon's death: all that it wrote, and so all that returned.
+ * A plain file. After a power cut (another boot): what a sync that returned had seen is there, or
+ * something newer. After the daemon's death: everything it wrote, and so all operations that
+ * returned.
  */
 static void file_point(struct play *p)
 {

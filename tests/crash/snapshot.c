@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A whole tree as seen through the engine's public functions, to compare with another. */
+/* A whole tree as seen through the engine's public functions, for comparison with another. */
 #include <errno.h>
 #include <sys/stat.h>
 #include <xxhash.h>
@@ -36,7 +36,7 @@ static int fail(struct taker *t, const char *what, int err)
 	return err;
 }
 
-/* 0 for nothing but zeros, as behind the end of a file. */
+/* 0 if everything is zero, as beyond the end of a file. */
 static uint64_t unit_hash(const uint8_t *bytes)
 {
 	static const uint8_t zeros[B];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What was stored, flushed and drained, in order; and what was stored behind the recorder's back. */
+/* What was stored, flushed and drained, in order; and unrecorded stores. */
 #include "crash.h"
 
 void trace_clear(struct trace *trace)

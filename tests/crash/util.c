@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Memory and chance for the crash machine. */
+/* Memory and random numbers for the crash tests. */
 #include <stdarg.h>
 #include <unistd.h>
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Every allocation and every system call that the engine makes fails once, at each of the places it is made
- * from, in each operation. Then the operation says so or has gone well all the same; the tree is what it was
- * before or what it was to be; the pool is consistent, at once and after it was closed; and nothing leaks
- * (in a build with the address sanitizer).
+ * Every allocation and every system call of the engine fails once, at each of its call sites, in
+ * each operation. The operation must then report this or succeed all the same; the tree must be
+ * that before or after the operation; the pool must be consistent, at once and after it was closed;
+ * and nothing may leak (in a build with AddressSanitizer).
  *
- * The operations and pools are those of the crash machine, in memory, and in a file, mapped and not.
+ * The operations and pools are those of the crash tests, in memory, and in a file, mapped and not.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -139,7 +139,7 @@ static bool as_expected(int ret)
 	return snapshot_between(&t.now, &t.before, &t.after, t.mix);
 }
 
-/* Closed and opened again it is the same. */
+/* After closing and reopening it must be the same. */
 static void again(struct umbra_fs *fs)
 {
 	struct snapshot was = {0};
@@ -216,7 +216,7 @@ static void with_failure(const struct op *op, unsigned which, uint64_t hit, int 
 	ret = run_calls(&w, op, which, hit, error, &failed, &n);
 	count.runs++;
 	if (!failed) {
-		/* Another order of things; what was to fail did not come. */
+		/* A different order of calls: what was to fail did not come. */
 		world_end(&w);
 		umbra_abandon(w.fs);
 		return;
@@ -281,7 +281,8 @@ static void each_call(const char *name, uint64_t n, attempt_fn *fn, const void *
 				t.config->name, t.path ? "-file" : "", name,
 				(unsigned long long)k + 1, calls[k].what,
 				strerror(calls[k].errors[e]));
-			/* What a barrier that failed was for need not be there: the last commit is what counts. */
+			/* What a failed barrier was for need not be there: the last commit
+			 * counts. */
 			t.barrier = !strcmp(calls[k].what, "fdatasync");
 			fn(arg, k + 1, calls[k].errors[e]);
 		}
@@ -306,7 +307,7 @@ static void try_op(const void *arg, uint64_t hit, int error)
 	with_failure(step->op, step->which, hit, error, step->usual);
 }
 
-/* The calls that an operation makes when nothing fails, and the trees before and after. */
+/* The calls that an operation makes if nothing fails, and the trees before and after. */
 static uint64_t without_failure(struct step *step)
 {
 	struct world w;
@@ -345,10 +346,8 @@ static void one_op(const struct op *op)
 
 /* ---- the whole of a pool's life ---------------------------------------------------------------------------------- */
 
-/*
- * What may fail wherever it wants; the pool was changed and its daemon has died, or is to go on. Afterwards
- * it is sound, and nothing that was acknowledged is missing.
- */
+/* Any call may fail; the pool was changed and its daemon has died, or continues. Afterwards it must
+ * be consistent, and nothing that was acknowledged may be missing. */
 enum life { LIFE_MOUNT, LIFE_SYNC, LIFE_CHECKPOINT, LIFE_CLOSE, LIFE_CHECK, LIFE_REPAIR, LIVES };
 static const char *const life_name[LIVES] = {
 	"mount", "sync", "checkpoint", "close", "fsck -n", "fsck -y"};
@@ -504,7 +503,8 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = {{"budget", 1, NULL, 'b'}, {"seed", 1, NULL, 'S'},
 		{"every", 0, NULL, 'e'}, {"dir", 1, NULL, 'd'}, {0}};
-	/* In memory, and in files: with the environment of tests a file counts as persistent memory. */
+	/* In memory, and in files: with the environment of tests a file counts as persistent
+	 * memory. */
 	static const struct {
 		const char *config;
 		bool file, pmem;

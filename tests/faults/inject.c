@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The functions in between. */
+/* The wrapper functions. */
 #include "inject.h"
 
 #include <errno.h>

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Calls that fail. The linker leads the engine's allocations and system calls here (--wrap); they are
- * counted, and one of them, on demand, fails.
- */
+/* Failing calls. The linker redirects the engine's allocations and system calls here (--wrap); they
+ * are counted, and one of them fails on demand. */
 #ifndef TESTS_FAULTS_INJECT_H
 #define TESTS_FAULTS_INJECT_H
 
@@ -15,9 +13,10 @@ struct inject_call {
 	const void *site;
 	const int *errors; /* those that it can fail with, 0 behind the last */
 };
-/* From now on calls are counted, and noted as far as there is room; the `fail`-th (from 1; 0: none) fails. */
+/* From now on calls are counted, and noted as far as there is room; the `fail`-th (from 1; 0: none)
+ * fails. */
 void inject_begin(uint64_t fail, int error);
-/* The number of calls; *out_failed: there was the one to fail. */
+/* Returns the number of calls; *out_failed: the one that was to fail came. */
 uint64_t inject_end(bool *out_failed);
 const struct inject_call *inject_noted(uint64_t n); /* NULL: not noted */
 

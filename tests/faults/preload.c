@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * For programs as they are (LD_PRELOAD): the UMBRA_FAULT-th call of the program itself that may fail, an
- * allocation or a system call, does. Calls that libraries make for themselves do not count. How many there
- * were, and which one failed, is appended to the file UMBRA_FAULT_LOG.
+ * For unmodified programs (LD_PRELOAD): the UMBRA_FAULT-th call of the program itself that may
+ * fail, an allocation or a system call, does. Calls that libraries make for themselves do not
+ * count. The number of calls, and which one failed, is appended to the file UMBRA_FAULT_LOG.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -73,7 +73,7 @@ __attribute__((constructor)) static void begin(void)
 
 	fail_at = text ? strtoull(text, NULL, 10) : 0;
 	dl_iterate_phdr(first_object, NULL);
-	/* Not for what the program starts. */
+	/* Not for the programs that it starts. */
 	unsetenv("LD_PRELOAD");
 }
 
@@ -175,7 +175,7 @@ int ioctl(int fd, unsigned long cmd, ...)
 	va_start(args, cmd);
 	arg = va_arg(args, void *);
 	va_end(args);
-	/* An answer to a system call that waits: in truth it fails only when nobody waits any more. */
+	/* A reply to a waiting system call: in reality it fails only if nobody waits any more. */
 	if (cmd != SECCOMP_IOCTL_NOTIF_SEND && FAILS("ioctl", EIO))
 		return -1;
 	return (int)syscall(SYS_ioctl, fd, cmd, arg);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The pool that a fuzzer begins with: one of the crash machine's. */
+/* The pool with which a fuzzer begins: one of those of the crash tests. */
 #include <errno.h>
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The fuzzers' main program: a corpus, random changes, and what is kept when a target fails. */
+/* The fuzzers' main program: a corpus, random mutations, and saving inputs when a target fails. */
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -115,7 +115,7 @@ uint64_t take_64(struct input *in)
 
 /* ---- failures ---------------------------------------------------------------------------------------------- */
 
-/* Inputs of a file that has several stand behind each other, each behind its length. */
+/* A file with several inputs has them one after the other, each after its length. */
 #define SEVERAL "UMBFUZZ"
 static bool write_several(const char *name, const struct entry *list, size_t n)
 {

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Edits of blocks: single fields, records, whole blocks, with the checksum made right again or not, of one
- * copy or of both; and records of the journal.
- */
+/* Edits of blocks: single fields, records, whole blocks, with the checksum corrected or not, in one
+ * copy or in both; and journal records. */
 #include "edit.h"
 
 #include <xxhash.h>
@@ -49,7 +47,7 @@ static bool in_journal(uint64_t lba)
 	       (super.journal_mirror && lba - super.journal_mirror < super.journal_blocks);
 }
 
-/* Blocks of the pool's tables aside, only those with owners; the counts are those of a pool at rest. */
+/* Apart from the pool's tables, only blocks with owners; the counts are those of a pool at rest. */
 static bool in_use(const uint8_t *pool, uint64_t lba)
 {
 	struct image img;
@@ -127,7 +125,7 @@ void edits_plan(struct input *in, unsigned n, struct edits *out)
 		uint16_t which = take_16(in);
 		size_t len = in->left < PART ? in->left : PART;
 
-		/* Now and then file data. An input that is at its end names no superblock. */
+		/* Sometimes file data. An input that has ended names no superblock. */
 		out->block[i] = which % 16 == 15 ? &blocks[nmeta + (which / 16) % (nblocks - nmeta)]
 						 : &blocks[(which / 16 + nmeta / 2) % nmeta];
 		out->plan[i] = (struct input){in->at, len};
@@ -139,7 +137,7 @@ void edits_plan(struct input *in, unsigned n, struct edits *out)
 
 /* ---- single edits ------------------------------------------------------------------------------------------ */
 
-/* Numbers that mean something in a pool, and others; `old` is what was there. */
+/* Numbers that are meaningful in a pool, and others; `old` is the present one. */
 static uint64_t take_number(struct input *in, uint64_t old)
 {
 	uint8_t how = take_8(in);
@@ -316,7 +314,7 @@ static void seal(uint8_t *block, uint8_t kind)
 		um_block_seal(block);
 }
 
-/* What is left of a block that two edits were about, one after the other, is not looked into. */
+/* The result of two successive edits of one block is not examined. */
 static bool both_twice(const struct edits *edits, unsigned i)
 {
 	unsigned k;
@@ -345,7 +343,7 @@ static void edit(struct image *img, struct edits *edits, unsigned i)
 		image_set(img, img->base, b->lba * B, copy, B);
 	if (second)
 		image_set(img, img->base, b->mirror * B, copy, B);
-	/* Of two sound copies the first one counts. */
+	/* Of two valid copies the first one counts. */
 	edits->lost[i] = (first && (sealed || second || !b->mirror)) || both_twice(edits, i);
 	if (b->kind == UM_KIND_SUPER || b->kind == UM_KIND_JOURNAL || b->kind == UM_KIND_ROOT) {
 		edits->all |= edits->lost[i];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Damage to a pool, as an input wants it. */
+/* Damage to a pool, as specified by an input. */
 #ifndef TESTS_FUZZ_EDIT_H
 #define TESTS_FUZZ_EDIT_H
 
@@ -24,9 +24,10 @@ struct edits {
 /* Finds the blocks of a pool that are in use. */
 void edits_open(const uint8_t *pool, const struct tree *base);
 void edits_close(void);
-/* Which blocks n edits are to be about; each then reads what it needs of a part of the input of its own. */
+/* Determines the blocks of n edits; each then reads what it needs from its own part of the
+ * input. */
 void edits_plan(struct input *in, unsigned n, struct edits *out);
-/* Does it, and finds out `lost`, `all` and `super`. */
+/* Makes the edits, and determines `lost`, `all` and `super`. */
 void edits_do(struct image *img, struct edits *edits);
 
 #endif

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Fuzzing. Each program fuzzes one thing, a target; driver.c feeds it inputs: those of a corpus,
- * changed at random, and, when the library was built to tell which of its code ran (the build option
- * fuzz_coverage), those that reached something new.
+ * Fuzzing. Each program fuzzes one target; driver.c feeds it inputs: those of a corpus, mutated at
+ * random, and, if the library was built with coverage (the build option fuzz_coverage), those that
+ * reached new code.
  *
- * An input is a program of a few bytes, read by take_*: any bytes are one. So what is fuzzed are
+ * An input is a program of a few bytes, read by take_*: any bytes are valid. So what is fuzzed is
  * structures that make sense, with single fields that do not.
  */
 #ifndef TESTS_FUZZ_FUZZ_H
@@ -15,10 +15,8 @@
 struct fuzz_target {
 	const char *name;
 	size_t max_len; /* of an input */
-	/*
-	 * After so many inputs the target goes back to how it began, looking at what they left. Who finds a
-	 * failure is shown all since then.
-	 */
+	/* After this many inputs the target returns to its initial state and checks what they left.
+	 * When a failure is found, all inputs since then are saved. */
 	unsigned inputs_per_reset;
 	void (*start)(void);
 	void (*one)(const uint8_t *data, size_t len);
@@ -28,7 +26,7 @@ struct fuzz_target {
 };
 extern const struct fuzz_target fuzz_target;
 
-/* Ends the program: the target did what it must not. */
+/* Ends the program: the target did something that it must not. */
 void fuzz_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 /* ---- reading an input ------------------------------------------------------------------------------- */
@@ -37,21 +35,19 @@ struct input {
 	const uint8_t *at;
 	size_t left;
 };
-uint8_t take_8(struct input *in); /* 0 when nothing is left */
+uint8_t take_8(struct input *in); /* 0 if nothing is left */
 uint16_t take_16(struct input *in);
 uint32_t take_32(struct input *in);
 uint64_t take_64(struct input *in);
-/* As many of len bytes as there are, zeros behind. */
+/* As many of len bytes as there are, followed by zeros. */
 void take_bytes(struct input *in, void *to, size_t len);
 
 /* ---- a pool to begin with (base.c) -------------------------------------------------------------------- */
 
-/* Makes the standard pool of the crash machine with some more, on a new direct image. */
+/* Makes the standard pool of the crash tests with additions, on a new direct image. */
 void base_make(struct image *img, const char *config);
-/*
- * What fsck -n says of the image, which is left as it is: the number of problems, or -errno. Of damaged file
- * data apart, if asked: there is nothing that fsck could repair it with.
- */
+/* The result of fsck -n on the image, which is not changed: the number of problems, or -errno.
+ * Optionally counts damaged file data separately, which fsck could not repair. */
 int base_check(struct image *img, bool say, unsigned *out_data);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ioctls with payloads of any content and size, on files opened in any way. */
+/* Ioctls with payloads of any content and size, on files opened in any mode. */
 #include <fcntl.h>
 #include <linux/fs.h>
 
@@ -113,7 +113,7 @@ static void send_ioctl(struct input *in, uint64_t node, uint64_t fh, uint32_t cm
 		tree_payload(in, payload);
 	else
 		any_payload(in, payload, size);
-	/* The kernel goes by the command's direction and size; a liar may not. */
+	/* The kernel copies by the command's direction and size; these cannot be forged. */
 	arg.in_size = _IOC_DIR(cmd) & _IOC_WRITE ? (uint32_t)size : 0;
 	arg.out_size = _IOC_DIR(cmd) & _IOC_READ ? (uint32_t)size : 0;
 	if (how >= 240)

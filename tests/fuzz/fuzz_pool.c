@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Pools with damaged metadata whose checksums are right all the same (or not): mounting, reading and changing
- * them, and fsck. What fsck -y makes of one must be clean, and whole but for what hung on the damaged
- * blocks. What hangs on a block is found out by making it unreadable and trying to read everything.
+ * Pools with damaged metadata whose checksums are nevertheless right (or not): mounting, reading
+ * and changing them, and fsck. The result of fsck -y must be clean, and complete except for what
+ * depended on the damaged blocks. What depends on a block is found by making it unreadable and
+ * trying to read everything.
  *
- * Blocks are taken by what their headers say and nothing else, so new kinds come in by themselves. The pool is
- * the crash machine's "wide", or the one that UMBRA_FUZZ_POOL names.
+ * Blocks are selected by their headers and nothing else, so new kinds are included automatically.
+ * The pool is "wide" of the crash tests, or the one that UMBRA_FUZZ_POOL names.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,9 +20,9 @@
 
 static struct image image;
 static uint8_t *golden;
-static struct tree base; /* all that there is before any damage */
+static struct tree base; /* everything there is before any damage */
 static uint8_t **
-	hangs; /* by LBA: for each of base's inodes, whether it hangs on the block; NULL: not known */
+	hangs; /* by LBA: for each of base's inodes, whether it depends on the block; NULL: unknown */
 static struct {
 	uint64_t mounted, refused, checked, repaired, unrepairable, journal;
 } count;
@@ -72,7 +73,7 @@ static uint8_t *find_out(const struct block *block)
 
 static const uint8_t *hangs_on(const struct block *block)
 {
-	/* Of the pool as it was: nothing is edited yet. */
+	/* On the original pool: nothing is edited yet. */
 	if (!hangs[block->lba])
 		hangs[block->lba] = find_out(block);
 	return hangs[block->lba];
@@ -89,7 +90,7 @@ static int write_some(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t le
 	return done < 0 ? (int)done : 0;
 }
 
-/* Some of everything; what comes of it on a damaged pool is not said. */
+/* Some of every operation; the results on a damaged pool are undefined. */
 static void change(struct umbra_fs *fs, struct input *in)
 {
 	static const struct umbra_cred cred = {.umask = 022};
@@ -150,7 +151,7 @@ static int repair(struct umbra_check_report *report)
 	return umbra_check_image(image.base, POOL_SIZE, UMBRA_CHECK_REPAIR, ignore, NULL, report);
 }
 
-/* Undamaged files are there, under some name, and what they were. */
+/* Undamaged files must exist, under some name, unchanged. */
 static void compare(struct umbra_fs *fs, const struct edits *edits, unsigned data)
 {
 	struct tree now = {0};

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Requests of every kind, as the kernel makes them: names end, arguments are there as a whole; what they say
- * may be anything. Those that the seam decodes itself come in any length.
- */
+/* Requests of every kind, as the kernel makes them: names are terminated, arguments complete, but
+ * their values may be anything. Those that the seam decodes itself have any length. */
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -305,7 +303,7 @@ static void add_setxattr(struct request *r, struct input *in)
 	request_add(r, value, how & 2 ? set.size : how);
 }
 
-/* Any bytes in any number, or what makes sense. */
+/* Any number of any bytes, or something sensible. */
 static void seam(struct input *in)
 {
 	static const uint32_t opcodes[] = {FUSE_SETXATTR, UM_OP_TMPFILE, UM_OP_STATX,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A mount without a kernel, and what answers are held to. */
+/* A mount without a kernel, and the checks of replies. */
 #include "talk.h"
 
 #include <errno.h>
@@ -43,7 +43,7 @@ static void note_node(uint64_t node)
 		if (!talk.node[i])
 			at = i;
 	}
-	/* No room: the kernel would know of it, we forget it, for ever. */
+	/* No room: the kernel would know it; we forget it for good. */
 	if (!talk.node[at]) {
 		talk.node[at] = node;
 		talk.lookups[at] = 1;
@@ -108,7 +108,7 @@ static struct pending *pending_find(uint64_t unique)
 	return NULL;
 }
 
-/* What goes to /dev/fuse: an answer, or a notification, which has no number. */
+/* Writes to /dev/fuse: a reply, or a notification, which has no number. */
 static void take_answer(const uint8_t *bytes, size_t len)
 {
 	struct fuse_out_header out;
@@ -134,7 +134,7 @@ static void take_answer(const uint8_t *bytes, size_t len)
 	talk.answered++;
 }
 
-/* Takes the place of the C library's, for libfuse's replies, by way of seam.c, and for its own. */
+/* Replaces the C library's function, for libfuse's replies, through seam.c, and for its own. */
 ssize_t writev(int fd, const struct iovec *iov, int n)
 {
 	static uint8_t buf[ANSWER_MAX]; /* under the lock */
@@ -215,7 +215,7 @@ void request_send(struct request *r, bool answered)
 			p->cmd = ioctl->cmd;
 		pthread_mutex_unlock(&lock);
 	}
-	/* Memory of its own, so that a look behind the end shows. */
+	/* Memory of its own, so that reads beyond the end are detected. */
 	buf.mem = malloc(r->len);
 	if (!buf.mem)
 		die("no memory");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A mount without a kernel: requests are made here, and go the way that those of /dev/fuse go. */
+/* A mount without a kernel: requests are made here, and take the path of those from /dev/fuse. */
 #ifndef TESTS_FUZZ_TALK_H
 #define TESTS_FUZZ_TALK_H
 
@@ -40,12 +40,13 @@ struct request {
 };
 void request_begin(struct request *r, uint32_t opcode, uint64_t node, struct input *in);
 void request_add(struct request *r, const void *bytes, size_t len);
-/* Sends it and, unless a thread of the door's answers it, sees the answer; false: there is none to come. */
+/* Sends it and, unless a thread of the door answers it, receives the reply; false: there will be
+ * none. */
 void request_send(struct request *r, bool answered);
-/* All that was asked was answered. */
+/* Everything that was requested has been answered. */
 void talk_settle(void);
 
-/* A node that the kernel knows, or now and then any number. */
+/* A node that the kernel knows, or sometimes any number. */
 uint64_t pick_node(struct input *in);
 /* An open file; there may be none: then one of a known node, never opened. */
 struct open_file pick_open(struct input *in);

@@ -34,7 +34,7 @@ static bool sum_content(struct umbra_fs *fs, uint64_t ino, uint64_t size, uint64
 	size_t want = size < sizeof(buf) ? (size_t)size : sizeof(buf);
 	ssize_t got = umbra_read(fs, ino, buf, want, 0);
 
-	/* The end of what is too long to read, for itself. */
+	/* The end of what is too long to be read completely. */
 	if (size > sizeof(buf))
 		umbra_read(fs, ino, buf, 2 * B, size - B);
 	if (got < 0 || (size_t)got != want)

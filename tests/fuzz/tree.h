@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What can be read of a pool that may be damaged. */
+/* Everything that can be read in a pool that may be damaged. */
 #ifndef TESTS_FUZZ_TREE_H
 #define TESTS_FUZZ_TREE_H
 
@@ -14,14 +14,12 @@ struct tree {
 	size_t n, cap;
 	unsigned errors; /* of reading */
 };
-/* Goes through all directories; what cannot be read is counted. */
+/* Walks all directories; what cannot be read is counted. */
 void tree_walk(struct umbra_fs *fs, struct tree *out);
 void tree_free(struct tree *tree);
 const struct file *tree_find(const struct tree *tree, uint64_t ino);
-/*
- * Of all that belongs to an inode itself: content, attributes, extended attributes; not of names, links and
- * times. False: it cannot be read.
- */
+/* A checksum over all that belongs to an inode itself: content, attributes, extended attributes;
+ * not names, links and times. False: it cannot be read. */
 bool tree_sum(struct umbra_fs *fs, uint64_t ino, uint64_t *out);
 
 #endif
