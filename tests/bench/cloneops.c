@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Times single operations around clones, as one process so that no start-up time is counted. Each
- * command prints microseconds, a number a line. Driven by clone_bench.
- *
+ * Times single operations around clones, in one process so that no start-up time is counted. Each
+ * command prints microseconds, one number per line. Driven by clone_bench.
  *   cloneops fragment FILE N            a file of N one-block extents (every other block is a hole)
  *   cloneops contiguous FILE BYTES
  *   cloneops clone SRC DST COUNT        COUNT clones DST.0, DST.1 ...: FICLONE, else copy_file_range
  *   cloneops firstwrite PREFIX COUNT    one 4 KiB write in the middle of each PREFIX.i, with fsync
- *   cloneops rewrite PREFIX COUNT       the same write again: what an unshared write costs
+ *   cloneops rewrite PREFIX COUNT       the same write again: the cost of an unshared write
  *   cloneops unlink PREFIX COUNT
  *   cloneops random FILE WRITES         4 KiB random overwrites; prints one mean
  *   cloneops touch FILE                 writes one byte in every 2 MiB: the first touch

@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What single operations of the engine cost, without FUSE: in this process, on a pool in memory or,
- * with -p, on a pool that is made at PATH (PMEM_IS_PMEM_FORCE=1: with the flushes of a DAX pool).
- *
+ * The cost of single operations of the engine, without FUSE: in this process, on a pool in memory
+ * or, with -p, on a pool that is created at PATH (PMEM_IS_PMEM_FORCE=1: with the flushes of a DAX
+ * pool).
  *   engine_bench [-p PATH] [-c] [-C] [-P] [KIND [N]]
  *
  * Prints median, 90th percentile and worst of N runs in nanoseconds, for one KIND or for each. -c:
- * reference counts are not in the processor's caches. -C: with checksums of data; -P: with parity. Only measured() runs what is
- * measured, so instructions are counted with
- *
+ * reference counts are not in the processor's caches. -C: with data checksums; -P: with parity.
+ * Only measured() runs the measured code, so instructions are counted with
  *   valgrind --tool=callgrind --toggle-collect=measured engine_bench KIND N
  */
 #include <errno.h>
@@ -118,7 +117,8 @@ static int add_piece(
 	return err ? err : um_extents_add(txn, tree, (uint64_t)i * PIECE, got, lba, true);
 }
 
-/* A file whose leaves are full, each extent in a chunk with counts of its own: the worst to be copied. */
+/* A file whose leaves are full, each extent in a chunk with counts of its own: the worst to be
+ * copied. */
 static void make_fragmented(struct bench *b)
 {
 	unsigned i = 0, end;

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A FUSE server that does nothing: one file of 1 GiB, whose reads are answered from a buffer and whose writes are
- * forgotten. What a request costs here is the crossing.
- *
+ * A FUSE server that does nothing: one file of 1 GiB, whose reads are answered from a buffer and
+ * whose writes are discarded. So the cost of a request is that of the round trip.
  *   null_server MOUNTPOINT      serves until it is unmounted; the file is MOUNTPOINT/file
  */
 #define FUSE_USE_VERSION 314

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Masters and shadows by the million: memory of one, and what looking up, making and tossing one costs, beside a
- * dependent pointer chase over as much memory and beside the walk through a file's tree.
- *
+ * Masters and shadows by the million: memory per shadow, and the cost of looking up, making and
+ * tossing one, compared with a dependent pointer chase over as much memory and with the walk
+ * through a file's tree.
  *   page_bench [-n SHADOWS] [-s SHARERS] [-j]      (10,000,000 and 8; -j: one JSON object)
  *
- * Every shadow is one block of a fragmented file, so none joins another: the worst case. With -s 1 each
- * has a master of its own.
+ * Every shadow is one block of a fragmented file, so none joins another: the worst case. With -s 1
+ * each has a master of its own.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -63,8 +63,8 @@ static uint64_t next_random(struct bench *b)
 }
 
 /*
- * Shadow i: files come in families of clones that share their blocks. A file has PER_FILE shadows, the
- * files of a family the same ones.
+ * Shadow i: files come in families of clones that share their blocks. A file has PER_FILE shadows,
+ * the files of a family the same ones.
  */
 static struct um_shadow nth(const struct bench *b, uint64_t i)
 {
@@ -94,8 +94,8 @@ static void order_uniform(struct bench *b)
 		b->order[i] = (uint32_t)(next_random(b) % b->n);
 }
 
-/* Gray et al., "Quickly generating billion-record synthetic databases" (1994), as in YCSB; ranks are spread
- * over the shadows by a multiplication. */
+/* Gray et al., "Quickly generating billion-record synthetic databases" (1994), as in YCSB; ranks
+ * are spread over the shadows by a multiplication. */
 static void order_zipf(struct bench *b)
 {
 	const double theta = ZIPF_EXPONENT, n = (double)b->n;
@@ -179,7 +179,8 @@ static double chase(struct bench *b, uint64_t bytes)
 	return best;
 }
 
-/* Tosses single shadows at random places and makes them again; some are drawn twice, which is a miss. */
+/* Tosses single shadows at random places and makes them again; some are drawn twice, which is a
+ * miss. */
 static void change(struct bench *b, double *out_toss, double *out_insert)
 {
 	*out_toss = *out_insert = 0;
@@ -281,7 +282,8 @@ static void measure_walk(struct bench *b, struct figures *f)
 static void fill(struct bench *b, struct figures *f)
 {
 	struct um_page_stats stats;
-	/* What a shadow costs is asked for as the bound: 48 bytes each, and what does not depend on them. */
+	/* What a shadow costs is asked for as the bound: 48 bytes each, and what does not depend on
+	 * them. */
 	int err = um_page_open(b->n * 48 + (1u << 20), &b->page);
 
 	if (err)

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * How fast is reading or writing file A, beside file B? Rounds of both take turns, so that what else the machine
- * does meets both alike; what counts is the ratio within a turn.
- *
+ * Compares the rate of reading or writing file A with that of file B. Rounds of both alternate, so
+ * other load on the machine affects both alike; the result is the ratio within a round.
  *   ratebench [-b BYTES] [-w] [-d] [-s] [-c] [-p PID,PID] [-n ROUNDS] [-t MSEC] A B
  *
- * -w writes, -d O_DIRECT, -s in sequence instead of at random, -c counts this thread's processor time, -p also that
- * of A's and B's servers: a busy machine hardly changes them. Prints operations a second of either and
- * time(A) / time(B): the median and the 95 % interval of the median.
+ * -w writes, -d O_DIRECT, -s sequential instead of random, -c counts this thread's processor time,
+ * -p also that of A's and B's servers: these are hardly affected by other load. Prints operations
+ * per second of either and time(A) / time(B): the median and the 95 % interval of the median.
  */
 #include <errno.h>
 #include <fcntl.h>

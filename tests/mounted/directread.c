@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * directread FILE SECONDS PIECE HOW: asynchronous O_DIRECT writes while others use the file through the page cache. When a write has
- * ended, what it wrote is what everybody reads. PIECE: bytes of a write, all of them under way at a time. The others, by HOW:
+ * directread FILE SECONDS PIECE HOW: asynchronous O_DIRECT writes while others use the file through
+ * the page cache. When a write has completed, everybody must read what it wrote. PIECE: bytes per
+ * write, all of them in flight at once. The others, by HOW:
  *   read    read it
- *   map     have it mapped, by the descriptor that is written to
- *   none    as map, and that descriptor was not opened with O_DIRECT (for cache=none)
- *   write   write it, too: what is read is what was written last, but what is in the cache is what is in the file
+ *   map     have it mapped, through the descriptor that is written to
+ *   none    as map, but that descriptor was not opened with O_DIRECT (for cache=none)
+ *   write   write to it as well; the cache must then equal the file
  *   stay    nothing: what was cached and is not written stays in the cache (SECONDS is not used)
  */
 #include <errno.h>
@@ -169,7 +170,8 @@ static unsigned cached(void)
 	return n;
 }
 
-/* Who reads from the cache sends no requests: that there are none does not say that nobody reads. */
+/* Who reads from the cache sends no requests: that there are none does not say that nobody
+ * reads. */
 static int stay(char *buf)
 {
 	unsigned n;

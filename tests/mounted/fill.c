@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * fill DIR KIND: files of KIND (small, large, mixed, dirs) until there is no space left; prints how
- * many bytes went in. What was acknowledged is read back at the end.
- * fill DIR empty: removes them.
+ * fill DIR KIND: creates files of KIND (small, large, mixed, dirs) until there is no space left,
+ * and prints how many bytes fitted. What was acknowledged is read back at the end. fill DIR empty:
+ * removes them.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * manyfiles DIR N: N files in one directory: created, listed, looked at in random order, removed in
- * random order. Fails when the cost of one grows with how many there are: processor time of the daemon
- * (UMBRA_DAEMON: its process id), which other work on the machine does not change as it changes the
- * time on the clock; without a daemon, the time on the clock.
+ * manyfiles DIR N: N files in one directory: created, listed, looked up in random order, removed in
+ * random order. Fails if the cost of one grows with their number. The cost is processor time of the
+ * daemon (UMBRA_DAEMON: its process id), which is hardly affected by other work on the machine;
+ * without a daemon, elapsed time.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * model MOUNT ORACLE SEED OPERATIONS [HOOK]: random operations, each done on the mount and on a plain
- * directory of another filesystem (tmpfs), which says what must come out. Return values and errnos are
- * compared at once, the trees every so often: names, types, modes, owners, link counts, sizes, content,
- * times, extended attributes, readdir. HOOK is a command that is run with `pool_remount` or
- * `pool_kill_check_mount` every so often; since each acknowledged operation must outlive the daemon,
- * nothing may differ afterwards either.
+ * model MOUNT ORACLE SEED OPERATIONS [HOOK]: random operations, each done on the mount and on a
+ * directory of another filesystem (tmpfs), which is the oracle. Return values and errnos are
+ * compared at once, the trees at intervals: names, types, modes, owners, link counts, sizes,
+ * content, times, extended attributes, readdir. HOOK is a command that is run at intervals with
+ * `pool_remount` or `pool_kill_check_mount`; since each acknowledged operation must survive the
+ * daemon, nothing may differ afterwards either.
  *
- * Where tmpfs differs by its nature, the oracle gets the same effect by other means: zeroing a range,
- * copying, mtime after a store to a map.
+ * Where tmpfs differs by its nature, the oracle gets the same effect by other means: zeroing a
+ * range, copying, mtime after a store to a map.
  */
 #include "model.h"
 

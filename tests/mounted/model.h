@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the files of the model test share. */
+/* Shared by the files of the model test. */
 #ifndef TESTS_MOUNTED_MODEL_H
 #define TESTS_MOUNTED_MODEL_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * All copies of a file mapped and stored to at once, each by a process of its own; each must keep its own.
- *
+ * Maps all copies of a file at once and stores to them, each in its own process; each must keep its
+ * own contents.
  *   mwriteall FILE...      every file is mapped whole, every page of it stored to
  */
 #include <errno.h>

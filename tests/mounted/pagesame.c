@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Do files share pages of memory? Maps each file in a process of its own, all at once, and compares
- * which physical pages they see. Prints the pages of the first file, how many (file, page) pairs of the
+ * Do files share pages of memory? Maps each file in its own process, all at once, and compares the
+ * physical pages. Prints the number of pages of the first file, how many (file, page) pairs of the
  * others are the same physical page, and by how many KiB the page cache grew.
- *
  *   pagesame FILE...
  */
 #include <fcntl.h>

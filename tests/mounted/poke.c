@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * poke POOL FIELD VALUE [COPIES]: changes a field of a pool's superblocks and makes their checksums
- * good again, as a future version of umbrafs might have written them. COPIES: 1 first, 2 second, 3 both.
- * poke POOL damage first|second|both: spoils the superblocks.
- * poke POOL noise SEED N: N random changes to metadata blocks, each with a good checksum in half of
- * the cases.
+ * poke POOL FIELD VALUE [COPIES]: changes a field of a pool's superblocks and corrects their
+ * checksums, as a future version of umbrafs might have written them. COPIES: 1 first, 2 second, 3
+ * both. poke POOL damage first|second|both: damages the superblocks. poke POOL noise SEED N: N
+ * random changes to metadata blocks, with a valid checksum in half of the cases.
  */
 #include <errno.h>
 #include <fcntl.h>

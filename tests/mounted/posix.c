@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * posix DIR [PATTERN]: runs every case in its own empty directory below DIR and prints one line for
- * each. Exit 1 when a case failed. It asks nothing of umbrafs that a local filesystem does not give,
- * so it can be tried on ext4 or XFS too (cases that need more are skipped there).
+ * each. Exit status 1 if a case failed. It requires nothing that other local filesystems do not
+ * offer, so it can be tried on ext4 or XFS too (cases that need more are skipped there).
  */
 #include "t.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* File handles, statfs, and what programs do with a filesystem as a whole. */
+/* File handles, statfs, and operations on a filesystem as a whole. */
 #include "t.h"
 
 #include <linux/magic.h>
@@ -54,7 +54,8 @@ static void handles_find_their_file(void)
 	ok(unlink("d/renamed"));
 	t_range(fd, 0, 100, 'h');
 	close(fd);
-	/* The end of a file is asynchronous on FUSE: it may be found until its RELEASE is answered. */
+	/* The end of a file is asynchronous on FUSE: it may be found until its RELEASE is
+	 * answered. */
 	for (int i = 0; i < 100 && (fd = open_by_handle_at(dir, &h.fh, O_RDONLY)) >= 0; i++) {
 		close(fd);
 		t_sleep_ms(10);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * stress DIR SECONDS SEED: processes and threads do everything at once to the same few names. What
- * comes out of an operation depends on the others; what must not is the set of errors that may come,
- * and that nothing hangs. Each block of a file is filled with one byte when it is written, so a read
- * of a block finds bytes that somebody wrote there, or zeros.
+ * stress DIR SECONDS SEED: processes and threads do everything at once to the same few names. The
+ * result of an operation depends on the others; the test checks that only permitted errors occur
+ * and that nothing hangs. Each block of a file is filled with one byte when it is written, so a
+ * read of a block must find bytes that somebody wrote there, or zeros.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * For a program as it is (LD_PRELOAD): when it asks for a filesystem's state for the first time, the names in UMBRA_SWAP,
- * "a:b:c:d", are changed, a to b and then c to d. As somebody else might do at that moment.
+ * For unmodified programs (LD_PRELOAD): when the program queries a filesystem's state for the first
+ * time, the names in UMBRA_SWAP, "a:b:c:d", are renamed, a to b and then c to d, as another process
+ * might do at that moment.
  */
 #include <dlfcn.h>
 #include <stdio.h>

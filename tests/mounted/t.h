@@ -1,9 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * What the programs of the mounted tests share. A case is a function that runs in a process of its
- * own with an empty directory of the mount as working directory; it ends at the first thing that is
- * not as it must be.
- */
+/* Shared by the programs of the mounted tests. A case is a function that runs in its own process
+ * with an empty directory of the mount as working directory; it ends at the first failure. */
 #ifndef TESTS_MOUNTED_T_H
 #define TESTS_MOUNTED_T_H
 
@@ -67,7 +64,8 @@ struct stat t_fstat(int fd);
 
 #define t_range(fd, off, len, fill) t_range_at(__FILE__, __LINE__, fd, off, len, fill)
 void t_range_at(const char *file, int line, int fd, off_t off, size_t len, int fill);
-/* Runs fn in a child as uid, gid (no other groups, no capabilities unless uid is 0); it must succeed. */
+/* Runs fn in a child as uid, gid (no other groups, no capabilities unless uid is 0); it must
+ * succeed. */
 #define t_as(uid, gid, fn) t_as_at(__FILE__, __LINE__, uid, gid, fn)
 void t_as_at(const char *file, int line, uid_t uid, gid_t gid, void (*fn)(void));
 void t_sleep_ms(unsigned ms);

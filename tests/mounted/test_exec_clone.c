@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Threads that clone by ioctl: test_exec_clone DIR THREADS ROUNDS. Each checks after each of its clones that it reads
- * what the source holds. Built statically too: a wrapper that works by preloading would not serve that.
+ * Threads that clone by ioctl: test_exec_clone DIR THREADS ROUNDS. After each of its clones a
+ * thread checks that it reads the contents of the source. Also built statically, since a wrapper
+ * based on preloading would not work for that.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* What the coherence tests of shared views have in common: chance, failing, cloning. */
+/* Shared by the coherence tests of shared views: random numbers, failing, cloning. */
 #ifndef TESTS_MOUNTED_VIEWS_H
 #define TESTS_MOUNTED_VIEWS_H
 
@@ -52,7 +52,8 @@ __attribute__((format(printf, 1, 2), noreturn)) static inline void fail(const ch
 			fail("%s: %s", #call, strerror(errno));                                    \
 	} while (0)
 
-/* What FICLONERANGE does for its callers: the source's mappings count, the kernel knows the size. len 0: to the end. */
+/* What FICLONERANGE does for its callers: the source's mappings count, the kernel knows the size.
+ * len 0: to the end. */
 static inline void clone_into(int from, int to, uint64_t off, uint64_t len)
 {
 	struct um_ioc_token token;

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * writers run DIR LOGS PROCESSES SEED ROUND: processes that change their own directories below DIR as
- * fast as they can until the daemon dies. Each notes in a file on another filesystem which operation
- * it is about to do and which was the last to succeed.
+ * writers run DIR LOGS PROCESSES SEED ROUND: processes that change their own directories below DIR
+ * as fast as they can until the daemon dies. Each records in a file on another filesystem which
+ * operation it is about to do and which was the last to succeed.
  *
- * writers verify DIR LOGS PROCESSES SEED ROUND: what is there must be what the operations that
- * succeeded left; the one in flight is done or not done; of a write in flight each 4 KiB block is.
+ * writers verify DIR LOGS PROCESSES SEED ROUND: the result must be that of the operations that
+ * succeeded; the one in flight is done or not done; of a write in flight this holds for each 4 KiB
+ * block.
  *
- * Operations follow from (seed, process, round, number) and the state before, so the log is a number.
- * One more process churns without a log: large files, shared directories; it makes the others' lives
- * interesting and is left to fsck. Another reads what the writers have, through mappings, so that clones are
- * open through views when the daemon dies.
+ * Operations follow from (seed, process, round, number) and the state before, so the log is a
+ * number. One more process works without a log on large files and shared directories, to disturb
+ * the others; its results are left to fsck. Another reads the writers' files through mappings, so
+ * that clones are open through views when the daemon dies.
  */
 #include "writers.h"
 
@@ -352,8 +353,9 @@ __attribute__((noreturn)) static void churn(const char *dir, unsigned long seed)
 }
 
 /*
- * Reads through a mapping and keeps it for a moment. A page is never touched, the daemon may be dead: the kernel is given it to
- * read, who says EFAULT. (MADV_POPULATE_READ tries for ever then, before Linux 6.9.)
+ * Reads through a mapping and keeps it for a moment. A page is never touched, the daemon may be
+ * dead: the kernel is given it to read, who says EFAULT. (MADV_POPULATE_READ tries for ever then,
+ * before Linux 6.9.)
  */
 static int look_at(const char *path, int sink)
 {
@@ -374,7 +376,8 @@ static int look_at(const char *path, int sink)
 	return err;
 }
 
-/* Of the writers' files, clones among them, open and mapped for reading: views, where there are any. */
+/* Of the writers' files, clones among them, open and mapped for reading: views, where there are
+ * any. */
 __attribute__((noreturn)) static void reader(const char *dir, int procs, unsigned long round)
 {
 	char path[4200], name[32];
@@ -413,8 +416,8 @@ static int run(
 		if (!pid && p < procs)
 			writer(root, logs, p, seed, round);
 		/*
-		 * By paths from within: those from outside lead elsewhere once the dead mount is away, which may be
-		 * before this process comes to run.
+		 * By paths from within: those from outside lead elsewhere once the dead mount is
+		 * away, which may be before this process comes to run.
 		 */
 		if (!pid && fchdir(top))
 			_exit(!daemon_gone(errno));

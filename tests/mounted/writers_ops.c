@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The kill test's operations: made from numbers, applied to a state, done on the mount. */
+/* The operations of the kill test: derived from numbers, applied to a state, done on the mount. */
 #include "writers.h"
 
 #include <linux/falloc.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* For tests of the checker: a pool in memory with something of everything in it, and ways to judge what
- * a check made of its damaged copy. */
+/* For tests of the checker: a pool in memory with something of everything in it, and functions that
+ * judge the result of checking a damaged copy. */
 #ifndef TESTS_UNIT_CHECK_FIXTURE_H
 #define TESTS_UNIT_CHECK_FIXTURE_H
 

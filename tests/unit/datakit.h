@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* For tests of file data: a pool image in memory, files in it, and what each must read as. */
+/* For tests of file data: a pool image in memory, files in it, and their expected contents. */
 #ifndef TESTS_UNIT_DATAKIT_H
 #define TESTS_UNIT_DATAKIT_H
 
@@ -83,8 +83,8 @@ static inline void kit_open_file(struct kit *k, const char *path, uint64_t mib)
 }
 
 /*
- * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files: the test
- * program starts itself again without it.
+ * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files:
+ * the test program starts itself again without it.
  */
 static inline void kit_without_pmem(char **argv)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* For tests of the rooms below fs/: a pool in memory with journal and space, no inodes. */
+/* For tests of the layers below fs/: a pool in memory with journal and space, without inodes. */
 #ifndef TESTS_UNIT_ENGINE_H
 #define TESTS_UNIT_ENGINE_H
 
@@ -118,8 +118,8 @@ static inline uint64_t rnd_below(uint64_t *state, uint64_t n)
 }
 
 /*
- * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files: the
- * test program starts itself again without it.
+ * libpmem reads PMEM_IS_PMEM_FORCE when it is loaded, and would make direct pools of plain files:
+ * the test program starts itself again without it.
  */
 static inline void engine_without_pmem(char **argv)
 {

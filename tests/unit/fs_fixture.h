@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A filesystem in memory for the tests of the fs room: made, mounted, remounted, checked. */
+/* A filesystem in memory for the tests of fs/: created, mounted, remounted, checked. */
 #ifndef FS_FIXTURE_H
 #define FS_FIXTURE_H
 

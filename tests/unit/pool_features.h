@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A test program runs again on pools with other features: UM_TEST_FEATURES names them. */
+/* Runs a test program again on pools with other features: UM_TEST_FEATURES names them. */
 #ifndef TESTS_UNIT_FEATURES_H
 #define TESTS_UNIT_FEATURES_H
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Pools in files, for tests of pool/ and txn/. libpmem decides when it is loaded whether mappings
- * count as persistent memory; so such a test runs twice, the second time by executing itself again.
+ * count as persistent memory, so such a test runs twice, the second time by executing itself again.
  */
 #ifndef TESTS_UNIT_POOL_FIXTURE_H
 #define TESTS_UNIT_POOL_FIXTURE_H

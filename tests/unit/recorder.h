@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What a power cut could leave of a pool: every store goes through a pool's operations, so these are
- * replaced by some that also write it down. The medium is a file in memory that holds what was
- * drained (direct pools) or written before a barrier (indirect); a crash state is a private mapping
- * of it with some of the stores since then on top.
+ * States of a pool that a power cut could leave. Every store goes through a pool's operations, so
+ * these are replaced by some that also record it. The medium is a file in memory that holds what
+ * was drained (direct pools) or written before a barrier (indirect); a crash state is a private
+ * mapping of it with some of the later stores on top.
  */
 #ifndef TESTS_UNIT_RECORDER_H
 #define TESTS_UNIT_RECORDER_H
@@ -180,8 +180,8 @@ static inline void recorder_detach(struct um_pool *pool)
 }
 
 /*
- * A possible state after a cut now: the medium and, of the stores since, all, none, all but one, or of
- * each any words (sectors). Free it with munmap.
+ * A possible state after a cut now: the medium and, of the stores since, all, none, all but one, or
+ * of each any words (sectors). Free it with munmap.
  */
 static inline uint8_t *recorder_state(void)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests that nobody waits for, by rings and by threads, with results that come short or fail; fetches of file data. */
+/* Asynchronous requests, by rings and by threads, with short and failing results; fetches of file
+ * data. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -301,7 +302,8 @@ static uint64_t make_file(struct umbra_fs *fs, const char *name)
 	return attr.st.st_ino;
 }
 
-/* Every part of a file with holes, an unaligned end and pieces here and there equals what a plain read gives. */
+/* Every part of a file with holes, an unaligned end and pieces here and there equals what a plain
+ * read gives. */
 static void fetches_read_what_reads_read(void **state)
 {
 	static const size_t lens[] = {1, 100, 4096, 5000, 70000, 1 << 20};
@@ -364,8 +366,8 @@ static int note_lba(void *arg, const struct umbra_extent *e)
 }
 
 /*
- * A read that the medium refuses: the mapping has the bytes, or fails too, and then they are made again from parity.
- * Without parity it is an error, unless they are found elsewhere.
+ * A read that the medium refuses: the mapping has the bytes, or fails too, and then they are made
+ * again from parity. Without parity it is an error, unless they are found elsewhere.
  */
 static void what_a_direct_read_cannot_have_comes_another_way(void **state)
 {
@@ -433,7 +435,8 @@ static void synced(void *arg, int err)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* What has to be durable before it is acknowledged: whoever writes is told, and may do other things meanwhile. */
+/* What has to be durable before it is acknowledged: whoever writes is told, and may do other things
+ * meanwhile. */
 static void a_synchronous_write_waits_for_nothing(void **state)
 {
 	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";

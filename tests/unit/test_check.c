@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * The checker against damage: every kind of block, one copy, both copies, with wrong and with right
- * checksums. Whatever was done to it, a repair ends with a pool that a check calls clean and that can
- * be mounted. More rounds of the random ones: UM_TEST_ROUNDS, UM_TEST_SEED.
+ * checksums. Whatever the damage, a repair must end with a pool that a check calls clean and that
+ * can be mounted. UM_TEST_ROUNDS and UM_TEST_SEED: more rounds of the random tests.
  */
 #include "check_fixture.h"
 
@@ -200,7 +200,8 @@ static void a_lost_pool_root_is_found_again(void **state)
 	assert_usable("pool root");
 }
 
-/* Both copies say the same wrong thing, with a right checksum: what a bug, or malice, would leave. */
+/* Both copies say the same wrong thing, with a right checksum: what a bug, or malice, would
+ * leave. */
 static void mutate(const struct meta *meta)
 {
 	uint8_t *block = image + meta->lba * UM_BLOCK_SIZE;

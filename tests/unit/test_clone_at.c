@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Inodes of every kind cloned with everything to a new name, and directories' metadata. */
+/* Complete clones of inodes of every kind under a new name, and directories' metadata. */
 #include "datakit.h"
 
 #include <linux/fs.h>

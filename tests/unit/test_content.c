@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Names of content: equal exactly as long as two files share all they have. */
+/* Identifiers of content: equal exactly as long as two files share everything. */
 #include "datakit.h"
 
 static struct umbra_content name_of(struct kit *k, uint64_t ino)

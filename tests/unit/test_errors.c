@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Writes that fail: who is told of it, what goes on, and what the next mount finds. */
+/* Failing writes: who is told, what continues, and what the next mount finds. */
 #include <sys/stat.h>
 
 #include "datakit.h"
@@ -192,7 +192,8 @@ static void expect_readonly(struct kit *k, uint64_t ino)
 	assert_non_null(health.stopped_by);
 }
 
-/* After a barrier that failed nobody knows what the medium has of what it was given since the last. */
+/* After a barrier that failed nobody knows what the medium has of what it was given since the
+ * last. */
 static void a_failed_barrier_stops_changes_and_the_last_commit_is_what_counts(void **state)
 {
 	uint64_t ino, a, b;
@@ -331,7 +332,8 @@ static void a_full_host_is_enospc_and_nothing_more(void **state)
 	}
 }
 
-/* A write of several pieces, of which a later one finds no room: those before are written, and no more. */
+/* A write of several pieces, of which a later one finds no room: those before are written, and no
+ * more. */
 static void room_that_ends_within_a_write_makes_it_short(void **state)
 {
 	static uint8_t bytes[16 * B];

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Memory failure. A page of the pool's image is replaced by one behind the end of an empty file: every access to it
- * raises SIGBUS, as failed memory does. What stays of it after the guard has put a page of zeros there is what a
- * remount finds.
+ * Memory failure. A page of the pool's image is replaced by one beyond the end of an empty file:
+ * every access to it raises SIGBUS, as failed memory does. A remount finds what is left after the
+ * guard has put a page of zeros there.
  */
 #include <sys/wait.h>
 #include <unistd.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The medium: sizes, offsets, places and checksums that FORMAT.md promises. */
+/* The medium: sizes, offsets, places and checksums as documented in FORMAT.md. */
 #include "engine.h"
 
 #include <errno.h>
@@ -72,7 +72,8 @@ static void a_checksum_is_known_and_covers_every_byte(void **state)
 	(void)state;
 	for (i = 0; i < sizeof(block); i++)
 		block[i] = (uint8_t)(i * 7);
-	/* XXH3-64 of these bytes with 8..15 as zero, from the xxhash library's one-shot function. */
+	/* XXH3-64 of these bytes with 8..15 as zero, from the xxhash library's one-shot
+	 * function. */
 	assert_true(um_block_csum(block) == 0x916efd0d19864472ull);
 
 	um_block_init(&pool, block, UM_KIND_EXTENTS, 3, (struct um_ptr){77, 999}, 5, 6);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Parts of trees: split, slice and join, against sorted arrays, with every reference counted afresh. */
+/* Parts of trees: split, slice and join, against sorted arrays, with every reference recounted. */
 #include "tree_model.h"
 
 #define NTREES 3u

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Group commit of plain files: barriers that fail, recovery that is cut short. */
+/* Group commit of plain files: failing barriers, interrupted recovery. */
 #include "recorder.h"
 
 #include <semaphore.h>
@@ -153,8 +153,9 @@ static int no_writeback(struct um_pool *pool, um_lba_t lba, const void *images, 
 }
 
 /*
- * What counts because of a list is committed anew by recovery. A transaction behind it, whose record is whole and whose
- * data is not there, must not come to count by that when a second cut ends the recovery.
+ * What counts because of a list is committed anew by recovery. A transaction behind it, whose
+ * record is whole and whose data is not there, must not come to count by that when a second cut
+ * ends the recovery.
  */
 static void recovery_does_not_commit_what_it_drops(void **state)
 {
@@ -202,7 +203,8 @@ static void recovery_does_not_commit_what_it_drops(void **state)
 static uint8_t *cut; /* a state of the medium; NULL: none was taken */
 static uint64_t rotten;
 
-/* The first moment at which something was written home: that is there, and a listed block cannot be read any more. */
+/* The first moment at which something was written home: that is there, and a listed block cannot be
+ * read any more. */
 static void cut_at_home(void *arg)
 {
 	const struct recorder_store *last = recorder.n ? &recorder.store[recorder.n - 1] : NULL;
@@ -218,8 +220,8 @@ static void cut_at_home(void *arg)
 }
 
 /*
- * A group counts because of data that its COMMIT lists. When a checkpoint has begun to write it home it must count
- * whatever becomes of that data.
+ * A group counts because of data that its COMMIT lists. When a checkpoint has begun to write it
+ * home it must count whatever becomes of that data.
  */
 static void what_goes_home_counts_without_listed_data(void **state)
 {
@@ -275,7 +277,8 @@ static void what_goes_home_counts_without_listed_data(void **state)
 
 /* ---- room in the ring ---------------------------------------------------------------------------------------- */
 
-/* Changes of any size, with and without data, COMMITs of both sorts in between: a ring of 2 to 16 blocks has room. */
+/* Changes of any size, with and without data, COMMITs of both sorts in between: a ring of 2 to 16
+ * blocks has room. */
 static int no_barrier(struct um_pool *pool)
 {
 	(void)pool;

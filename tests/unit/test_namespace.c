@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Names: making, linking, removing, renaming, listing. */
+/* Names: create, link, remove, rename, list. */
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <pthread.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Masters and shadows: the table against a plain array, threads, and what reads, writes and removals of
- * clones make of it; owners and names of a block. */
+/* Masters and shadows: the table against a plain array, threads, and the effects of reads, writes
+ * and removals of clones; owners and names of a block. */
 #include <pthread.h>
 
 #include "datakit.h"
@@ -443,7 +443,8 @@ static void truncate_punch_clone_and_forget_toss(void **state)
 	file_free(&f[3]);
 }
 
-/* Writes past the caller's cache, until it need not be dropped any more; how many that took, and how many dropped all. */
+/* Writes past the caller's cache, until it need not be dropped any more; how many that took, and
+ * how many dropped all. */
 static unsigned writes_past(struct kit *k, uint64_t ino, unsigned *out_whole)
 {
 	struct umbra_cache_old old;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Parity: what every covered block should have can be told from the others, and what cannot is said so. */
+/* Parity: every covered block can be rebuilt from the others, and what cannot is reported. */
 #include "datakit.h"
 #include "fs/failure.h"
 
@@ -376,7 +376,8 @@ static struct umbra_health settled(struct kit *k)
 	return health;
 }
 
-/* Two lost blocks, one of which goes: what the sum is now, nobody knows. After a mount no more than before. */
+/* Two lost blocks, one of which goes: what the sum is now, nobody knows. After a mount no more than
+ * before. */
 static void given_up(struct kit *k)
 {
 	struct file f;
@@ -501,7 +502,8 @@ static void cover_lost(struct kit *k, bool memory)
 		scrub(k);
 	}
 	settled(k);
-	/* Where it can be stored again it is what it was; where not, there is no parity, and all else goes on. */
+	/* Where it can be stored again it is what it was; where not, there is no parity, and all
+	 * else goes on. */
 	assert_int_equal(rebuilt(k, file_lba(k, &f, 9)) == 0, !memory || k->path);
 	file_write(k, &f, 5 * B, 3 * B, 4);
 	file_write(k, &g, 0, 64 * B, 5);

@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Clones of ranges large enough to be shared by whole nodes, and what many sharers of one file come to.
- */
+/* Clones of ranges large enough to be shared by whole nodes, and files with many sharers. */
 #include "datakit.h"
 
 #define EXTENTS 1500u
@@ -439,7 +437,8 @@ static void generations_cost_the_same(void **state)
 		assert_true(!i || inode.core.data.level == level);
 		level = inode.core.data.level;
 	}
-	/* One data block, a node a level twice; now and then the inode tree or the directory grows. */
+	/* One data block, a node a level twice; now and then the inode tree or the directory
+	 * grows. */
 	for (unsigned i = 0; i < GENERATIONS; i++) {
 		assert_true(used[i] <= 1 + 2 * (level + 1u) + 6);
 		assert_true(bytes[i] < 64u << 10);

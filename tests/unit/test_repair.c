@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The checker against contradictions in sound blocks, made by the engine's own hands: each shows under
- * its code, is repaired, and costs nothing that was not damaged.
- */
+/* The checker against contradictions in valid blocks, made with the engine's own functions: each is
+ * reported under its code, is repaired, and costs nothing that was not damaged. */
 #include "check_fixture.h"
 
 #include "fs/data.h"
@@ -387,7 +385,8 @@ static void a_copy_with_the_address_of_another_node_harms_nobody(void **state)
 	assert_usable("after repair");
 }
 
-/* A header says that the mirror is where a file has data, and there is no other copy to say where it was. */
+/* A header says that the mirror is where a file has data, and there is no other copy to say where
+ * it was. */
 static void a_header_with_a_wrong_mirror_costs_no_data(void **state)
 {
 	struct hands h = hands_begin();

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* File data: several threads at one file. Short, since it runs under the thread sanitizer too. */
+/* File data: several threads on one file. Short, since it also runs under ThreadSanitizer. */
 #include "datakit.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* For tests of the tree: what it should hold, comparing the two, and counting references afresh. */
+/* For tests of the tree: the expected contents, comparison, and recounting references. */
 #ifndef TESTS_UNIT_TREE_MODEL_H
 #define TESTS_UNIT_TREE_MODEL_H
 
