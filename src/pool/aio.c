@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "pool/log.h"
@@ -20,16 +21,27 @@
 int (*um_aio_fault)(const struct um_aio *io, int result);
 bool um_aio_refuse_ring;
 
+/*
+ * Its thread does everything with the ring: results are then collected where they are waited for, in batches,
+ * instead of interrupting the thread that submitted.
+ */
 struct ring {
 	struct um_aio_engine *engine;
 	struct io_uring uring;
-	pthread_mutex_t lock; /* protects the submission side */
 	pthread_t thread;
+	int wake; /* an eventfd, of which a read is always in the ring */
+	uint64_t woken;
+	atomic_uint under_way; /* requests */
+	pthread_mutex_t lock;  /* of what follows */
+	pthread_cond_t opened;
+	struct um_aio *first, **last;
+	atomic_bool asleep; /* the thread waits for results, or is about to */
+	bool stop, is_open;
+	int err; /* of opening it */
 };
 
 struct um_aio_engine {
 	unsigned nrings, nthreads;
-	atomic_uint turn;
 	struct ring ring[RINGS];
 	pthread_t thread[THREADS];
 	/* Requests submitted and not done; the queue is for threads only. */
@@ -138,91 +150,207 @@ static void prepare(struct io_uring_sqe *sqe, struct um_aio *io)
 		break;
 	}
 	io_uring_sqe_set_data(sqe, io);
-	atomic_store_explicit(&io->handed, 1, memory_order_release);
 }
 
-/*
- * Submits a list. If the kernel accepts none for now (no memory, or results not taken yet) this
- * thread retries until all are accepted; the thread that takes results never comes here, so waiting
- * for it is safe.
- */
-static void put(struct ring *r, struct um_aio *list)
+static void wake(struct ring *r)
 {
+	while (eventfd_write(r->wake, 1) && errno == EINTR)
+		;
+}
+
+static void put(struct ring *r, struct um_aio *list, unsigned n)
+{
+	bool asleep;
+
+	atomic_fetch_add(&r->under_way, n);
 	pthread_mutex_lock(&r->lock);
-	while (list || io_uring_sq_ready(&r->uring)) {
-		struct io_uring_sqe *sqe = list ? io_uring_get_sqe(&r->uring) : NULL;
-		int n;
+	*r->last = list;
+	while (*r->last)
+		r->last = &(*r->last)->next;
+	asleep = atomic_exchange(&r->asleep, false);
+	pthread_mutex_unlock(&r->lock);
+	if (asleep)
+		wake(r);
+}
 
-		if (sqe) {
-			struct um_aio *next = list->next;
+/* What was submitted since; NULL: nothing, and the thread may wait. */
+static struct um_aio *take(struct ring *r, bool *out_stop)
+{
+	struct um_aio *list;
 
-			prepare(sqe, list);
-			list = next;
+	pthread_mutex_lock(&r->lock);
+	list = r->first;
+	r->first = NULL;
+	r->last = &r->first;
+	atomic_store(&r->asleep, !list);
+	*out_stop = r->stop;
+	pthread_mutex_unlock(&r->lock);
+	return list;
+}
+
+/* The read that a submitter ends when the thread waits. False: there is no room for it now. */
+static bool arm(struct ring *r)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
+
+	if (!sqe)
+		return false;
+	io_uring_prep_read(sqe, r->wake, &r->woken, sizeof(r->woken), 0);
+	io_uring_sqe_set_data(sqe, NULL);
+	return true;
+}
+
+/* Puts as many into the submission queue as find room. What is left. */
+static struct um_aio *prepare_all(struct ring *r, struct um_aio *list)
+{
+	struct io_uring_sqe *sqe;
+
+	while (list && (sqe = io_uring_get_sqe(&r->uring))) {
+		struct um_aio *next = list->next;
+
+		prepare(sqe, list);
+		list = next;
+	}
+	return list;
+}
+
+/* False: the read of the eventfd has ended. */
+static bool take_results(struct ring *r)
+{
+	struct io_uring_cqe *cqe;
+	bool armed = true;
+
+	while (!io_uring_peek_cqe(&r->uring, &cqe)) {
+		struct um_aio *io = io_uring_cqe_get_data(cqe);
+		int result = cqe->res;
+
+		io_uring_cqe_seen(&r->uring, cqe);
+		if (!io) {
+			armed = false;
 			continue;
 		}
-		n = io_uring_submit(&r->uring);
-		if (n < 0 && n != -EINTR)
-			usleep(1000);
-	}
-	pthread_mutex_unlock(&r->lock);
-}
-
-static void *ring_main(void *arg)
-{
-	struct ring *r = arg;
-	struct io_uring_cqe *cqe;
-
-	for (;;) {
-		struct um_aio *io;
-		int result, err = io_uring_wait_cqe(&r->uring, &cqe);
-
-		if (err)
-			continue; /* EINTR */
-		io = io_uring_cqe_get_data(cqe);
-		result = cqe->res;
-		io_uring_cqe_seen(&r->uring, cqe);
-		if (!io)
-			return NULL;
-		(void)atomic_load_explicit(&io->handed, memory_order_acquire);
+		atomic_fetch_sub(&r->under_way, 1);
 		if (take_result(io, result))
 			finish(r->engine, io);
 		else
 			carry_out(r->engine, io); /* rare: the rest by system calls */
 	}
+	return armed;
+}
+
+static void ring_serve(struct ring *r)
+{
+	struct um_aio *left = NULL;
+	bool armed = false, stop = false;
+
+	for (;;) {
+		int n;
+
+		if (!left)
+			left = take(r, &stop);
+		if (stop && !left)
+			return; /* nothing is under way */
+		if (!armed)
+			armed = arm(r);
+		if (left) {
+			left = prepare_all(r, left);
+			n = io_uring_submit_and_get_events(&r->uring);
+		} else {
+			n = io_uring_submit_and_wait(&r->uring, 1);
+			atomic_store(&r->asleep, false);
+		}
+		/* The kernel takes none for now: no memory, or results that were not taken yet. */
+		if (n < 0 && n != -EINTR && !io_uring_cq_ready(&r->uring))
+			usleep(1000);
+		if (!take_results(r))
+			armed = false;
+	}
+}
+
+static int ring_init(struct ring *r)
+{
+	struct io_uring_params best = {
+		.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN};
+	struct io_uring_params plain = {0};
+	int err = io_uring_queue_init_params(ENTRIES, &r->uring, &best);
+
+	/* Before Linux 6.1. */
+	return err == -EINVAL ? io_uring_queue_init_params(ENTRIES, &r->uring, &plain) : err;
+}
+
+static void *ring_main(void *arg)
+{
+	struct ring *r = arg;
+	int err = ring_init(r);
+
+	pthread_mutex_lock(&r->lock);
+	r->err = err;
+	r->is_open = true;
+	pthread_cond_signal(&r->opened);
+	pthread_mutex_unlock(&r->lock);
+	if (!err) {
+		ring_serve(r);
+		io_uring_queue_exit(&r->uring);
+	}
+	return NULL;
+}
+
+static void ring_free(struct ring *r)
+{
+	close(r->wake);
+	pthread_cond_destroy(&r->opened);
+	pthread_mutex_destroy(&r->lock);
 }
 
 static int ring_open(struct um_aio_engine *engine, struct ring *r)
 {
-	int err = um_aio_refuse_ring ? -EPERM : io_uring_queue_init(ENTRIES, &r->uring, 0);
+	int err;
 
-	if (err)
-		return err;
+	if (um_aio_refuse_ring)
+		return -EPERM;
+	r->wake = eventfd(0, EFD_CLOEXEC);
+	if (r->wake < 0)
+		return -errno;
 	r->engine = engine;
+	r->last = &r->first;
 	pthread_mutex_init(&r->lock, NULL);
+	pthread_cond_init(&r->opened, NULL);
 	err = -pthread_create(&r->thread, NULL, ring_main, r);
 	if (!err) {
 		pthread_setname_np(r->thread, "umbrafs-ring");
-		return 0;
+		pthread_mutex_lock(&r->lock);
+		while (!r->is_open)
+			pthread_cond_wait(&r->opened, &r->lock);
+		err = r->err;
+		pthread_mutex_unlock(&r->lock);
+		if (err)
+			pthread_join(r->thread, NULL);
 	}
-	pthread_mutex_destroy(&r->lock);
-	io_uring_queue_exit(&r->uring);
+	if (err)
+		ring_free(r);
 	return err;
 }
 
+/* Nothing is under way any more. */
 static void ring_close(struct ring *r)
 {
-	struct io_uring_sqe *sqe;
-
 	pthread_mutex_lock(&r->lock);
-	sqe = io_uring_get_sqe(&r->uring); /* nothing is in flight: there is room */
-	io_uring_prep_nop(sqe);
-	io_uring_sqe_set_data(sqe, NULL);
-	while (io_uring_submit(&r->uring) < 0)
-		usleep(1000);
+	r->stop = true;
 	pthread_mutex_unlock(&r->lock);
+	wake(r);
 	pthread_join(r->thread, NULL);
-	pthread_mutex_destroy(&r->lock);
-	io_uring_queue_exit(&r->uring);
+	ring_free(r);
+}
+
+/* The one with less to do; at low depth always the same, which is awake more often. */
+static struct ring *ring_of(struct um_aio_engine *engine)
+{
+	struct ring *best = &engine->ring[0];
+
+	for (unsigned i = 1; i < engine->nrings; i++)
+		if (atomic_load(&engine->ring[i].under_way) < atomic_load(&best->under_way))
+			best = &engine->ring[i];
+	return best;
 }
 
 /* ---- threads -------------------------------------------------------------------------------------------- */
@@ -343,7 +471,7 @@ void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list)
 		enqueue(engine, list);
 		return;
 	}
-	put(&engine->ring[atomic_fetch_add(&engine->turn, 1) % engine->nrings], list);
+	put(ring_of(engine), list, (unsigned)n);
 }
 
 void um_aio_here(struct um_aio_engine *engine, struct um_aio *io)

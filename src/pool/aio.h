@@ -37,7 +37,6 @@ struct um_aio {
 	 * done. */
 	size_t at;
 	unsigned tries;
-	_Atomic(int) handed; /* the kernel provides the ordering; this makes it visible to TSan */
 	struct um_aio *next;
 };
 
@@ -45,8 +44,7 @@ struct um_aio {
 int um_aio_open(const char *name, struct um_aio_engine **out);
 /* Waits until everything submitted has completed. NULL is allowed. */
 void um_aio_close(struct um_aio_engine *engine);
-/* Submits a list, linked by `next`. Cannot fail: what finds no room is carried out by the caller's
- * thread. */
+/* Submits a list, linked by `next`. Cannot fail: what finds no room yet waits for it. */
 void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list);
 /* Carries one out in the calling thread, which saves two hand-overs when nothing else is in
  * flight. */
