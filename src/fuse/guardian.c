@@ -3,21 +3,24 @@
  * The guardian, and how it is started.
  *
  * It is this program again, by posix_spawn: nothing of the server's memory, of the pool or its lock goes
- * with it. It holds a pidfd of a thread that does nothing but wait, since a pidfd of the whole process
- * says nothing as long as one thread cannot die; a pipe that says "in order"; and the abort files of both
- * connections, opened by the server on a fusectl mount of its own.
+ * with it, but a page that both have mapped. In it is a robust mutex, held by a thread of the server's that does nothing but
+ * wait: the kernel hands it to the guardian when that thread is gone, and says so, while the process as a whole (what a pidfd tells
+ * of, or the end of a pipe) stays as long as one thread cannot die. And it holds the abort files of both connections. The server
+ * opens them on a fusectl mount of its own; an ordinary user, to whom those of their connections belong, where the system has
+ * mounted it.
  */
 #include "fuse/guardian.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -25,20 +28,34 @@
 
 #include "fuse/message.h"
 
-#define THREAD_PIDFD O_EXCL /* PIDFD_THREAD, Linux 6.9 */
+#define FUSECTL "/sys/fs/fuse/connections"
 
 /* The guardian's descriptors. */
-enum { FD_SERVER = 3, FD_PIPE, FD_HIDDEN, FD_FRONT };
+enum { FD_PULSE = 3, FD_HIDDEN, FD_FRONT, FDS };
+
+/* What the server and the guardian both have mapped. */
+struct pulse {
+	pthread_mutex_t held; /* by the thread that lives as long as the server */
+	bool in_order;        /* it let go of it, at the end */
+};
 
 struct um_guardian {
 	pthread_t alive; /* lives as long as the server */
 	pthread_mutex_t lock;
 	pthread_cond_t known;
-	pid_t tid; /* of alive */
-	int end;   /* eventfd: it shall end */
-	int pipe;  /* to the guardian */
+	bool holds; /* alive has the pulse's mutex */
+	int end;    /* eventfd: it shall end */
+	int fd;     /* of the pulse */
+	struct pulse *pulse;
 	pid_t pid;
 };
+
+static struct pulse *pulse_map(int fd)
+{
+	void *map = mmap(NULL, sizeof(struct pulse), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	return map == MAP_FAILED ? NULL : map;
+}
 
 /* ---- the guardian ------------------------------------------------------------------------------------- */
 
@@ -51,13 +68,11 @@ static void abort_connection(int fd)
 
 int um_guardian_main(int argc, char **argv)
 {
-	struct pollfd fds[2] = {
-		{.fd = FD_SERVER, .events = POLLIN}, {.fd = FD_PIPE, .events = POLLIN}};
-	char byte;
+	struct pulse *pulse = pulse_map(FD_PULSE);
 
 	close_range(FD_FRONT + 1, ~0u, 0); /* what was open without close-on-exec */
 	um_message_init("umbrafs", false);
-	if (argc != 4)
+	if (argc != 4 || !pulse)
 		return 1;
 	if (strcmp(argv[3], "syslog") == 0)
 		um_message_to_syslog();
@@ -68,10 +83,8 @@ int um_guardian_main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (chdir("/"))
 		return 1;
-	while (poll(fds, 2, -1) < 0)
-		if (errno != EINTR)
-			return 1;
-	if ((fds[1].revents & POLLIN) && read(FD_PIPE, &byte, 1) == 1)
+	/* EOWNERDEAD, if it died. */
+	if (pthread_mutex_lock(&pulse->held) == 0 && pulse->in_order)
 		return 0;
 	abort_connection(FD_HIDDEN);
 	abort_connection(FD_FRONT);
@@ -104,6 +117,10 @@ static int open_fusectl(void)
 	int fs = (int)syscall(SYS_fsopen, "fusectl", CLOEXEC);
 	int mnt = -1, err = fs < 0 ? -errno : 0;
 
+	if (geteuid()) {
+		mnt = open(FUSECTL, O_PATH | O_DIRECTORY | O_CLOEXEC);
+		return mnt < 0 ? -errno : mnt;
+	}
 	if (!err && syscall(SYS_fsconfig, fs, CREATE, NULL, NULL, 0))
 		err = -errno;
 	if (!err) {
@@ -120,16 +137,19 @@ static void *stay_alive(void *arg)
 	struct um_guardian *g = arg;
 	eventfd_t value;
 
+	pthread_mutex_lock(&g->pulse->held);
 	pthread_mutex_lock(&g->lock);
-	g->tid = gettid();
+	g->holds = true;
 	pthread_cond_signal(&g->known);
 	pthread_mutex_unlock(&g->lock);
 	while (eventfd_read(g->end, &value) && errno == EINTR)
 		;
+	g->pulse->in_order = true;
+	pthread_mutex_unlock(&g->pulse->held);
 	return NULL;
 }
 
-static int spawn(struct um_guardian *g, const struct um_mount *m, const int fds[4])
+static int spawn(struct um_guardian *g, const struct um_mount *m, const int fds[FDS - FD_PULSE])
 {
 	char pid[16], name[] = UM_GUARDIAN_NAME, to_syslog[] = "syslog", to_stderr[] = "stderr";
 	char *argv[] = {
@@ -144,8 +164,8 @@ static int spawn(struct um_guardian *g, const struct um_mount *m, const int fds[
 	posix_spawn_file_actions_init(&actions);
 	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDWR, 0);
 	posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_RDWR, 0);
-	for (int i = 0; i < 4; i++)
-		posix_spawn_file_actions_adddup2(&actions, fds[i], FD_SERVER + i);
+	for (int i = 0; i < FDS - FD_PULSE; i++)
+		posix_spawn_file_actions_adddup2(&actions, fds[i], FD_PULSE + i);
 	posix_spawnattr_init(&attr);
 	sigemptyset(&none);
 	posix_spawnattr_setsigmask(&attr, &none);
@@ -168,29 +188,59 @@ static int move_up(int fd)
 
 static int open_and_spawn(struct um_guardian *g, const struct um_mount *m, unsigned hidden_minor)
 {
-	int fds[4] = {-1, -1, -1, -1}, pipes[2] = {-1, -1};
+	int fds[FDS - FD_PULSE] = {-1, -1, -1};
 	int ctl = open_fusectl();
 	int err = ctl < 0 ? ctl : 0;
 
 	if (!err) {
-		fds[0] = move_up((int)syscall(SYS_pidfd_open, g->tid, THREAD_PIDFD));
-		fds[2] = move_up(hidden_minor ? open_abort(ctl, 0, hidden_minor)
-					      : open_abort(ctl, m->major, m->minor));
-		fds[3] = move_up(open_abort(ctl, m->major, m->minor));
-		if (pipe2(pipes, O_CLOEXEC) == 0)
-			fds[1] = move_up(pipes[0]);
-		for (int i = 0; i < 4 && !err; i++)
+		fds[FD_HIDDEN - FD_PULSE] =
+			move_up(hidden_minor ? open_abort(ctl, 0, hidden_minor)
+					     : open_abort(ctl, m->major, m->minor));
+		fds[FD_FRONT - FD_PULSE] = move_up(open_abort(ctl, m->major, m->minor));
+		fds[0] = move_up(fcntl(g->fd, F_DUPFD_CLOEXEC, 0));
+		for (int i = 0; i < FDS - FD_PULSE && !err; i++)
 			if (fds[i] < 0)
 				err = -ENOTSUP;
 		close(ctl);
 	}
 	if (!err)
 		err = spawn(g, m, fds);
-	for (int i = 0; i < 4; i++)
+	for (int i = 0; i < FDS - FD_PULSE; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
-	g->pipe = pipes[1];
 	return err;
+}
+
+static int pulse_new(struct um_guardian *g)
+{
+	pthread_mutexattr_t attr;
+	int err;
+
+	g->fd = memfd_create("umbrafs-pulse", MFD_CLOEXEC);
+	if (g->fd < 0 || ftruncate(g->fd, sizeof(struct pulse)))
+		return -errno;
+	g->pulse = pulse_map(g->fd);
+	if (!g->pulse)
+		return -ENOMEM;
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	err = -pthread_mutex_init(&g->pulse->held, &attr);
+	pthread_mutexattr_destroy(&attr);
+	return err;
+}
+
+static void guardian_free(struct um_guardian *g)
+{
+	if (g->end >= 0)
+		close(g->end);
+	if (g->pulse)
+		munmap(g->pulse, sizeof(*g->pulse));
+	if (g->fd >= 0)
+		close(g->fd);
+	pthread_mutex_destroy(&g->lock);
+	pthread_cond_destroy(&g->known);
+	free(g);
 }
 
 int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guardian **out)
@@ -202,20 +252,20 @@ int um_guardian_start(struct um_mount *m, unsigned hidden_minor, struct um_guard
 	g = calloc(1, sizeof(*g));
 	if (!g)
 		return -ENOMEM;
-	g->pipe = -1;
+	g->fd = -1;
 	pthread_mutex_init(&g->lock, NULL);
 	pthread_cond_init(&g->known, NULL);
 	g->end = eventfd(0, EFD_CLOEXEC);
-	err = g->end < 0 ? -errno : -pthread_create(&g->alive, NULL, stay_alive, g);
+	err = g->end < 0 ? -errno : pulse_new(g);
+	if (!err)
+		err = -pthread_create(&g->alive, NULL, stay_alive, g);
 	if (err) {
-		if (g->end >= 0)
-			close(g->end);
-		free(g);
+		guardian_free(g);
 		return err;
 	}
 	pthread_setname_np(g->alive, "umbrafs-alive");
 	pthread_mutex_lock(&g->lock);
-	while (!g->tid)
+	while (!g->holds)
 		pthread_cond_wait(&g->known, &g->lock);
 	pthread_mutex_unlock(&g->lock);
 	err = open_and_spawn(g, m, hidden_minor);
@@ -237,20 +287,9 @@ void um_guardian_stop(struct um_guardian *g)
 {
 	if (!g)
 		return;
-	if (g->pid > 0) {
-		ssize_t n = write(g->pipe, "q", 1);
-		pid_t pid;
-
-		do
-			pid = n == 1 ? waitpid(g->pid, NULL, 0) : g->pid;
-		while (pid < 0 && errno == EINTR);
-	}
-	if (g->pipe >= 0)
-		close(g->pipe);
 	eventfd_write(g->end, 1);
 	pthread_join(g->alive, NULL);
-	close(g->end);
-	pthread_mutex_destroy(&g->lock);
-	pthread_cond_destroy(&g->known);
-	free(g);
+	while (g->pid > 0 && waitpid(g->pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	guardian_free(g);
 }

@@ -146,6 +146,28 @@ if [ "$BACKEND" = file ]; then
 		done
 		user "$FSCK" -n -f "$UPOOL" >"$T/out" 2>&1 || die "fsck as user: $(cat "$T/out")"
 		say "ok: an ordinary user mounts a pool of their own"
+		# The connections are the user's: so direct writes beside cached reads leave no old pages, and who dies lets others go.
+		mountpoint -q /sys/fs/fuse/connections || mount -t fusectl fusectl /sys/fs/fuse/connections || die "fusectl"
+		user "$UMBRAFS" "$UPOOL" "$MEM/user/mnt" >"$T/out" 2>&1 || die "mount as user: $(cat "$T/out")"
+		user "$HELPERS/directread" "$MEM/user/mnt/direct" 3 65536 read || die "O_DIRECT as user"
+		if [ "$(user "$UMBRACTL" stat "$MEM/user/mnt" | awk '$1 == "direct_drops" { print $2 }')" = 0 ]; then
+			[[ $(uname -r) =~ ^(5|6\.[0-5])\. ]] || die "nothing was invalidated"
+		else
+			pgrep -x umbrafs-guard -u 65534 -a | grep -qF "$MEM/user/mnt" || die "no guardian for an ordinary user"
+		fi
+		user "$HELPERS/directread" "$MEM/user/mnt/direct" 60 65536 read >/dev/null 2>&1 &
+		load=$!
+		sleep 1
+		kill -9 "$(pgrep -x umbrafs -u 65534 -a | awk -v pool="$UPOOL" 'index($0, pool) { print $1; exit }')" || die "the user's daemon is not there"
+		for ((i = 0; i < 100; i++)); do
+			kill -0 $load 2>/dev/null || break
+			sleep 0.05
+		done
+		kill -0 $load 2>/dev/null && die "users of a user's mount hang when its daemon died"
+		wait $load
+		user fusermount3 -u -z "$MEM/user/mnt" 2>/dev/null
+		user "$FSCK" -n -f "$UPOOL" >"$T/out" 2>&1 || die "fsck as user after kill -9: $(cat "$T/out")"
+		say "ok: O_DIRECT beside cached reads, and a death, on a user's mount"
 		[ -z "${MTAB:-}" ] || rm /etc/mtab
 	else
 		die "$UMBRAFS is out of reach for an ordinary user: build elsewhere (tools/check does)"
