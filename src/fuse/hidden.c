@@ -498,6 +498,7 @@ static void *serve(void *arg)
 	const size_t head = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
 	char *map = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *buf = map + BLOCK - head;
+	bool entered;
 
 	if (map == MAP_FAILED) {
 		um_message(UMBRA_LOG_ERROR, "hidden mount: no memory for a thread's buffer");
@@ -513,7 +514,9 @@ static void *serve(void *arg)
 			break; /* the mount is gone */
 		r.arg = buf + sizeof(*r.in);
 		r.len = (size_t)n - sizeof(*r.in);
+		entered = um_views_gate_enter(v);
 		handle(&r);
+		um_views_gate_leave(v, entered);
 	}
 	munmap(map, BUFFER);
 	if (!atomic_load(&v->hidden.stop))

@@ -7,6 +7,20 @@
 #include <string.h>
 
 #include "fuse/message.h"
+#include "fuse/view.h"
+
+int um_gate_new(pthread_rwlock_t *out)
+{
+	pthread_rwlockattr_t attr;
+	int err;
+
+	pthread_rwlockattr_init(&attr);
+	/* Else requests without end would keep it waiting. */
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	err = pthread_rwlock_init(out, &attr);
+	pthread_rwlockattr_destroy(&attr);
+	return -err;
+}
 
 bool um_gate_enter(struct um_mount *m)
 {
@@ -38,13 +52,23 @@ static int remount(struct um_mount *m, bool readonly)
 	/* First the kernel's side, views and what they need; and last again. */
 	if (readonly)
 		m->readonly = true;
-	if (alone)
+	if (alone) {
 		pthread_rwlock_wrlock(&m->gate);
+		um_views_hold(m->views);
+	}
 	err = umbra_remount(m->fs, readonly);
+	if (!err && alone) {
+		err = um_views_own(m->views);
+		if (err)
+			umbra_remount(m->fs, true);
+	}
 	if (!readonly)
 		m->readonly = err != 0;
-	if (alone)
+	m->frozen = m->gated && m->readonly;
+	if (alone) {
+		um_views_let_go(m->views);
 		pthread_rwlock_unlock(&m->gate);
+	}
 	pthread_mutex_unlock(&one);
 	if (err)
 		um_message(UMBRA_LOG_WARN, "%s could not become %s: %s", m->pool,

@@ -12,6 +12,7 @@ int um_remount(struct um_mount *m, fuse_req_t req, bool readonly);
  * A pool that was opened for reading only is opened anew, for storing, when nobody is at it: every thread that serves requests
  * is in here meanwhile (true: leave it again). Mounts that began writable have no such gate.
  */
+int um_gate_new(pthread_rwlock_t *out);
 bool um_gate_enter(struct um_mount *m);
 void um_gate_leave(struct um_mount *m, bool entered);
 

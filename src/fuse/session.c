@@ -155,19 +155,6 @@ static int mount_list(const struct um_options *opt, const char *source, char **o
 	return err;
 }
 
-static int gate_new(struct um_mount *m)
-{
-	pthread_rwlockattr_t attr;
-	int err;
-
-	pthread_rwlockattr_init(&attr);
-	/* Else requests without end would keep it waiting. */
-	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-	err = pthread_rwlock_init(&m->gate, &attr);
-	pthread_rwlockattr_destroy(&attr);
-	return -err;
-}
-
 static struct fuse_session *session_new(struct um_mount *m, const char *source)
 {
 	char name[] = "umbrafs", dash_o[] = "-o", dash_d[] = "-d";
@@ -219,8 +206,8 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	if (!m)
 		return -ENOMEM;
 	*m = (struct um_mount){.fs = fs, .opt = opt, .pool = pool, .dir = dir, .ended = -1};
-	m->readonly = m->gated = opt->fs.readonly;
-	err = gate_new(m);
+	m->readonly = m->gated = m->frozen = opt->fs.readonly;
+	err = um_gate_new(&m->gate);
 	if (err) {
 		free(m);
 		return err;

@@ -46,7 +46,8 @@ struct um_mount {
 	int dev;               /* /dev/fuse; owned by se */
 	unsigned major, minor; /* of the filesystem, in mountinfo and stat(2) */
 	atomic_bool readonly;
-	bool gated; /* it began read-only: see remount.h */
+	bool gated;         /* it began read-only: see remount.h */
+	atomic_bool frozen; /* it is, and nothing of it can change until that gate was shut */
 	pthread_rwlock_t gate;
 	bool inited;
 	uint64_t offered;         /* INIT flags of the kernel */

@@ -264,10 +264,10 @@ static struct um_view *view_for(struct um_views *v, uint64_t ino, int flags)
 	while ((view = um_view_by_content(v, &content)) && view->state == UM_VIEW_MAKING)
 		pthread_cond_wait(&v->changed, &v->lock);
 	/*
-	 * A view shows a clone of its own, which a read-only filesystem cannot make; the file itself will not do, as
-	 * it may change when the filesystem becomes writable.
+	 * A read-only filesystem cannot make the clone that a view shows, and one that became so has no gate to be sure that none
+	 * is missing when it is writable again.
 	 */
-	if (view || content.owners < 2 || v->m->readonly)
+	if (view || content.owners < 2 || (v->m->readonly && !v->m->frozen))
 		return view;
 	view = um_view_add(v, &content);
 	if (!view)

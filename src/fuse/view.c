@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "fuse/message.h"
+#include "fuse/remount.h"
 
 #define TICK_SEC 1
 
@@ -218,11 +219,7 @@ int um_view_open_own(struct um_views *v, struct um_view *view, int flags, int *o
 	return err;
 }
 
-/*
- * The clone that the view shows.
- */
-static int make_clone(
-	struct um_views *v, uint64_t ino, const struct umbra_content *want, uint64_t *out)
+int um_view_clone(struct um_views *v, uint64_t ino, const struct umbra_content *want, uint64_t *out)
 {
 	static const struct umbra_cred nobody = {.umask = 0777, .cap_fsetid = false};
 	struct umbra_content have;
@@ -245,14 +242,17 @@ static int make_clone(
 
 int um_view_make(struct um_views *v, struct um_view *view, uint64_t ino)
 {
-	uint64_t clone;
+	const bool borrowed = v->m->frozen; /* and stays it: the caller is inside the gate */
+	uint64_t shown = ino;
 	int fd = -1, backing = 0;
-	int err = make_clone(v, ino, &view->content, &clone);
+	int err =
+		borrowed ? umbra_ref(v->m->fs, ino) : um_view_clone(v, ino, &view->content, &shown);
 
 	if (err)
 		return err;
 	pthread_mutex_lock(&v->lock);
-	view->hidden_ino = clone;
+	view->hidden_ino = shown;
+	view->borrowed = borrowed;
 	pthread_mutex_unlock(&v->lock);
 	err = um_view_open_own(v, view, O_RDONLY, &fd);
 	if (err)
@@ -274,10 +274,14 @@ int um_view_make(struct um_views *v, struct um_view *view, uint64_t ino)
 /* Called and returns with the lock held, given up meanwhile. */
 static void forget(struct um_views *v, uint64_t clone)
 {
+	bool entered;
+
 	if (!clone)
 		return;
 	pthread_mutex_unlock(&v->lock);
+	entered = um_views_gate_enter(v);
 	umbra_forget(v->m->fs, clone, 1);
+	um_views_gate_leave(v, entered);
 	pthread_mutex_lock(&v->lock);
 }
 
@@ -310,7 +314,8 @@ static unsigned owned_by_views(const struct um_views *v, uint64_t lba, unsigned 
 
 	for (unsigned b = 0; b < UM_VIEW_BUCKETS && n < enough; b++)
 		for (const struct um_view *view = v->by_id[b]; view; view = view->next_id)
-			if (view->hidden_ino && lba && umbra_content_has(&view->content, lba))
+			if (view->hidden_ino && !view->borrowed && lba &&
+				umbra_content_has(&view->content, lba))
 				n++;
 	return n;
 }
@@ -323,11 +328,13 @@ static void sweep_view(struct um_views *v, struct um_view *view)
 {
 	uint64_t clone = view->hidden_ino;
 	struct umbra_content now;
-	bool alone;
+	bool alone, entered;
 
 	view->reading++;
 	pthread_mutex_unlock(&v->lock);
+	entered = um_views_gate_enter(v);
 	alone = umbra_content(v->m->fs, clone, &now) || now.owners <= 2;
+	um_views_gate_leave(v, entered);
 	pthread_mutex_lock(&v->lock);
 	if (!alone && now.owners <= v->nviews + 1)
 		alone = now.owners <= 1 + owned_by_views(v, now.lba, now.owners);
@@ -516,6 +523,11 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 	v->m = m;
 	v->next_id = UM_VIEW_FIRST_ID;
 	v->hidden = (struct um_hidden){.dev = -1, .root = -1};
+	err = um_gate_new(&v->gate);
+	if (err) {
+		free(v);
+		return err;
+	}
 	pthread_mutex_init(&v->lock, NULL);
 	cond_init(&v->changed);
 	cond_init(&v->work);
@@ -588,6 +600,7 @@ static void free_all(struct um_views *v)
 	pthread_cond_destroy(&v->changed);
 	pthread_cond_destroy(&v->work);
 	pthread_mutex_destroy(&v->lock);
+	pthread_rwlock_destroy(&v->gate);
 	free(v);
 }
 

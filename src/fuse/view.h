@@ -66,6 +66,15 @@ void um_views_discount_owners(struct um_views *v, struct umbra_owners *owners);
 /* What a sweep looks for may have happened; removed: it has. */
 void um_views_stir(struct um_views *v, bool removed);
 
+/*
+ * While the mount is frozen a view shows the file that it was made of: nobody can change that. Before the filesystem
+ * becomes writable it gets a clone after all. Between these two nobody is inside the engine but the caller, who has the
+ * mount's gate: hold; umbra_remount(); own, which fails for want of space; let_go.
+ */
+void um_views_hold(struct um_views *v);
+int um_views_own(struct um_views *v);
+void um_views_let_go(struct um_views *v);
+
 /* Is there a guardian, so that a thread may wait for what others bring? */
 bool um_views_watched(struct um_views *v);
 

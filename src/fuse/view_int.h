@@ -34,6 +34,7 @@ struct um_view {
 	bool idle;                    /* is in the idle list */
 	struct umbra_content content;
 	uint64_t hidden_ino;      /* the unlinked clone, with a lookup reference; 0: given up */
+	bool borrowed;            /* no clone: a file that cannot change, as all is read-only */
 	uint64_t bound;           /* the inode that the view belongs to, or 0 */
 	int32_t backing;          /* id of the front connection, or 0 */
 	int fd;                   /* bound: our own descriptor, else -1 */
@@ -111,7 +112,15 @@ struct um_views {
 	struct um_hidden hidden;
 	struct um_guardian *guardian;
 	pthread_t keeper;
+	/*
+	 * Of a mount that began read-only, as m->gate: threads of ours hold it for reading while they are inside the engine.
+	 * Behind that one, as who is in there may wait for the hidden mount's threads.
+	 */
+	pthread_rwlock_t gate;
 };
+/* True: leave it again. */
+bool um_views_gate_enter(struct um_views *v);
+void um_views_gate_leave(struct um_views *v, bool entered);
 
 /* ---- view.c; all under v->lock ---------------------------------------------------------------------- */
 
@@ -132,6 +141,9 @@ uint64_t um_view_take_hidden(struct um_view *view);
 
 /* Without the lock: gives a MAKING view its clone, file and backing id, from ino. */
 int um_view_make(struct um_views *v, struct um_view *view, uint64_t ino);
+/* Without the lock: an unlinked clone of ino with that content, and a reference to it. */
+int um_view_clone(
+	struct um_views *v, uint64_t ino, const struct umbra_content *want, uint64_t *out);
 /* Without the lock: our own descriptor, on which the view's file can be written. */
 int um_view_open_own(struct um_views *v, struct um_view *view, int flags, int *out_fd);
 

@@ -257,6 +257,13 @@ wait $reader 2>/dev/null
 cmp "$T/content" "$MNT/clone1" || die "ro: a clone reads wrong"
 exec 7<"$MNT/last" 8<"$MNT/clone2"
 head -c 4096 <&8 | cmp - <(head -c 4096 "$T/content") || die "ro: the other clone reads wrong"
+if ! grep -q 'do not share page cache' "$LOG" 2>/dev/null && [ "$(counter views)" -gt 0 ]; then
+	"$HELPERS/pagesame" "$MNT/clone1" "$MNT/clone2" >"$T/same" || die "pagesame: $(cat "$T/same")"
+	read -r pages _ same _ <"$T/same"
+	[ "$same" = "$pages" ] || die "ro: clones do not share page cache: $(cat "$T/same")"
+	say "ok: clones on a read-only mount share page cache"
+	views=1
+fi
 touch "$T/go"
 while [ -e "$T/go" ]; do
 	find "$MNT" -type f -exec cat {} + >/dev/null 2>>"$T/err-load" || echo failed >>"$T/err-load"
@@ -271,6 +278,7 @@ head -c 262144 /dev/zero >"$MNT/clone1" || die "cannot write a clone after remou
 echo 1 >/proc/sys/vm/drop_caches # what is cached is right in any case
 cmp <(tail -c +4097 "$T/content") - <&8 || die "a clone that was open shows what was written to the other"
 exec 8<&-
+[ -z "${views:-}" ] || [ "$(counter views_made)" -gt 0 ] || die "no view was made"
 sleep 0.3
 rm "$T/go"
 wait $load
