@@ -11,20 +11,32 @@
 #define SET_NOW (UMBRA_SET_ATIME_NOW | UMBRA_SET_MTIME_NOW)
 #define SET_TIMES (UMBRA_SET_ATIME | UMBRA_SET_MTIME)
 
+/* Are both times set to now? Who owns the times says what now is, by a change time. */
+static bool is_touch(const struct umbra_attr *attr, unsigned mask)
+{
+	const struct timespec *m = &attr->st.st_mtim, *c = &attr->st.st_ctim;
+
+	if ((mask & SET_NOW) == SET_NOW)
+		return true;
+	return mask & UMBRA_SET_ATIME_NOW && mask & UMBRA_SET_MTIME && mask & UMBRA_SET_CTIME &&
+	       m->tv_sec == c->tv_sec && m->tv_nsec == c->tv_nsec;
+}
+
 /*
- * As notify_change(): an append-only file may still be touched, that is have both times set to now. (FUSE says
- * of such a time both that it is to be set and that it is now.)
+ * As notify_change(): an append-only file may still be touched. (FUSE says of such a time both that it is to be set and that
+ * it is now.)
  */
-static int check_flags(const struct um_inode *inode, unsigned mask)
+static int check_flags(const struct um_inode *inode, const struct umbra_attr *attr, unsigned mask)
 {
 	uint32_t flags = inode->core.flags;
-	bool touch = (mask & SET_NOW) == SET_NOW;
 
+	if (mask & UMBRA_SET_OWED && !(mask & ~(SET_TIMES | UMBRA_SET_CTIME | UMBRA_SET_OWED)))
+		return 0;
 	if (flags & FS_IMMUTABLE_FL && mask & ~UMBRA_SET_CTIME)
 		return -EPERM;
 	if (flags & FS_APPEND_FL && mask & (UMBRA_SET_MODE | SET_OWNER | UMBRA_SET_SIZE))
 		return -EPERM;
-	if (flags & FS_APPEND_FL && mask & (SET_TIMES | SET_NOW) && !touch)
+	if (flags & FS_APPEND_FL && mask & (SET_TIMES | SET_NOW) && !is_touch(attr, mask))
 		return -EPERM;
 	return 0;
 }
@@ -86,7 +98,7 @@ static int set_size(struct umbra_fs *fs, uint64_t ino, const struct umbra_attr *
 		return S_ISDIR(inode.core.mode) ? -EISDIR : -EINVAL;
 	if (attr->st.st_size < 0)
 		return -EINVAL;
-	ret = check_flags(&inode, mask);
+	ret = check_flags(&inode, attr, mask);
 	if (ret)
 		return ret;
 	return um_data_resize(fs, ino, (uint64_t)attr->st.st_size, mask & UMBRA_SET_KILLPRIV);
@@ -116,7 +128,7 @@ int umbra_setattr(struct umbra_fs *fs, uint64_t ino, const struct umbra_attr *at
 		return ret;
 	ret = um_inode_load(um_txn_src(txn), ino, &inode);
 	if (!ret)
-		ret = check_flags(&inode, mask);
+		ret = check_flags(&inode, attr, mask);
 	if (!ret)
 		ret = apply(txn, &inode, attr, mask);
 	if (!ret)

@@ -326,6 +326,23 @@ bool umbra_file_writers(struct umbra_fs *fs, uint64_t ino)
 	return some;
 }
 
+size_t umbra_writers(struct umbra_fs *fs, uint64_t *out, size_t max)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < 1u << SHARD_BITS; i++) {
+		struct shard *shard = &fs->mems->shard[i];
+
+		pthread_mutex_lock(&shard->lock);
+		for (uint32_t s = 0; s < shard->nslots; s++)
+			for (const struct um_mem *mem = shard->slot[s]; mem; mem = mem->next)
+				if (mem->nopen_write && n++ < max)
+					out[n - 1] = mem->ino;
+		pthread_mutex_unlock(&shard->lock);
+	}
+	return n;
+}
+
 /* ---- the caller's cache ------------------------------------------------------------------------------ */
 
 /*

@@ -448,6 +448,15 @@ static int apply_run(struct um_txn *txn, struct um_tree *tree, const struct segm
 	return 0;
 }
 
+/* The file has changed; who owns its times tells of them. */
+static void touch(struct um_inode *inode, unsigned flags)
+{
+	if (flags & UMBRA_WRITE_BACK)
+		inode->core.change++;
+	else
+		um_inode_touch(inode, UM_TOUCH_M | UM_TOUCH_C);
+}
+
 static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct um_inode *inode,
 	uint64_t *out_gone)
 {
@@ -475,7 +484,7 @@ static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct u
 	inode->core.blocks -= *out_gone;
 	if (s->off + s->len > inode->core.size)
 		inode->core.size = s->off + s->len;
-	um_inode_touch(inode, UM_TOUCH_M | UM_TOUCH_C);
+	touch(inode, flags);
 	if (flags & UMBRA_WRITE_KILLPRIV)
 		err = um_inode_killpriv(txn, inode);
 	return err < 0 ? err : um_inode_store(txn, inode);
@@ -497,7 +506,7 @@ static int64_t since(const struct timespec *now, const struct um_time *then)
 
 /*
  * Plain files: data went in place, and the times are those of this very tick of the kernel's clock, than which they are not
- * told more finely. There is nothing to commit.
+ * told more finely, or somebody else's. There is nothing to commit.
  */
 static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, unsigned flags)
 {
@@ -509,6 +518,8 @@ static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, 
 	for (unsigned i = 0; i < s->nruns; i++)
 		if (policy_of(s, &s->runs[i]) != INPLACE)
 			return false;
+	if (flags & UMBRA_WRITE_BACK)
+		return true;
 	clock_gettime(CLOCK_REALTIME_COARSE, &tick);
 	clock_gettime(CLOCK_REALTIME, &now);
 	return since(&tick, &core->mtime) <= 0 && since(&tick, &core->ctime) <= 0 &&
@@ -567,7 +578,7 @@ static int put_inline(struct umbra_fs *fs, struct segment *s, unsigned flags)
 		root->format = UM_ROOT_INLINE;
 		if (inode->core.size < end)
 			inode->core.size = end;
-		um_inode_touch(inode, UM_TOUCH_M | UM_TOUCH_C);
+		touch(inode, flags);
 		if (flags & UMBRA_WRITE_KILLPRIV)
 			err = um_inode_killpriv(txn, inode);
 	}
@@ -734,6 +745,8 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 	}
 	atomic_fetch_add_explicit(&w->fs->stat_writes, 1, memory_order_relaxed);
 	atomic_fetch_add_explicit(&w->fs->stat_write_bytes, done, memory_order_relaxed);
+	if (err == -ENOSPC && w->flags & (UMBRA_WRITE_CACHED | UMBRA_WRITE_BACK))
+		return err;
 	if (done && (!err || err == -ENOSPC))
 		return (ssize_t)done;
 	return err;
@@ -785,6 +798,8 @@ static ssize_t write_locked(struct writer *w, const void *buf, size_t len, uint6
 	}
 	if (most)
 		err = clip(*off, &most);
+	if (!err && most < len && w->flags & UMBRA_WRITE_BACK)
+		err = -EFBIG;
 	if (err)
 		return err;
 	done = write_segments(w, buf, most, *off);

@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "fuse/back.h"
 #include "fuse/guardian.h"
 #include "fuse/view.h"
 
@@ -65,7 +66,7 @@ static void answer(const struct written *w)
 
 static bool is_guarded(struct um_direct *d)
 {
-	if (um_views_watched(d->m->views))
+	if (um_views_watched(d->m->views) || um_back_guarded(d->m))
 		return true;
 	if (!atomic_load(&d->alone)) {
 		if (!d->guardian && um_guardian_start(d->m, 0, &d->guardian))

@@ -38,7 +38,9 @@ struct job {
 	atomic_bool stop;
 	uint64_t src, dst;
 	struct um_ioc_clone want;
-	struct um_ioc_tree *tree; /* or this */
+	struct um_ioc_tree *tree;       /* or this */
+	void (*fn)(void *arg, int err); /* or this */
+	void *arg;
 };
 
 struct um_door {
@@ -196,6 +198,11 @@ static void job_end(struct um_mount *m, struct job *job, int err)
 	struct um_ioc_clone out = job->want;
 	struct umbra_attr attr;
 
+	if (job->fn) {
+		job->fn(job->arg, err);
+		free(job);
+		return;
+	}
 	if (job->tree) {
 		if (err)
 			fuse_reply_err(job->req, -err);
@@ -255,7 +262,10 @@ static void *door_thread(void *arg)
 	int err;
 
 	while ((job = job_next(door))) {
-		err = job->tree ? um_tree_run(door->m, job->dst, job->tree) : run(door->m, job);
+		err = 0;
+		if (!job->fn)
+			err = job->tree ? um_tree_run(door->m, job->dst, job->tree)
+					: run(door->m, job);
 		job_remove(door, job);
 		job_end(door->m, job, err);
 	}
@@ -338,6 +348,18 @@ void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_
 		return;
 	}
 	*job = (struct job){.req = req, .unique = um_facts.unique, .dst = dst, .tree = want};
+	job_submit(door, job);
+}
+
+void um_door_run(struct um_door *door, void (*fn)(void *arg, int err), void *arg)
+{
+	struct job *job = malloc(sizeof(*job));
+
+	if (!job) {
+		fn(arg, -ENOMEM);
+		return;
+	}
+	*job = (struct job){.unique = um_facts.unique, .fn = fn, .arg = arg};
 	job_submit(door, job);
 }
 

@@ -32,6 +32,11 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 	const struct um_ioc_clone *want);
 /* Clones what is in a directory, tree.c, in the same way; takes over `want`, which is malloc'ed. */
 void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want);
+/*
+ * Runs fn in a thread of the door's, for what has to make the kernel send or drop pages. err: nothing else is to be done but to
+ * answer with it, and this may be the caller's thread.
+ */
+void um_door_run(struct um_door *door, void (*fn)(void *arg, int err), void *arg);
 /* The kernel tells that nobody waits for request `unique` any more: a clone that it asked for ends early. */
 void um_door_interrupt(struct um_door *door, uint64_t unique);
 /* Has it told so lately of a request that is no clone? */

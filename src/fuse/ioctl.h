@@ -58,6 +58,9 @@ struct um_ioc_map {
  * stored through mappings and only the kernel has yet. After UM_IOC_CLONE: um_ioc_settle() (fuse/settle.h) of the
  * destination,
  * so that the kernel learns its size before an O_APPEND write or a mapping of somebody's relies on it.
+ *
+ * UM_CLONE_RANGE is -EOPNOTSUPP on a mount with the option writeback, where sizes and times are the kernel's:
+ * copy_file_range(2) then makes the same clone.
  */
 struct um_ioc_token {
 	__u8 token[16]; /* out */

@@ -94,11 +94,16 @@ void um_op_setattr(
 	struct late_size *late;
 	int err;
 
-	(void)fi;
 	if (to_set & FUSE_SET_ATTR_CTIME)
 		mask |= UMBRA_SET_CTIME;
-	/* chown(path, -1, -1) comes with nothing to set, and drops set-id bits like any chown. */
-	if (to_set & KILL_SETID || !mask)
+	/*
+	 * With writeback the kernel names the change time each time. It alone sends mtime and ctime of an open file: those of
+	 * writes that it has carried out.
+	 */
+	if (m->writeback && fi && mask == (UMBRA_SET_MTIME | UMBRA_SET_CTIME))
+		mask |= UMBRA_SET_OWED;
+	/* chown(path, -1, -1) comes with nothing else to set, and drops set-id bits like any chown. */
+	if (to_set & KILL_SETID || !(mask & ~UMBRA_SET_CTIME))
 		mask |= UMBRA_SET_KILLPRIV;
 	if (mask & UMBRA_SET_SIZE)
 		err = set_size(m, ino, &in, mask, false, &out);

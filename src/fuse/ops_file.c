@@ -7,7 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/back.h"
 #include "fuse/direct.h"
+#include "fuse/door.h"
 #include "fuse/late.h"
 #include "fuse/proto.h"
 #include "fuse/seam.h"
@@ -61,10 +63,11 @@ void um_open_answer(
 	}
 	/*
 	 * Before Linux 6.6, which offers this flag, writes past the cache left what was cached as it was. There the kernel's own
-	 * O_DIRECT has to do: it writes one after the other, and invalidates.
+	 * O_DIRECT has to do: it writes one after the other, and invalidates. With writeback, too, as only that way sets times.
 	 */
 	fi->direct_io = m->opt->cache_none ||
-			((fi->flags & O_DIRECT) && (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP));
+			((fi->flags & O_DIRECT) && (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP) &&
+				!m->writeback);
 	fi->keep_cache = !fi->direct_io && !grant->stale;
 	fi->noflush = 1; /* nothing of ours waits for close(2) */
 	if (!fi->direct_io)
@@ -313,6 +316,13 @@ void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, s
 		fuse_reply_err(req, -err);
 }
 
+static blkcnt_t blocks_of(const struct um_mount *m, uint64_t ino)
+{
+	struct umbra_attr attr;
+
+	return umbra_getattr(m->fs, ino, &attr) ? 0 : attr.st.st_blocks;
+}
+
 void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
@@ -320,11 +330,12 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
 	unsigned flags = (fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0) |
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
-	bool direct = is_direct(m, fi), sync;
+	bool direct = is_direct(m, fi), back = m->writeback && fi->writepage, sync;
+	blkcnt_t blocks = back ? blocks_of(m, ino) : 0;
 	ssize_t n;
 
 	if (fi->writepage)
-		flags |= UMBRA_WRITE_CACHED;
+		flags |= back ? UMBRA_WRITE_BACK : UMBRA_WRITE_CACHED;
 	if (um_facts.kill_setid)
 		flags |= UMBRA_WRITE_KILLPRIV;
 	else if (fi->fh & UM_FH_KILLCAP)
@@ -339,7 +350,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		um_views_sweep(m->views);
 		n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	}
-	if (n >= 0 && kill)
+	/* What the kernel writes back takes space that it does not know of. */
+	if (n >= 0 && (kill || (back && blocks_of(m, ino) != blocks)))
 		um_inval_attr(m, ino);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
@@ -382,18 +394,53 @@ void um_op_fallocate(
 	fuse_reply_err(req, -err);
 }
 
-void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+struct seek {
+	fuse_req_t req;
+	uint64_t ino, off;
+	int whence;
+};
+
+static void seek_data(const struct seek *s, int err)
 {
 	uint64_t out;
-	int err;
+
+	if (!err)
+		err = umbra_lseek(um_of(s->req)->fs, s->ino, s->off, s->whence, &out);
+	if (err)
+		fuse_reply_err(s->req, -err);
+	else
+		fuse_reply_lseek(s->req, (off_t)out);
+}
+
+static void late_seek(void *arg, int err)
+{
+	struct seek *s = arg;
+
+	if (!err)
+		um_back_fetch(um_of(s->req), s->ino);
+	seek_data(s, err);
+	free(s);
+}
+
+/* The kernel asks without having sent what it has. */
+void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
+{
+	struct um_mount *m = um_of(req);
+	struct seek now = {req, ino, (uint64_t)off, whence}, *s;
 
 	(void)fi;
-	um_views_flush(um_of(req)->views, ino);
-	err = umbra_lseek(um_of(req)->fs, ino, (uint64_t)off, whence, &out);
-	if (err)
-		fuse_reply_err(req, -err);
-	else
-		fuse_reply_lseek(req, (off_t)out);
+	if (!um_back_owed(m, ino)) {
+		um_views_flush(m->views, ino);
+		seek_data(&now, 0);
+		return;
+	}
+	s = malloc(sizeof(*s));
+	if (!s) {
+		seek_data(&now, -ENOMEM);
+		return;
+	}
+	*s = now;
+	um_door_run(m->door, late_seek, s);
 }
 
 /* To a bound file: through its view, where all its readers and mappings look. */

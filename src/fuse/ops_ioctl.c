@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fuse/ask.h"
+#include "fuse/back.h"
 #include "fuse/door.h"
 #include "fuse/ioctl.h"
 #include "fuse/message.h"
@@ -347,6 +348,7 @@ static int do_map(const struct ioctl_in *io)
 		return -ENOMEM;
 	memcpy(out, io->in, offsetof(struct um_ioc_map, count));
 	um_views_flush(io->m->views, io->ino);
+	um_back_fetch(io->m, io->ino);
 	err = umbra_getattr(io->m->fs, io->ino, &attr);
 	if (!err)
 		err = umbra_map(io->m->fs, io->ino, out->off, out->len, map_one, &map);
@@ -401,6 +403,7 @@ static int do_owners(const struct ioctl_in *io)
 	err = out && in ? 0 : -ENOMEM;
 	if (!err) {
 		memcpy(&out->first, io->in, sizeof(out->first));
+		um_back_fetch(io->m, io->ino);
 		err = umbra_owners(io->m->fs, io->ino, out->first, in);
 	}
 	if (!err) {
@@ -514,6 +517,8 @@ static int dedupe(const struct ioctl_in *io, uint64_t src, struct um_ioc_clone *
 		len = DEDUPE_STEP;
 	um_views_flush(io->m->views, src);
 	um_views_flush(io->m->views, io->ino);
+	um_back_fetch(io->m, src);
+	um_back_fetch(io->m, io->ino);
 	err = umbra_dedupe_range(
 		io->m->fs, src, want->src_off, len, io->ino, want->dst_off, &same, &done);
 	if (err)
@@ -535,6 +540,8 @@ static int check_clone(const struct ioctl_in *io, const struct um_ioc_clone *wan
 		return -EROFS;
 	if (want->op == UM_CLONE_DEDUPE)
 		return may_dedupe(io);
+	if (io->m->writeback)
+		return -EOPNOTSUPP;
 	if (!writable(io) || ((int)io->fh & O_APPEND))
 		return -EBADF;
 	caller = um_caller_of(io->req);
@@ -671,7 +678,7 @@ static int do_tree(const struct ioctl_in *io)
 /* ---- all of them -------------------------------------------------------------------------------------------- */
 
 /* Each answers and returns 0, or leaves the answer to the caller with a negative errno. */
-static const struct {
+static const struct command {
 	unsigned cmd;
 	int (*run)(const struct ioctl_in *io);
 } commands[] = {
@@ -702,6 +709,53 @@ static const struct {
 	{UM_IOC_MOUNT, do_mount},
 };
 
+/* Does it first have the kernel send what it keeps back? */
+static bool fetches(unsigned cmd)
+{
+	return cmd == UM_IOC_MAP || cmd == UM_IOC_OWNERS || cmd == UM_IOC_CLONE;
+}
+
+static void run_here(const struct command *command, const struct ioctl_in *io)
+{
+	int err = command->run(io);
+
+	if (err)
+		fuse_reply_err(io->req, -err);
+}
+
+/* One that a thread of the door's carries out. */
+struct elsewhere {
+	const struct command *command;
+	struct ioctl_in io;
+	char in[];
+};
+
+static void on_elsewhere(void *arg, int err)
+{
+	struct elsewhere *e = arg;
+
+	if (err)
+		fuse_reply_err(e->io.req, -err);
+	else
+		run_here(e->command, &e->io);
+	free(e);
+}
+
+static void run_elsewhere(const struct command *command, const struct ioctl_in *io)
+{
+	struct elsewhere *e = malloc(sizeof(*e) + io->in_size);
+
+	if (!e) {
+		fuse_reply_err(io->req, ENOMEM);
+		return;
+	}
+	e->command = command;
+	e->io = *io;
+	e->io.in = e->in;
+	memcpy(e->in, io->in, io->in_size);
+	um_door_run(io->m->door, on_elsewhere, e);
+}
+
 void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct fuse_file_info *fi,
 	unsigned flags, const void *in, size_t in_size, size_t out_size)
 {
@@ -716,15 +770,16 @@ void um_op_ioctl(fuse_req_t req, fuse_ino_t ino, unsigned cmd, void *arg, struct
 		.in_size = in_size,
 		.out_size = out_size,
 	};
-	int err = -ENOTTY;
+	const struct command *command = NULL;
 
 	(void)flags;
-	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
-		if (commands[i].cmd == cmd) {
-			err = commands[i].run(&io);
-			break;
-		}
-	}
-	if (err)
-		fuse_reply_err(req, -err);
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]) && !command; i++)
+		if (commands[i].cmd == cmd)
+			command = &commands[i];
+	if (!command)
+		fuse_reply_err(req, ENOTTY);
+	else if (fetches(cmd) && io.m->writeback && !io.m->readonly)
+		run_elsewhere(command, &io);
+	else
+		run_here(command, &io);
 }

@@ -18,6 +18,7 @@ struct um_options {
 	unsigned long ms_flags; /* MS_* of mount(2): ro, nosuid, nodev, noexec, sync, dirsync ... */
 	unsigned long ms_named; /* which of them an option spoke of, for or against */
 	bool cache_none;        /* no file page stays in the kernel's page cache */
+	bool writeback;         /* the kernel keeps what is written, and sizes and times: back.h */
 	enum um_share_policy share;
 	bool allow_other;
 	bool remount;       /* the helper's business */

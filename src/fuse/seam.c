@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "fuse/door.h"
+#include "fuse/message.h"
 #include "fuse/proto.h"
 #include "fuse/view.h"
 
@@ -199,6 +200,9 @@ static void note_init(struct um_mount *m, const struct raw *raw)
 	m->offered = in->flags;
 	if ((in->flags & FUSE_INIT_EXT) && raw->len >= 20)
 		m->offered |= (uint64_t)in->flags2 << 32;
+	m->writeback = m->opt->writeback && m->offered & FUSE_WRITEBACK_CACHE;
+	if (m->opt->writeback && !m->writeback)
+		um_message(UMBRA_LOG_WARN, "this kernel has no write-back cache for FUSE");
 }
 
 static void note_facts(const struct raw *raw)
@@ -261,14 +265,19 @@ static void patch_init(const struct um_mount *m, struct um_init_out *out)
 {
 	uint64_t want = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
 			FUSE_INIT_EXT | UM_INIT_DIRECT_IO_ALLOW_MMAP | UM_INIT_HAS_RESEND;
-	const uint64_t refuse = FUSE_AUTO_INVAL_DATA | FUSE_HANDLE_KILLPRIV | FUSE_POSIX_LOCKS |
-				FUSE_FLOCK_LOCKS | FUSE_WRITEBACK_CACHE;
+	uint64_t refuse = FUSE_AUTO_INVAL_DATA | FUSE_HANDLE_KILLPRIV | FUSE_POSIX_LOCKS |
+			  FUSE_FLOCK_LOCKS | FUSE_WRITEBACK_CACHE;
 	uint64_t flags = out->flags | (uint64_t)out->flags2 << 32;
 
-	if (m->opt->share != UM_SHARE_OFF && !m->opt->cache_none)
+	/* The kernel has one or the other. */
+	if (m->writeback) {
+		want |= FUSE_WRITEBACK_CACHE;
+		refuse &= ~(uint64_t)FUSE_WRITEBACK_CACHE;
+	} else if (m->opt->share != UM_SHARE_OFF && !m->opt->cache_none) {
 		want |= UM_INIT_PASSTHROUGH;
-	flags |= want & m->offered;
+	}
 	flags &= ~refuse;
+	flags |= want & m->offered;
 	out->flags = (uint32_t)flags;
 	out->flags2 = flags & FUSE_INIT_EXT ? (uint32_t)(flags >> 32) : 0;
 	/* With it at 0 no file of ours is backed by another, and two overlays may be stacked on us. */

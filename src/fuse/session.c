@@ -15,6 +15,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "fuse/back.h"
 #include "fuse/direct.h"
 #include "fuse/door.h"
 #include "fuse/late.h"
@@ -299,8 +300,10 @@ static void serve_until_end(struct um_mount *m, int signals)
 		return;
 	um_message(UMBRA_LOG_INFO, "signal %d: unmounting %s", sig, m->dir);
 	detach(m);
-	if (!await_end(m, signals, DRAIN_SEC * 1000, &sig))
+	if (!await_end(m, signals, DRAIN_SEC * 1000, &sig)) {
 		um_message(UMBRA_LOG_WARN, "%s is still used; its users will get errors", m->dir);
+		um_back_fetch_all(m);
+	}
 }
 
 int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
@@ -324,6 +327,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 	if (!err)
 		err = um_workers_start(m, &m->workers);
 	if (!err) {
+		um_back_start(m);
 		if (ready)
 			ready(arg);
 		um_views_guarded(m->views);
@@ -343,6 +347,7 @@ void um_mount_free(struct um_mount *m)
 	um_direct_close(m->direct);
 	um_door_close(m->door);
 	um_late_wait(m);
+	um_back_stop(m);
 	um_views_stop(m->views);
 	if (m->se) {
 		if (m->dev)

@@ -32,6 +32,7 @@
 
 struct um_direct;
 struct um_door;
+struct um_guardian;
 struct um_views;
 struct um_workers;
 struct um_grant;
@@ -50,13 +51,15 @@ struct um_mount {
 	atomic_bool frozen; /* it is, and nothing of it can change until that gate was shut */
 	pthread_rwlock_t gate;
 	bool inited;
-	uint64_t offered;         /* INIT flags of the kernel */
-	struct um_door *door;     /* clones, tokens: door.c */
-	struct um_direct *direct; /* direct.h; NULL: before Linux 6.6 */
-	struct um_views *views;   /* shared page cache: view.h; NULL: none */
-	atomic_uint late;         /* requests in threads of their own: late.h */
-	atomic_uint fetching;     /* requests whose answer comes when the data has, or is durable */
-	atomic_uint forgetting;   /* forgets read and not yet carried out; statfs waits for them */
+	uint64_t offered;             /* INIT flags of the kernel */
+	bool writeback;               /* agreed on at INIT: back.h */
+	struct um_door *door;         /* clones, tokens: door.c */
+	struct um_direct *direct;     /* direct.h; NULL: before Linux 6.6 */
+	struct um_views *views;       /* shared page cache: view.h; NULL: none */
+	struct um_guardian *guardian; /* with writeback: back.h */
+	atomic_uint late;             /* requests in threads of their own: late.h */
+	atomic_uint fetching;   /* requests whose answer comes when the data has, or is durable */
+	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	struct um_workers *workers;
 	int ended; /* eventfd: a worker saw the end of the session */

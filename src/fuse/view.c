@@ -494,6 +494,8 @@ static const char *obstacle(const struct um_mount *m)
 {
 	if (m->opt->cache_none)
 		return "with cache=none there is no page cache to share";
+	if (m->writeback)
+		return "the kernel does that or writeback, not both";
 	if (!(m->offered & (1ull << 37)))
 		return "this kernel has no FUSE passthrough (Linux 6.9 and later do)";
 	return geteuid() ? "this needs root" : NULL;

@@ -8,8 +8,8 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
-ops=$(long 8000 100000)
-seeds=$(long 2 5)
+ops=$(long 8000 100000 1500)
+seeds=$(long 2 5 1)
 pool_make 256M
 for ((s = SEED; s < SEED + seeds; s++)); do
 	opts=
@@ -21,5 +21,5 @@ done
 # With checksums and parity: every read is verified, and at the end all of it by fsck.
 "$MKFS" -q -f --data-csum --parity "$POOL" || die "mkfs --data-csum --parity failed"
 pool_mount
-"$HELPERS/datatest" "$MNT" "$SEED" "$(long 4000 50000)" "$CTL" || die "checksums"
+"$HELPERS/datatest" "$MNT" "$SEED" "$(long 4000 50000 1500)" "$CTL" || die "checksums"
 pool_finish

@@ -83,7 +83,7 @@ case ,$(options "$SECOND"), in *,rw,nosuid,nodev,noexec,*) ;; *) die "the second
 quiet "umount of it" umount "$SECOND"
 quiet "the options of the first" mount -t fuse.umbrafs -o noatime,commit=7 "$POOL" "$SECOND"
 quiet "umount of it" umount "$SECOND"
-for option in commit=8 discard strictatime data=inplace cache=none share=off threads=3 sync shadow_mem=2M; do
+for option in commit=8 discard strictatime data=inplace cache=none writeback share=off threads=3 sync shadow_mem=2M; do
 	fails_with "$option for the second only" 32 mount -t fuse.umbrafs -o "noatime,$option" "$POOL" "$SECOND"
 	grep -q "$option cannot be had" "$T/out" || die "$option is not named: $(cat "$T/out")"
 done

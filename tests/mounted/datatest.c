@@ -291,6 +291,18 @@ static void do_allocate(unsigned f)
 		grow(f, off + len);
 }
 
+static void copy_range(unsigned f, size_t off, size_t len, unsigned t, size_t to)
+{
+	for (size_t done = 0; done < len;) {
+		loff_t a = (loff_t)(off + done), b = (loff_t)(to + done);
+		ssize_t n = copy_file_range(files[f].fd, &a, files[t].fd, &b, len - done, 0);
+
+		if (n <= 0)
+			wrong("copy_file_range gave %zd: %s", n, strerror(errno));
+		done += (size_t)n;
+	}
+}
+
 /* Shares what aligns; source and target may be one file if the ranges do not meet. */
 static void do_copy(unsigned f)
 {
@@ -313,14 +325,7 @@ static void do_copy(unsigned f)
 	if (f == t && off < to + len && to < off + len)
 		return;
 	note("copy file %u 0x%zx+0x%zx to file %u 0x%zx", f, off, len, t, to);
-	for (size_t done = 0; done < len;) {
-		loff_t a = (loff_t)(off + done), b = (loff_t)(to + done);
-		ssize_t n = copy_file_range(files[f].fd, &a, files[t].fd, &b, len - done, 0);
-
-		if (n <= 0)
-			wrong("copy_file_range gave %zd: %s", n, strerror(errno));
-		done += (size_t)n;
-	}
+	copy_range(f, off, len, t, to);
 	memmove(files[t].model + to, files[f].model + off, len);
 	grow(t, to + len);
 }
@@ -341,8 +346,12 @@ static int door(unsigned src, size_t off, size_t len, unsigned dst, size_t to, u
 	if (ioctl(files[src].fd, UM_IOC_TOKEN, &token))
 		wrong("token: %s", strerror(errno));
 	memcpy(c.token, token.token, sizeof(c.token));
-	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c))
-		wrong("clone %u: %s", what, strerror(errno));
+	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c)) {
+		if (what != UM_CLONE_RANGE || errno != EOPNOTSUPP)
+			wrong("clone %u: %s", what, strerror(errno));
+		copy_range(src, off, len, dst, to); /* a mount with -o writeback */
+		return 0;
+	}
 	if (um_ioc_settle(files[dst].fd))
 		wrong("settling the size: %s", strerror(errno));
 	return c.status;

@@ -13,6 +13,7 @@
 #   UMBRA_LONG     1: the long form of the test
 #   UMBRA_SMOKE    1: a short form, where everything takes ten times as long
 #   UMBRA_SEED     seed of whatever is random
+#   UMBRA_OPTIONS  mount options, besides those that the test chooses
 #
 # State is kept in files below $T, so that helpers may call `ctl` for a remount or a kill.
 
@@ -211,7 +212,7 @@ log_ok() {
 # Starts the daemon on $POOL and waits until the mount answers. pool_try_mount returns its exit code
 # when it ends instead.
 pool_try_mount() {
-	local opts=${1:-} i
+	local opts=${1:-}${1:+${UMBRA_OPTIONS:+,}}${UMBRA_OPTIONS:-} i
 	rm -f "$T/rc" "$T/pid"
 	(
 		setsid sh -c 'echo $$ >"$1"; shift; exec "$@"' sh "$T/pid" ${UMBRA_WRAP:-} \

@@ -74,6 +74,15 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(opt.fs.data, UMBRA_DATA_INPLACE);
 	assert_true(opt.cache_none);
 	assert_int_equal(opt.share, UM_SHARE_AUTO);
+	assert_int_equal(parse(&opt, "nowriteback,writeback", false, msg), 0);
+	assert_true(opt.writeback);
+	assert_int_equal(parse(&opt, "writeback,nowriteback,cache=none", false, msg), 0);
+	assert_false(opt.writeback);
+	assert_int_equal(parse(&opt, "cache=none,cache=auto,writeback", false, msg), 0);
+	assert_true(opt.writeback);
+	/* There is nothing that can be kept, or something that has to be. */
+	assert_int_equal(parse(&opt, "writeback,cache=none", false, msg), -EINVAL);
+	assert_non_null(strstr(msg, "cache=none"));
 	assert_int_equal(parse(&opt, "errors=continue,errors=shutdown", false, msg), 0);
 	assert_int_equal(opt.fs.errors, UMBRA_ERRORS_SHUTDOWN);
 	assert_int_equal(parse(&opt, "errors=panic", false, msg), -EINVAL);
@@ -190,7 +199,7 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 	static const char *const all[] = {"", "noatime,nodiratime", "strictatime,data=inplace",
 		"data-csum=scrub,cache=none,errors=shutdown", "share=off,commit=17", "shadow_mem=0",
 		"shadow_mem=3M", "threads=9,allow_other", "busy_poll=20", "sync", "dirsync,fuseblk",
-		"context=\"a:b,c\",fscontext=d"};
+		"context=\"a:b,c\",fscontext=d", "writeback,share=off"};
 
 	(void)state;
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -205,6 +214,8 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 	assert_string_equal(differs("", "noatime,rw"), "noatime");
 	assert_string_equal(differs("errors=continue", "errors=shutdown"), "errors=shutdown");
 	assert_string_equal(differs("noatime", "relatime"), "relatime");
+	assert_string_equal(differs("", "writeback"), "writeback");
+	assert_string_equal(differs("writeback", "nowriteback"), "nowriteback");
 	assert_string_equal(differs("shadow_mem=3M", "shadow_mem=2M"), "shadow_mem=2M");
 	assert_string_equal(differs("", "context=e"), "context=e");
 	assert_string_equal(differs("context=e", "context=e"), "");

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -69,6 +70,31 @@ int um_fd_text(int fd, uint32_t what, struct json_object **out)
 	return err;
 }
 
+/* With the mount option writeback sizes and times are the kernel's: it passes the same clone on. */
+static int clone_by_kernel(
+	int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint64_t *out_done)
+{
+	struct stat st;
+
+	if (fstat(src, &st) < 0)
+		return -errno;
+	if (!len && (uint64_t)st.st_size > src_off)
+		len = (uint64_t)st.st_size - src_off;
+	while (*out_done < len) {
+		off64_t from = (off64_t)(src_off + *out_done), to = (off64_t)(dst_off + *out_done);
+		uint64_t left = len - *out_done;
+		ssize_t n = copy_file_range(
+			src, &from, dst, &to, left < SSIZE_MAX ? left : SSIZE_MAX, 0);
+
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break;
+		*out_done += (uint64_t)n;
+	}
+	return 0;
+}
+
 int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint32_t op,
 	bool *out_same, uint64_t *out_done)
 {
@@ -94,8 +120,11 @@ int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_o
 		req.dst_off = dst_off + *out_done;
 		req.len = to_end ? 0 : len - *out_done;
 		req.op = op;
-		if (ioctl(dst, UM_IOC_CLONE, &req) < 0)
-			return -errno;
+		if (ioctl(dst, UM_IOC_CLONE, &req) < 0) {
+			if (errno != EOPNOTSUPP || op != UM_CLONE_RANGE || *out_done)
+				return -errno;
+			return clone_by_kernel(src, src_off, len, dst, dst_off, out_done);
+		}
 		if (op == UM_CLONE_DEDUPE && req.status) {
 			if (out_same)
 				*out_same = false;
