@@ -230,8 +230,9 @@ struct um_log {
 	pthread_cond_t sync_cond;
 	uint64_t rounds_started, rounds_done; /* under sync_lock, like the two below */
 	bool sync_running;
-	bool seal_wanted; /* the next round must depend on no list */
-	int sync_result;  /* of the last round */
+	bool seal_wanted;           /* the next round must depend on no list */
+	int sync_result;            /* of the last round */
+	_Atomic(uint64_t) round_ns; /* how long rounds take, of late */
 
 	/* The thread that commits for callers that do not wait; under sync_lock. */
 	struct um_committer {
@@ -239,6 +240,7 @@ struct um_log {
 		pthread_cond_t cond;
 		struct um_synced *first, **last; /* who asked */
 		bool runs, stop;
+		bool relieved; /* a caller carries out a round itself */
 	} committer;
 
 	pthread_mutex_t checkpoint_lock; /* one checkpoint at a time */

@@ -482,6 +482,43 @@ static void a_synchronous_write_waits_for_nothing(void **state)
 	free(w);
 }
 
+/* The first round shows how quick the medium is; on memory the answer then comes before the call returns. */
+static void a_quick_medium_is_waited_for(void **state)
+{
+	char path[] = "/dev/shm/umbrafs-fetch.XXXXXX";
+	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
+	struct umbra_options opt = {.commit_seconds = 3600};
+	struct want *w = calloc(1, sizeof(*w));
+	unsigned here = 0, i;
+	struct umbra_fs *fs;
+	uint64_t ino;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0 && w);
+	close(fd);
+	pthread_mutex_init(&w->lock, NULL);
+	pthread_cond_init(&w->cond, NULL);
+	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+	assert_int_equal(umbra_open(path, &opt, &fs), 0);
+	ino = make_file(fs, "f");
+	for (i = 0; i < 1000 && here < 10; i++) {
+		assert_int_equal(umbra_write(fs, ino, "abc", 3, i, 0, NULL), 3);
+		w->done = false;
+		umbra_fsync_start(fs, ino, false, synced, w);
+		pthread_mutex_lock(&w->lock);
+		here += w->done;
+		while (!w->done)
+			pthread_cond_wait(&w->cond, &w->lock);
+		pthread_mutex_unlock(&w->lock);
+		assert_int_equal(w->err, 0);
+	}
+	assert_int_equal(here, 10);
+	assert_int_equal(umbra_close(fs), 0);
+	unlink(path);
+	free(w);
+}
+
 /* Each completion of a long read, in turn: what the file has comes all the same. */
 static void whatever_a_completion_says_the_bytes_come(void **state)
 {
@@ -556,6 +593,7 @@ int main(void)
 		cmocka_unit_test(what_a_direct_read_cannot_have_comes_another_way),
 		cmocka_unit_test(whatever_a_completion_says_the_bytes_come),
 		cmocka_unit_test(a_synchronous_write_waits_for_nothing),
+		cmocka_unit_test(a_quick_medium_is_waited_for),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
