@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "fs/fs.h"
 #include "pool/aio.h"
@@ -14,8 +15,9 @@
 
 #define PIECES ((1u << 20) / UM_BLOCK_SIZE + 2) /* of a read; a longer one is short */
 #define SMALL (64u << 10)                       /* bytes; larger ones use memory that is kept */
-#define LARGE ((1u << 20) + 4 * UM_BLOCK_SIZE)
-#define SPARE 16u
+#define LARGE (1u << 20)
+#define SLABS_MAX 16u
+#define SLABS_KEPT 4u             /* while nobody uses them */
 #define IN_FLIGHT_MAX (64u << 20) /* bytes; beyond that readers wait, each in its own page fault */
 
 struct fetch {
@@ -37,36 +39,101 @@ struct fetch {
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
+/*
+ * Large reads use halves of huge pages, where the kernel has any. As single pages, 1 MiB has more segments than most
+ * devices take in one request (128 to 254): it is split, and since io_uring cannot wait for that, passed on to one
+ * more thread of the kernel. Both copies also look up fewer pages.
+ */
+struct slab {
+	uint8_t *base;
+	unsigned used; /* a bit for each half */
+};
+
 static struct {
 	pthread_mutex_t lock;
 	unsigned n;
-	uint8_t *buf[SPARE];
-} spare = {.lock = PTHREAD_MUTEX_INITIALIZER};
+	struct slab slab[SLABS_MAX];
+} slabs = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define SLAB_BYTES (2u * LARGE)
+
+static uint8_t *slab_map(void)
+{
+	uint8_t *map = mmap(NULL, 2 * (size_t)SLAB_BYTES, PROT_READ | PROT_WRITE,
+		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	size_t before;
+
+	if (map == MAP_FAILED)
+		return NULL;
+	before = -(uintptr_t)map & (SLAB_BYTES - 1);
+	if (before)
+		munmap(map, before);
+	munmap(map + before + SLAB_BYTES, SLAB_BYTES - before);
+	(void)madvise(map + before, SLAB_BYTES, MADV_HUGEPAGE);
+	return map + before;
+}
+
+/* NULL: all are in use, or there is no memory. */
+static uint8_t *slab_get(void)
+{
+	uint8_t *buf = NULL;
+	unsigned i = 0;
+
+	pthread_mutex_lock(&slabs.lock);
+	while (i < slabs.n && slabs.slab[i].used == 3)
+		i++;
+	if (i == slabs.n && i < SLABS_MAX) {
+		slabs.slab[i] = (struct slab){.base = slab_map()};
+		slabs.n += slabs.slab[i].base != NULL;
+	}
+	if (i < slabs.n) {
+		struct slab *slab = &slabs.slab[i];
+		unsigned half = slab->used & 1;
+
+		slab->used |= 1u << half;
+		buf = slab->base + half * (size_t)LARGE;
+	}
+	pthread_mutex_unlock(&slabs.lock);
+	return buf;
+}
+
+/* False: it is none of theirs. */
+static bool slab_put(const uint8_t *buf)
+{
+	uint8_t *gone = NULL;
+	unsigned i = 0;
+	bool found;
+
+	pthread_mutex_lock(&slabs.lock);
+	while (i < slabs.n && (uintptr_t)buf - (uintptr_t)slabs.slab[i].base >= SLAB_BYTES)
+		i++;
+	found = i < slabs.n;
+	if (found) {
+		struct slab *slab = &slabs.slab[i];
+
+		slab->used &= buf == slab->base ? ~1u : ~2u;
+		if (!slab->used && slabs.n > SLABS_KEPT) {
+			gone = slab->base;
+			*slab = slabs.slab[--slabs.n];
+		}
+	}
+	pthread_mutex_unlock(&slabs.lock);
+	if (gone)
+		munmap(gone, SLAB_BYTES);
+	return found;
+}
 
 static uint8_t *buffer_get(size_t room)
 {
-	uint8_t *buf = NULL;
+	uint8_t *buf = room > SMALL && room <= LARGE ? slab_get() : NULL;
 
-	if (room <= SMALL)
-		return aligned_alloc(UM_BLOCK_SIZE, room);
-	pthread_mutex_lock(&spare.lock);
-	if (spare.n)
-		buf = spare.buf[--spare.n];
-	pthread_mutex_unlock(&spare.lock);
-	return buf ? buf : aligned_alloc(UM_BLOCK_SIZE, LARGE);
+	return buf ? buf : aligned_alloc(UM_BLOCK_SIZE, room);
 }
 
 static void buffer_put(uint8_t *buf, size_t room)
 {
-	if (room > SMALL) {
-		pthread_mutex_lock(&spare.lock);
-		if (spare.n < SPARE) {
-			spare.buf[spare.n++] = buf;
-			buf = NULL;
-		}
-		pthread_mutex_unlock(&spare.lock);
-	}
-	free(buf);
+	if (room <= SMALL || room > LARGE || !slab_put(buf))
+		free(buf);
 }
 
 /* ---- reads that failed ------------------------------------------------------------------------------------ */
@@ -308,8 +375,8 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	f->room = 0;
 	atomic_init(&f->err, 0);
 	f->hold = um_epoch_hold(fs->space);
-	if (len > LARGE - 2 * UM_BLOCK_SIZE)
-		len = LARGE - 2 * UM_BLOCK_SIZE;
+	if (len > (PIECES - 2) * UM_BLOCK_SIZE)
+		len = (PIECES - 2) * UM_BLOCK_SIZE;
 	f->len = len;
 	err = um_read_iov(fs, ino, off, len, false, f->iov, PIECES, &f->n, &got);
 	if (!err)

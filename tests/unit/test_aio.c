@@ -350,6 +350,80 @@ static void fetches_read_what_reads_read(void **state)
 	free(w);
 }
 
+#define CROWD 60u
+
+struct crowd {
+	pthread_mutex_t lock; /* held while they are handed in: so all are under way at once */
+	pthread_cond_t cond;
+	const uint8_t *plain;
+	unsigned done, wrong;
+	struct member {
+		struct crowd *crowd;
+		uint64_t off;
+		size_t len;
+	} member[CROWD];
+};
+
+static void crowd_fetched(void *arg, int err, const struct iovec *iov, unsigned n)
+{
+	const struct member *m = arg;
+	struct crowd *c = m->crowd;
+	size_t at = 0;
+	bool wrong = err;
+
+	pthread_mutex_lock(&c->lock);
+	for (unsigned i = 0; i < n; at += iov[i++].iov_len)
+		wrong = wrong || at + iov[i].iov_len > m->len ||
+			memcmp(iov[i].iov_base, c->plain + m->off + at, iov[i].iov_len);
+	c->wrong += wrong || at != m->len;
+	c->done++;
+	pthread_cond_signal(&c->cond);
+	pthread_mutex_unlock(&c->lock);
+}
+
+/* More large reads at once than there are buffers that are kept; each has bytes of its own. Twice, as buffers return. */
+static void large_fetches_in_a_crowd(void **state)
+{
+	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
+	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
+	struct crowd *c = calloc(1, sizeof(*c));
+	uint8_t *plain = malloc(3 << 20);
+	struct umbra_fs *fs;
+	uint64_t ino;
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0 && c && plain);
+	close(fd);
+	pthread_mutex_init(&c->lock, NULL);
+	pthread_cond_init(&c->cond, NULL);
+	for (size_t i = 0; i < 3 << 20; i++)
+		plain[i] = (uint8_t)(i * 31 + i / 4096);
+	c->plain = plain;
+	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
+	assert_int_equal(umbra_open(path, NULL, &fs), 0);
+	ino = make_file(fs, "f");
+	assert_int_equal(umbra_write(fs, ino, plain, 3 << 20, 0, 0, NULL), 3 << 20);
+	for (unsigned turn = 0; turn < 2; turn++) {
+		c->done = 0;
+		pthread_mutex_lock(&c->lock);
+		for (unsigned i = 0; i < CROWD; i++) {
+			struct member *m = &c->member[i];
+
+			*m = (struct member){c, i * 30011 + turn * 4096, i % 3 ? 1 << 20 : 200000};
+			assert_int_equal(umbra_fetch(fs, ino, m->off, m->len, crowd_fetched, m), 0);
+		}
+		while (c->done < CROWD)
+			pthread_cond_wait(&c->cond, &c->lock);
+		pthread_mutex_unlock(&c->lock);
+		assert_int_equal(c->wrong, 0);
+	}
+	assert_int_equal(umbra_close(fs), 0);
+	unlink(path);
+	free(plain);
+	free(c);
+}
+
 static uint64_t bad_off; /* the block there fails */
 
 static int fail_bad(const struct um_aio *io, int result)
@@ -590,6 +664,7 @@ int main(void)
 		cmocka_unit_test(short_direct_reads_are_gone_on_with_at_a_block),
 		cmocka_unit_test(and_given_up_when_they_stay_short),
 		cmocka_unit_test(fetches_read_what_reads_read),
+		cmocka_unit_test(large_fetches_in_a_crowd),
 		cmocka_unit_test(what_a_direct_read_cannot_have_comes_another_way),
 		cmocka_unit_test(whatever_a_completion_says_the_bytes_come),
 		cmocka_unit_test(a_synchronous_write_waits_for_nothing),
