@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A pool that is mounted already is mounted once more, as mount(8) does with a block device. */
+/* Mounts a pool that is already mounted a second time, as mount(8) does with a block device. */
 #ifndef UM_FUSE_SECOND_H
 #define UM_FUSE_SECOND_H
 
@@ -12,8 +12,9 @@ struct um_second {
 	const struct um_options *opt; /* and parsed */
 };
 /*
- * The filesystem that serves the pool also appears at the target, with the flags of this mount's own (ro, nosuid, nodev, noexec). What goes
- * for the filesystem as a whole must not be asked for differently. Root only. Errors are logged in a sentence.
+ * The filesystem that serves the pool is also mounted at the target, with this mount's own flags
+ * (ro, nosuid, nodev, noexec). Options of the filesystem as a whole must not differ. Root only.
+ * Errors are logged as a message.
  */
 int um_second_mount(const struct um_second *want);
 

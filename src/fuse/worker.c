@@ -2,15 +2,17 @@
 /*
  * The threads that serve requests.
  *
- * Most requests come from programs that do one thing after the other: the next one follows a few microseconds after the
- * answer. Waking a thread on an idle processor costs more than most requests take to carry out, above all in a virtual machine. So a
- * worker that has answered polls for a while before it sleeps. Only one polls at a time, and only as long as polling
- * has paid of late (struct um_workers, poll_ns).
+ * Most requests come from programs that do one thing after the other: the next one follows a few
+ * microseconds after the reply. Waking a thread on an idle processor costs more than most requests
+ * take to carry out, above all in a virtual machine. So a worker that has replied polls for a while
+ * before it sleeps. Only one polls at a time, and only as long as polling has paid recently (struct
+ * um_workers, poll_ns).
  *
- * At most WAITING_MAX workers wait for requests, the polling one included; the others are parked. The kernel wakes a sleeping reader
- * for each request, also when a polling one is about to take it: with all of them reading, each request would wake another thread
- * for nothing. Whoever takes a request and leaves nobody waiting calls a parked worker first, so a request that takes
- * long, or waits for another one, keeps nobody from being served.
+ * At most WAITING_MAX workers wait for requests, including the polling one; the others are parked.
+ * The kernel wakes a sleeping reader for each request, even if a polling one is about to take it:
+ * if all of them read, each request would needlessly wake another thread. A worker that takes a
+ * request and leaves nobody waiting first calls a parked worker, so a request that takes long, or
+ * waits for another one, does not keep others from being served.
  */
 #include "fuse/worker.h"
 
@@ -39,8 +41,8 @@ struct um_workers {
 	unsigned n;
 	int64_t poll_max_ns; /* 0: never */
 	_Atomic int64_t
-		poll_ns; /* how long to poll: doubled when a request came, halved when none did */
-	atomic_bool polling; /* somebody does */
+		poll_ns;     /* how long to poll: doubled if a request came, halved if none did */
+	atomic_bool polling; /* a worker is polling */
 	atomic_uint waiting; /* workers that poll or read */
 	atomic_uint parked;  /* workers that sleep until they are called */
 	unsigned calls;      /* parked workers that may go; under lock, like ended */
@@ -59,10 +61,8 @@ static int64_t now_ns(void)
 
 /* ---- one request ----------------------------------------------------------------------------------- */
 
-/*
- * A worker's buffer: a write request is 80 bytes of headers and then data; it is placed so that the
- * data begins on a page.
- */
+/* A worker's buffer. A write request has 80 bytes of headers and then data; it is aligned so that
+ * the data begins on a page. */
 #define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
 #define BUFFER_BYTES (UM_MAX_IO + 3 * 4096)
 
@@ -77,7 +77,7 @@ static void *buffer_new(struct fuse_buf *out)
 	return map;
 }
 
-/* 1: a request is in buf; 0: there will be none; -EAGAIN: not this time. */
+/* 1: a request is in buf; 0: there will be none; -EAGAIN: none this time. */
 static int receive(struct um_mount *m, struct fuse_buf *buf)
 {
 	int n = fuse_session_receive_buf(m->se, buf);
@@ -119,7 +119,8 @@ int um_answer_init(struct um_mount *m)
 
 /* ---- who waits ------------------------------------------------------------------------------------- */
 
-/* Sleeps until called. Nobody waiting: whoever took the last request may have seen none parked yet. */
+/* Sleeps until called. Checks for nobody waiting: whoever took the last request may not have seen
+ * any parked yet. */
 static void park(struct um_workers *w)
 {
 	pthread_mutex_lock(&w->lock);
@@ -160,14 +161,14 @@ static void end_waiting(struct um_workers *w)
 
 /* ---- polling --------------------------------------------------------------------------------------- */
 
-/* Somebody waits for an answer that another thread will give: that one needs the processor more. */
+/* A caller waits for a reply that another thread will send: that one needs the processor more. */
 static bool has_handed_over(const struct um_mount *m)
 {
 	return atomic_load_explicit(&m->fetching, memory_order_relaxed) ||
 	       atomic_load_explicit(&m->late, memory_order_relaxed);
 }
 
-/* True: the time is over, and no request has come. */
+/* True: the time is up, and no request has come. */
 static bool poll_in_vain(struct um_workers *w)
 {
 	struct pollfd dev = {.fd = w->m->dev, .events = POLLIN};
@@ -194,7 +195,7 @@ static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
 	int64_t start = 0;
 	int ret;
 
-	/* A request that comes soon, with nobody polling: polling would have paid. */
+	/* A request that comes soon while nobody polls: polling would have paid. */
 	if (!vain && w->poll_max_ns && !atomic_load_explicit(&w->poll_ns, memory_order_relaxed))
 		start = now_ns();
 	ret = receive(w->m, buf);
@@ -273,7 +274,7 @@ static void no_action(int sig)
 	(void)sig;
 }
 
-/* Those in read(2) are woken by a signal, again until they have seen that it is over. */
+/* Those in read(2) are woken by a signal, repeatedly until they have noticed the end. */
 void um_workers_stop(struct um_workers *w)
 {
 	struct sigaction sa = {.sa_handler = no_action};

@@ -5,12 +5,10 @@
 
 #include "fuse/session.h"
 
-/*
- * Threads that take requests from m->dev until the session ends; the first to see that signals m->ended. -errno when there can
- * be none. *out is freed by um_workers_free.
- */
+/* Starts threads that take requests from m->dev until the session ends; the first to notice that
+ * signals m->ended. -errno if none can be started. *out is freed by um_workers_free. */
 int um_workers_start(struct um_mount *m, struct um_workers **out);
-/* Ends them, whatever they wait for. Nothing is served from then on. */
+/* Ends them, whatever they wait for. Nothing is served afterwards. */
 void um_workers_stop(struct um_workers *w);
 void um_workers_free(struct um_workers *w);
 unsigned um_workers_count(const struct um_workers *w);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Data that was written to a plain file or block device is not to pile up: the kernel is told to begin writing it when
- * there are a few MiB of it, and to drop the pages, which it does with those that are clean by then: when there are
- * as many again, three times, and when a barrier has passed. So data is dirty for a short while and in memory once, in
- * FUSE's page cache. Whole chunks are named, as few and as large as can be; pages that are mapped, metadata
- * that is in use, stay, and so does what was written last, to which the next write may add. A thread of its own
- * does it, as beginning means waiting when the device has many requests already: who writes waits for it only when it is
- * a whole batch behind.
+ * Data written to a plain file or block device must not pile up: when there are a few MiB of it the
+ * kernel is told to start writing it and to drop the pages. It drops those that are clean by then,
+ * so it is told again: three times, whenever there are as many again, and when a barrier has
+ * passed. So data is dirty for a short time and in memory once, in the page cache of the FUSE
+ * mount. Whole chunks are named, as few and as large as possible. Pages that are mapped, metadata
+ * in use, stay, and so does what was written last, to which the next write may add. A separate
+ * thread does this, since starting writeback blocks if the device's queue is full: writers wait for
+ * it only if it is a whole batch behind.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,12 +31,12 @@ struct um_behind {
 	pthread_mutex_t lock;
 	pthread_cond_t work, taken;
 	pthread_t thread;
-	struct batch written; /* and nothing done about it */
+	struct batch written; /* and not handled yet */
 	struct batch due;     /* for the thread, unless it is empty */
 	bool begun_any;       /* the thread has some */
 	bool clean;           /* a barrier has passed since */
 	bool stop;
-	struct batch begun[BEGUN]; /* the thread's own: being written, the latest first */
+	struct batch begun[BEGUN]; /* used by the thread only: being written, the latest first */
 };
 
 static bool has(const struct batch *batch, uint64_t chunk)
@@ -46,7 +47,7 @@ static bool has(const struct batch *batch, uint64_t chunk)
 	return false;
 }
 
-/* Where that fails pages stay longer, no worse. What fails to be written is reported by the next barrier. */
+/* On failure pages stay longer, nothing worse. Write errors are reported by the next barrier. */
 static void begin(int fd, const struct batch *batch)
 {
 	for (unsigned i = 0; i < batch->n; i++)
@@ -61,7 +62,7 @@ static void drop(int fd, const struct batch *batch)
 			POSIX_FADV_DONTNEED);
 }
 
-/* Begins to write one batch, unless it is empty, and drops what is clean of those before. */
+/* Starts writing one batch, unless it is empty, and drops clean pages of earlier ones. */
 static void turn(struct um_behind *b, const struct batch *next, bool clean)
 {
 	if (next->n)
@@ -144,7 +145,7 @@ void um_behind_close(struct um_pool *pool)
 	pool->behind = NULL;
 }
 
-/* A write is of two chunks at most, as a rule. */
+/* A write usually covers at most two chunks. */
 static bool is_full(const struct batch *batch)
 {
 	return batch->bytes >= BATCH_BYTES || batch->n > BATCH_CHUNKS - 2;
@@ -164,7 +165,7 @@ void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len)
 	uint64_t chunk = off / UM_CHUNK_SIZE, last = (off + len - 1) / UM_CHUNK_SIZE;
 
 	pthread_mutex_lock(&b->lock);
-	/* So nobody writes faster than the medium takes it, for long. */
+	/* So nobody writes faster than the medium for long. */
 	while (is_full(&b->written) && b->due.n)
 		pthread_cond_wait(&b->taken, &b->lock);
 	if (is_full(&b->written))
