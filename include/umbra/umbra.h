@@ -190,7 +190,7 @@ int umbra_getattr(struct umbra_fs *fs, uint64_t ino, struct umbra_attr *out);
 #define UMBRA_SET_MTIME_NOW (1u << 8)
 #define UMBRA_SET_KILLPRIV                                                                         \
 	(1u << 9) /* drop set-id bits and security.capability (chown, truncate) */
-/* The times of writes that were allowed: set whatever the file's flags say by now. */
+/* Times of earlier, permitted writes: set whatever the file's flags are by now. */
 #define UMBRA_SET_OWED (1u << 10)
 /* A change of mode also updates the mask of an access ACL; a change of size truncates or
  * extends. */
@@ -274,14 +274,13 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
  * elsewhere when they were stored, are dropped and count as written.
  */
 #define UMBRA_WRITE_CACHED 32u
-/*
- * Writeback from a page cache that owns sizes and times: it may extend the file, and does not change its times, which
- * umbra_setattr() is told (UMBRA_SET_OWED).
- */
+/* Writeback from a page cache that owns sizes and times: it may extend the file, and does not
+ * change its times, which are passed to umbra_setattr() (UMBRA_SET_OWED). */
 #define UMBRA_WRITE_BACK 64u
 /*
- * Bytes written or -errno. Short only if space runs out; with UMBRA_WRITE_CACHED and UMBRA_WRITE_BACK that is an error, even if
- * a part was written, because a page cache does not look at the number.
+ * Bytes written or -errno. Short only if space runs out; with UMBRA_WRITE_CACHED and
+ * UMBRA_WRITE_BACK that is an error, even if part was written, because a page cache ignores the
+ * number.
  */
 ssize_t umbra_write(struct umbra_fs *fs, uint64_t ino, const void *buf, size_t len, uint64_t off,
 	unsigned flags, uint64_t *out_off);
@@ -336,7 +335,7 @@ int umbra_clone_at(struct umbra_fs *fs, uint64_t src, uint64_t parent, const cha
 int umbra_clone_dir_meta(struct umbra_fs *fs, uint64_t src, uint64_t dst);
 /* Is the file open for writing? If not, no stores through a mapping can be outstanding. */
 bool umbra_file_writers(struct umbra_fs *fs, uint64_t ino);
-/* The inodes that are open for writing: how many there are; up to max are in out. */
+/* The inodes that are open for writing: returns their number; up to max are stored in out. */
 size_t umbra_writers(struct umbra_fs *fs, uint64_t *out, size_t max);
 /* copy_file_range(2): shares what aligns, copies the rest. Bytes or -errno. */
 ssize_t umbra_copy_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t dst,

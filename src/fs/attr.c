@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Changing what stat(2) shows, and inode flags. */
+/* Changing the attributes shown by stat(2), and inode flags. */
 #include <errno.h>
 #include <linux/fs.h>
 
@@ -11,7 +11,8 @@
 #define SET_NOW (UMBRA_SET_ATIME_NOW | UMBRA_SET_MTIME_NOW)
 #define SET_TIMES (UMBRA_SET_ATIME | UMBRA_SET_MTIME)
 
-/* Are both times set to now? Who owns the times says what now is, by a change time. */
+/* Are both times set to now? With writeback the owner of the times gives the present one as the
+ * change time. */
 static bool is_touch(const struct umbra_attr *attr, unsigned mask)
 {
 	const struct timespec *m = &attr->st.st_mtim, *c = &attr->st.st_ctim;
@@ -22,10 +23,8 @@ static bool is_touch(const struct umbra_attr *attr, unsigned mask)
 	       m->tv_sec == c->tv_sec && m->tv_nsec == c->tv_nsec;
 }
 
-/*
- * As notify_change(): an append-only file may still be touched. (FUSE says of such a time both that it is to be set and that
- * it is now.)
- */
+/* As notify_change(): an append-only file may still be touched. (For such a time FUSE sets both the
+ * "set" and the "now" flag.) */
 static int check_flags(const struct um_inode *inode, const struct umbra_attr *attr, unsigned mask)
 {
 	uint32_t flags = inode->core.flags;

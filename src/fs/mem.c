@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What exists of an inode in memory only: lookups, opens, and the lock of its data. A struct lives
- * as long as somebody holds it by one of the three.
+ * The in-memory part of an inode: lookups, opens, and the lock of its data. A struct lives as long
+ * as one of the three is in use.
  *
- * The table is cut into shards, each a hash table of its own that doubles as it fills, so that a
- * million inodes known to the kernel cost what a thousand do.
+ * The table is split into shards, each a hash table that doubles as it fills, so that a million
+ * inodes known to the kernel cost as little per operation as a thousand.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 #define SLOTS_FIRST 64u
 
 struct shard {
-	pthread_mutex_t lock; /* the chains, and the counts of the structs in them */
+	pthread_mutex_t lock; /* protects the chains, and the counts of the structs in them */
 	struct um_mem **slot;
 	uint32_t nslots; /* power of 2 */
 	uint32_t count;
@@ -176,8 +176,8 @@ static bool held(const struct um_mem *mem)
 	return mem->nlookup || mem->nopen || mem->pins;
 }
 
-/* Takes a struct that nobody holds out of its chain and frees it; true when its inode is unlinked:
- * the caller calls left(), after giving up the shard's lock. */
+/* Takes a struct that nobody holds out of its chain and frees it; true if its inode is unlinked:
+ * the caller calls left(), after releasing the shard's lock. */
 static bool drop_unheld(struct shard *shard, struct um_mem *mem)
 {
 	struct um_mem **at = slot_of(shard, mem->ino);
@@ -239,7 +239,7 @@ static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, boo
 
 	pthread_mutex_lock(&shard->lock);
 	if (unlinked) {
-		/* The reaper may have begun with an unlinked inode that nobody holds. */
+		/* The reaper may already be freeing an unlinked inode that nobody holds. */
 		mem = find(shard, ino);
 		if (!mem || !held(mem))
 			ret = -ESTALE;
@@ -346,8 +346,9 @@ size_t umbra_writers(struct umbra_fs *fs, uint64_t *out, size_t max)
 /* ---- the caller's cache ------------------------------------------------------------------------------ */
 
 /*
- * Nothing is in the cache of a file that nobody holds, so counts begin at 0, which is clean. To bring again what one fill brought
- * costs about as much as that many drops of a range, so that neither is done at much more than the cost of the better way.
+ * Nothing is cached of a file that nobody holds, so counts begin at 0, which is clean. Reading
+ * again what one fill brought costs about as much as this many invalidations of a range, so neither
+ * method exceeds the cost of the better one by much.
  */
 #define DROPS_PER_FILL 8u
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the kernel keeps back of files, with the mount option writeback.
+ * Data that the kernel has not sent, with the mount option writeback.
  *
- * Only a file that is open for writing can have any: close(2) sends all, and a mapping keeps its file open. There is no
- * notification that means "send": the one that drops pages does, as dirty ones have to be sent first.
+ * Only a file that is open for writing can have any: close(2) sends everything, and a mapping keeps
+ * its file open. No notification means "send", but the one that drops pages has the effect, since
+ * dirty pages have to be sent first.
  */
 #include "fuse/back.h"
 

@@ -1,25 +1,29 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Writes past the page cache, beside reads through it. The kernel drops the pages of the range before it sends such a write. A
- * read that comes in between brings them back as they were before, where they stay: of asynchronous writes the kernel does not
- * think again when they end, before Linux 6.13 or so of none. So here they are invalidated before the write is answered, if
- * there may be any.
+ * Coherence of writes that bypass the page cache with reads through it. The kernel drops the pages
+ * of the range before it sends such a write. A read that comes in between brings them back with
+ * their old contents, and they stay: when an asynchronous write completes the kernel does not drop
+ * them again (before about Linux 6.13: when any write does). So they are invalidated here before
+ * the write is answered, if there may be any.
  *
- * The engine knows whether there may be, by inode (umbra_cache_fills()). A read counts before it looks at data, a write asks after
- * it has changed them: a read that saw old data is counted by then. Writes through the cache count too, as they leave pages. All
- * pages of what was counted up to a moment are gone when an invalidation of the whole file, begun after it, has ended, as that
- * waits for those that are on their way; then the file is clean until the next. But who finds his pages in the cache sends no
- * requests: so all go only when so many writes have come since the last one that they have cost as much as it takes to bring all
- * pages again; else the range is invalidated, so that readers keep the rest. A file that is only used past the cache costs one
- * look at its counts.
+ * The engine knows per inode whether there may be (umbra_cache_fills()). A read is counted before
+ * it looks at data, a write checks after it has changed them: so a read that saw old data has been
+ * counted by then. Writes through the cache count too, as they leave pages. An invalidation of the
+ * whole file waits for pages in flight, so when it ends all pages counted before it began are gone,
+ * and the file is clean until the next fill. But readers that find their pages in the cache send no
+ * requests: so the whole file is invalidated only after so many writes since the last request that
+ * they have cost as much as reading all pages again. Otherwise only the range is, and readers keep
+ * the rest. A file that is used only past the cache costs one check of its counts.
  *
- * No more than a few wait for it at a time: asynchronous writes count as background requests, as do reads ahead and the write-back of
- * mappings, whose pages are waited for and which the kernel does not send as long as there are too many. The others are
- * answered first and then invalidated, so that an old page may be seen for a moment more, and does not stay.
+ * Only a few writes wait for an invalidation at a time: asynchronous writes count as background
+ * requests, as do read-ahead and the write-back of mappings, whose pages may be waited for and
+ * which the kernel does not send while there are too many. Further writes are answered first and
+ * invalidated afterwards, so that a stale page may be seen for a moment longer, but does not stay.
  *
- * Not by a worker, since invalidating waits for pages that workers bring; and only with a guardian, which ends the connection if
- * this thread waits for a page and the others were killed. Where clones do not share page cache there is none: then it is started
- * with the first such write.
+ * This is not done by a worker, since invalidating waits for pages that workers supply; and only
+ * with a guardian, which aborts the connection if this thread waits for a page and the others were
+ * killed. If clones do not share page cache there is no guardian: then it is started with the first
+ * such write.
  */
 #include "fuse/direct.h"
 
@@ -30,13 +34,13 @@
 #include "fuse/guardian.h"
 #include "fuse/view.h"
 
-#define WAITING_MAX 32u /* of 64, which is what op_init asks for */
+#define WAITING_MAX 32u /* of the 64 that op_init requests */
 
 struct written {
 	struct written *next;
-	fuse_req_t req; /* NULL: it is answered */
+	fuse_req_t req; /* NULL: it has been answered */
 	uint64_t ino, fh, off, len;
-	/* whole: not of one that is answered, whose inode may be forgotten by then */
+	/* whole: not for one that has been answered, whose inode may be forgotten by then */
 	struct umbra_cache_old old;
 	bool sync;
 };
@@ -46,11 +50,11 @@ struct um_direct {
 	pthread_mutex_t lock;
 	pthread_cond_t more;
 	struct written *first, **last, *tail;
-	unsigned waiting;           /* of them, those that are not answered */
-	atomic_uint_fast64_t drops; /* ranges and files invalidated */
+	unsigned waiting;           /* those of them that have not been answered */
+	atomic_uint_fast64_t drops; /* number of ranges and files invalidated */
 	bool closing;
-	struct um_guardian *guardian; /* ours, the thread's; NULL: there was no need */
-	atomic_bool alone;            /* there is no guardian and can be none */
+	struct um_guardian *guardian; /* owned by the thread; NULL: not needed so far */
+	atomic_bool alone;            /* there is no guardian and cannot be one */
 	pthread_t thread;
 };
 
@@ -118,7 +122,7 @@ static void *direct_main(void *arg)
 	return NULL;
 }
 
-/* One more for the thread; under the lock. */
+/* Queues a write for the thread; under the lock. */
 static void add(struct um_direct *d, struct written *w)
 {
 	*d->last = w;
@@ -128,7 +132,7 @@ static void add(struct um_direct *d, struct written *w)
 	pthread_cond_signal(&d->more);
 }
 
-/* The latest in the queue takes over the range of one that nobody waits for. */
+/* Adds the range of a write that nobody waits for to the latest in the queue. */
 static bool merge(struct um_direct *d, const struct written *w)
 {
 	struct written *t = d->first ? d->tail : NULL;

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Tokens, and the clone threads: several, as the clone of a range may take long.
+ * Tokens, and the clone threads: several, as cloning a range may take long.
  *
- * A clone changes a file's content behind the kernel's back, so its pages must go. Invalidating waits
- * for reads in flight and writes dirty pages of mappings, both of which need a worker: a worker must
- * never do it. Order: invalidate (older stores through mappings reach us), clone, invalidate again
- * (pages read in between). A store through a mapping of the destination that races with the clone may
- * come after it, a page at a time; such a race has no better outcome anywhere.
+ * A clone changes a file's content behind the kernel's back, so its pages must go. Invalidating
+ * waits for reads in flight and writes dirty pages of mappings, both of which need a worker: so a
+ * worker must never do it. Order: invalidate (older stores through mappings reach us), clone,
+ * invalidate again (pages read in between). A store through a mapping of the destination that races
+ * with the clone may take effect after it, page by page; such a race has no better outcome on any
+ * filesystem.
  */
 #include "fuse/door.h"
 
@@ -20,10 +21,10 @@
 #include "fuse/tree.h"
 #include "fuse/view.h"
 
-#define TOKENS 512 /* at once; the oldest goes when there are more */
+#define TOKENS 512 /* at once; the oldest is dropped if there are more */
 #define TOKEN_SEC 60
 #define THREADS 4 /* clones at a time */
-#define EARLY 16  /* interrupts remembered that found no job */
+#define EARLY 16  /* interrupts remembered for which no job was found */
 
 struct token {
 	uint8_t bytes[16];
@@ -45,12 +46,12 @@ struct job {
 
 struct um_door {
 	struct um_mount *m;
-	pthread_mutex_t lock; /* all below; a leaf */
+	pthread_mutex_t lock; /* protects everything below; a leaf */
 	pthread_cond_t more;
 	struct token tokens[TOKENS];
 	struct job *first, **last, *running;
-	uint64_t
-		early[EARLY]; /* numbers of requests that were interrupted before they came to us */
+	uint64_t early
+		[EARLY]; /* numbers of requests that were interrupted before they arrived here */
 	unsigned nearly;
 	bool closing;
 	pthread_t threads[THREADS];
@@ -67,7 +68,7 @@ static time_t now(void)
 
 /* ---- tokens ----------------------------------------------------------------------------------------- */
 
-/* Frees the slot; the reference that went with it is returned for dropping outside the lock. */
+/* Frees the slot; returns the reference that it held, to be dropped outside the lock. */
 static uint64_t token_take(struct token *token)
 {
 	uint64_t ino = token->ino;
@@ -76,7 +77,7 @@ static uint64_t token_take(struct token *token)
 	return ino;
 }
 
-/* An unlinked source must not live on because nobody came for its token. */
+/* An unlinked source must not be kept because nobody redeemed its token. */
 void um_door_sweep(struct um_door *door)
 {
 	uint64_t gone[TOKENS];
@@ -120,7 +121,7 @@ int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out)
 	return 0;
 }
 
-/* Tells nothing by the time it takes. */
+/* Constant time, so that it reveals nothing. */
 static bool token_equals(const struct token *token, const uint8_t bytes[16])
 {
 	unsigned diff = 0;
@@ -186,7 +187,7 @@ static int run(struct um_mount *m, struct job *job)
 			want->dst_off, job_stops, job);
 	else
 		err = umbra_clone(m->fs, job->src, job->dst);
-	/* A part may be done in spite of an error. */
+	/* Part of it may be done in spite of an error. */
 	um_views_refresh(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
 	um_views_change_end(m->views, job->dst, fd);

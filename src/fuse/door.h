@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * The door for clones: tokens that prove a caller's right to read a source, and the threads that do
- * what a request must not do itself, namely to make the kernel drop file pages.
- */
+/* The door for clones: tokens that prove a caller's right to read a source, and the threads that do
+ * what a request must not do itself, namely make the kernel drop file pages. */
 #ifndef UM_FUSE_DOOR_H
 #define UM_FUSE_DOOR_H
 
@@ -10,36 +8,33 @@
 #include "fuse/session.h"
 
 int um_door_open(struct um_mount *m, struct um_door **out);
-/*
- * Ends what is under way and answers what still waits, and what comes later, with -EIO. Its threads wait for pages
- * that workers bring: workers must be there until this returns.
- */
+/* Ends what is in progress, and answers what still waits, and what comes later, with -EIO. Its
+ * threads wait for pages that workers supply: workers must exist until this returns. */
 void um_door_stop(struct um_door *door);
-/* No worker is left. NULL is nothing. */
+/* No worker is left. NULL is allowed. */
 void um_door_close(struct um_door *door);
 
-/* A token good for ino's content, once, for 60 s. */
+/* Makes a token for ino's content, valid once, for 60 s. */
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out);
-/* Drops tokens nobody came for in time. */
+/* Drops tokens that were not redeemed in time. */
 void um_door_sweep(struct um_door *door);
-/* Uses a token up. The inode it named comes with a lookup reference. -EACCES: not (or no longer) good. */
+/* Redeems a token. The inode it named comes with a lookup reference. -EACCES: not, or no longer,
+ * valid. */
 int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_ino);
-/*
- * Clones between inodes in a thread of the door's, which answers req. Takes over the caller's lookup
- * reference to src.
- */
+/* Clones between inodes in a thread of the door, which answers req. Takes over the caller's lookup
+ * reference to src. */
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
 	const struct um_ioc_clone *want);
-/* Clones what is in a directory, tree.c, in the same way; takes over `want`, which is malloc'ed. */
+/* Clones the contents of a directory (tree.c) in the same way; takes over `want`, which is
+ * malloc'ed. */
 void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want);
-/*
- * Runs fn in a thread of the door's, for what has to make the kernel send or drop pages. err: nothing else is to be done but to
- * answer with it, and this may be the caller's thread.
- */
+/* Runs fn in a thread of the door, for work that makes the kernel send or drop pages. err: only
+ * reply with it; then this may be the caller's thread. */
 void um_door_run(struct um_door *door, void (*fn)(void *arg, int err), void *arg);
-/* The kernel tells that nobody waits for request `unique` any more: a clone that it asked for ends early. */
+/* The kernel reports that nobody waits for request `unique` any more: a clone that it started ends
+ * early. */
 void um_door_interrupt(struct um_door *door, uint64_t unique);
-/* Has it told so lately of a request that is no clone? */
+/* Has it recently reported this for a request that is not a clone? */
 bool um_door_interrupted(struct um_door *door, uint64_t unique);
 
 #endif

@@ -2,12 +2,13 @@
 /*
  * The guardian, and how it is started.
  *
- * It is this program again, by posix_spawn: nothing of the server's memory, of the pool or its lock goes
- * with it, but a page that both have mapped. In it is a robust mutex, held by a thread of the server's that does nothing but
- * wait: the kernel hands it to the guardian when that thread is gone, and says so, while the process as a whole (what a pidfd tells
- * of, or the end of a pipe) stays as long as one thread cannot die. And it holds the abort files of both connections. The server
- * opens them on a fusectl mount of its own; an ordinary user, to whom those of their connections belong, where the system has
- * mounted it.
+ * It is this program again, started by posix_spawn: it inherits nothing of the server's memory, of
+ * the pool or its lock, except a page that both have mapped. In it is a robust mutex, held by a
+ * thread of the server that does nothing but wait: when that thread is gone the kernel passes the
+ * mutex to the guardian with a notice of the death, whereas the process as a whole (to which a
+ * pidfd or the end of a pipe refers) exists as long as one thread cannot die. The guardian also
+ * holds the abort files of both connections. The server opens them on a fusectl mount of its own;
+ * an ordinary user, who owns those of their own connections, where the system has mounted fusectl.
  */
 #include "fuse/guardian.h"
 
@@ -33,19 +34,19 @@
 /* The guardian's descriptors. */
 enum { FD_PULSE = 3, FD_HIDDEN, FD_FRONT, FDS };
 
-/* What the server and the guardian both have mapped. */
+/* Mapped by both the server and the guardian. */
 struct pulse {
 	pthread_mutex_t held; /* by the thread that lives as long as the server */
-	bool in_order;        /* it let go of it, at the end */
+	bool in_order;        /* the thread released it, at a clean shutdown */
 };
 
 struct um_guardian {
 	pthread_t alive; /* lives as long as the server */
 	pthread_mutex_t lock;
 	pthread_cond_t known;
-	bool holds; /* alive has the pulse's mutex */
-	int end;    /* eventfd: it shall end */
-	int fd;     /* of the pulse */
+	bool holds; /* alive holds the pulse's mutex */
+	int end;    /* eventfd: it is to end */
+	int fd;     /* of the page with the pulse */
 	struct pulse *pulse;
 	pid_t pid;
 };
@@ -61,7 +62,7 @@ static struct pulse *pulse_map(int fd)
 
 static void abort_connection(int fd)
 {
-	/* It fails when the connection is gone already. */
+	/* It fails if the connection is gone already. */
 	if (write(fd, "1", 1) < 0 && errno != ENOENT && errno != ENODEV)
 		um_message(UMBRA_LOG_ERROR, "a connection could not be ended: %s", strerror(errno));
 }
@@ -83,7 +84,7 @@ int um_guardian_main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 	if (chdir("/"))
 		return 1;
-	/* EOWNERDEAD, if it died. */
+	/* EOWNERDEAD if it died. */
 	if (pthread_mutex_lock(&pulse->held) == 0 && pulse->in_order)
 		return 0;
 	abort_connection(FD_HIDDEN);
@@ -97,10 +98,8 @@ int um_guardian_main(int argc, char **argv)
 
 /* ---- starting it ---------------------------------------------------------------------------------------- */
 
-/*
- * The file that ends a connection, on a fusectl mount that appears nowhere. The connection is called by the
- * kernel's own form of the device's number.
- */
+/* Opens the abort file of a connection, on a fusectl mount that appears nowhere. The connection's
+ * name is the kernel's internal form of the device number. */
 static int open_abort(int ctl, unsigned major, unsigned minor)
 {
 	char path[32];
@@ -176,7 +175,7 @@ static int spawn(struct um_guardian *g, const struct um_mount *m, const int fds[
 	return -err;
 }
 
-/* Moves a descriptor out of the way of those that the guardian will have. */
+/* Moves a descriptor out of the range that the guardian will use. */
 static int move_up(int fd)
 {
 	int up = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 16);

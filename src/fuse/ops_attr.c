@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests about attributes and the filesystem, and what tells the kernel that its copies are old. */
+/* Requests about attributes and the filesystem, and notifications that the kernel's copies are
+ * outdated. */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ static_assert(FUSE_SET_ATTR_MODE == UMBRA_SET_MODE && FUSE_SET_ATTR_UID == UMBRA
 #define SAME_BITS                                                                                  \
 	(UMBRA_SET_MODE | UMBRA_SET_UID | UMBRA_SET_GID | UMBRA_SET_SIZE | UMBRA_SET_ATIME |       \
 		UMBRA_SET_MTIME | UMBRA_SET_ATIME_NOW | UMBRA_SET_MTIME_NOW)
-/* FATTR_KILL_SUIDGID: libfuse has another name for the bit, and hands it on. */
+/* FATTR_KILL_SUIDGID: libfuse has another name for the bit, and passes it on. */
 #define KILL_SETID FUSE_SET_ATTR_KILL_SUID
 
 void um_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -39,7 +40,7 @@ void um_op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_attr(req, &attr.st, UM_FOREVER_SEC);
 }
 
-/* The size of a bound file is its view's. */
+/* The size of a bound file is that of its view. */
 static int set_size(struct um_mount *m, uint64_t ino, const struct umbra_attr *attr, unsigned mask,
 	bool wait, struct umbra_attr *out)
 {
@@ -96,13 +97,12 @@ void um_op_setattr(
 
 	if (to_set & FUSE_SET_ATTR_CTIME)
 		mask |= UMBRA_SET_CTIME;
-	/*
-	 * With writeback the kernel names the change time each time. It alone sends mtime and ctime of an open file: those of
-	 * writes that it has carried out.
-	 */
+	/* With writeback the kernel always sends the change time. It sends mtime and ctime of an
+	 * open file alone for writes that it has carried out. */
 	if (m->writeback && fi && mask == (UMBRA_SET_MTIME | UMBRA_SET_CTIME))
 		mask |= UMBRA_SET_OWED;
-	/* chown(path, -1, -1) comes with nothing else to set, and drops set-id bits like any chown. */
+	/* chown(path, -1, -1) arrives with nothing else to set, and drops set-id bits like any
+	 * chown. */
 	if (to_set & KILL_SETID || !(mask & ~UMBRA_SET_CTIME))
 		mask |= UMBRA_SET_KILLPRIV;
 	if (mask & UMBRA_SET_SIZE)
@@ -117,10 +117,8 @@ void um_op_setattr(
 	reply_attr(req, err, &out);
 }
 
-/*
- * What was removed before this request is to count as free: another worker may still be at the
- * forget that frees it.
- */
+/* What was removed before this request must count as free: another worker may still be processing
+ * the forget that frees it. */
 static void await_forgets(const struct um_mount *m)
 {
 	static const struct timespec step = {.tv_nsec = 200000};
@@ -152,7 +150,7 @@ static void inval(const struct um_mount *m, uint64_t ino, int64_t off, int64_t l
 {
 	int err = fuse_lowlevel_notify_inval_inode(m->se, ino, off, len);
 
-	/* -ENOENT: the kernel has no such inode, so nothing old either. */
+	/* -ENOENT: the kernel has no such inode, so nothing outdated either. */
 	if (err && err != -ENOENT && !fuse_session_exited(m->se))
 		um_message(UMBRA_LOG_WARN, "inode %llu could not be invalidated: %s",
 			(unsigned long long)ino, strerror(-err));
@@ -185,7 +183,7 @@ bool um_has_setid(const struct um_mount *m, uint64_t ino)
 	       ((mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP));
 }
 
-/* Has the caller's task that group among its own? */
+/* Is the group among those of the caller's task? */
 static bool has_group(const struct um_caller *caller, gid_t gid)
 {
 	char path[32], *line = NULL, *at, *end;
@@ -215,10 +213,8 @@ static bool has_group(const struct um_caller *caller, gid_t gid)
 	return found;
 }
 
-/*
- * As setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid stays for members
- * of the group only.
- */
+/* As setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid is kept for
+ * members of the group only. */
 int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
 {
 	unsigned mask = UMBRA_SET_KILLPRIV;

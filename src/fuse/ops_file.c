@@ -16,7 +16,7 @@
 #include "fuse/session.h"
 #include "fuse/view.h"
 
-/* Bytes of one request when blocks cannot be shared, so that no request takes long. */
+/* Bytes per request if blocks cannot be shared, so that no request takes long. */
 #define COPY_STEP (64ull << 20)
 #define BLOCK 4096u
 
@@ -30,7 +30,7 @@ uint64_t um_fh_number(const struct um_mount *m)
 	return number;
 }
 
-/* An error of writing that the descriptor has not been told of. */
+/* A write error that has not been reported to the descriptor. */
 static int error_of(const struct um_mount *m, uint64_t ino, uint64_t fh)
 {
 	uint64_t now = umbra_open_latest(m->fs);
@@ -42,10 +42,11 @@ static int error_of(const struct um_mount *m, uint64_t ino, uint64_t fh)
 }
 
 /*
- * A handle carries what later requests need to know and nothing that could not be made again: the
- * flags of open(2), UM_FH_KILLCAP, and a number that says which one it is. Pages stay in the page cache from one open to the next; files
- * opened with O_DIRECT, and all of them with cache=none, bypass it, where writers of one file need not
- * wait for each other. The kernel keeps the two coherent.
+ * A handle contains what later requests need to know and nothing that could not be recreated: the
+ * flags of open(2), UM_FH_KILLCAP, and a number that identifies the open. Pages stay in the page
+ * cache from one open to the next; files opened with O_DIRECT, and all of them with cache=none,
+ * bypass it, where writers of one file need not wait for each other. The kernel keeps the two
+ * coherent.
  */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant)
@@ -62,14 +63,15 @@ void um_open_answer(
 		return;
 	}
 	/*
-	 * Before Linux 6.6, which offers this flag, writes past the cache left what was cached as it was. There the kernel's own
-	 * O_DIRECT has to do: it writes one after the other, and invalidates. With writeback, too, as only that way sets times.
+	 * Before Linux 6.6, which offers this flag, writes past the cache left cached pages
+	 * unchanged. There the kernel's own O_DIRECT has to do: it writes one request after the
+	 * other, and invalidates. With writeback it does too, as only that path sets times.
 	 */
 	fi->direct_io = m->opt->cache_none ||
 			((fi->flags & O_DIRECT) && (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP) &&
 				!m->writeback);
 	fi->keep_cache = !fi->direct_io && !grant->stale;
-	fi->noflush = 1; /* nothing of ours waits for close(2) */
+	fi->noflush = 1; /* nothing here depends on close(2) */
 	if (!fi->direct_io)
 		return;
 	um_facts.open_flags |= FOPEN_PARALLEL_DIRECT_WRITES;
@@ -84,7 +86,7 @@ uint32_t um_open_bits(const struct fuse_file_info *fi)
 	       (fi->noflush ? FOPEN_NOFLUSH : 0u);
 }
 
-/* Opening may have set the access time, of which the kernel does not think. */
+/* Opening may have updated the access time, which the kernel does not expect. */
 static void note_atime(struct um_mount *m, uint64_t ino, int flags, const struct timespec *before)
 {
 	struct umbra_attr attr;
@@ -179,7 +181,7 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct um_mount *m = um_of(req);
 
-	/* The flags it was opened with: those in the request may have been changed with fcntl(2). */
+	/* The flags at open: those in the request may have been changed with fcntl(2). */
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_file_release(m->fs, ino, (int)(fi->fh & UM_FH_FLAGS));
 	um_views_leave(m->views, ino, um_fh_seq(fi->fh));
@@ -189,7 +191,7 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	fuse_reply_err(req, 0);
 }
 
-/* Plain files: the answer is given when the data has come, by a thread of the engine's. */
+/* Plain files: the reply is sent when the data has arrived, by a thread of the engine. */
 struct fetched {
 	fuse_req_t req;
 	struct um_mount *m;
@@ -224,17 +226,16 @@ static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, 
 	return err;
 }
 
-/* A write past the page cache, as it was opened or as fcntl(2) has it since; what the kernel writes back comes from the cache. */
+/* A write past the page cache, either as opened or after fcntl(2); what the kernel writes back
+ * comes from the cache. */
 static bool is_direct(const struct um_mount *m, const struct fuse_file_info *fi)
 {
 	return !fi->writepage &&
 	       (m->opt->cache_none || ((uint32_t)fi->fh | (uint32_t)fi->flags) & O_DIRECT);
 }
 
-/*
- * The answer points into the pool. Blocks it points at are not reused before umbra_read_end(), and no
- * lock is held while the kernel copies.
- */
+/* The reply points into the pool. The blocks are not reused before umbra_read_end(), and no lock is
+ * held while the kernel copies. */
 void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
 	struct iovec few[UM_MAX_IO / BLOCK + 2], *iov = few;
@@ -243,7 +244,7 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 	size_t len = 0;
 	int err;
 
-	/* The page cache owns no locks; mappings of what was opened with O_DIRECT use it, too. */
+	/* The page cache has no lock owner; mappings of files opened with O_DIRECT use it too. */
 	if (!fi->lock_owner)
 		umbra_cache_fills(m->fs, ino);
 	err = fetch(m, req, ino, size, (uint64_t)off);
@@ -268,15 +269,15 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 		free(iov);
 }
 
-/* An answer that waits for the medium: no worker does. */
+/* A reply that waits for the medium, without a worker. */
 struct syncing {
 	fuse_req_t req;
 	struct um_mount *m;
 	uint64_t ino, fh;
-	ssize_t written; /* a write's answer; -1: there is none */
+	ssize_t written; /* bytes for the reply to a write; -1: not a write */
 };
 
-/* What became of it. A descriptor that was not told of an error yet is told now. */
+/* The result, or an error that has not been reported to this descriptor yet. */
 static int outcome(const struct um_mount *m, uint64_t ino, uint64_t fh, int err)
 {
 	int before = fh ? error_of(m, ino, fh) : 0;
@@ -345,12 +346,12 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
 	n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	if (n == -ENOSPC && m->views) {
-		/* A view that nobody uses may hold what was removed. */
+		/* An unused view may hold what was removed. */
 		um_views_stir(m->views, false);
 		um_views_sweep(m->views);
 		n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	}
-	/* What the kernel writes back takes space that it does not know of. */
+	/* Writeback allocates space that the kernel does not know of. */
 	if (n >= 0 && (kill || (back && blocks_of(m, ino) != blocks)))
 		um_inval_attr(m, ino);
 	if (n < 0)
@@ -422,7 +423,7 @@ static void late_seek(void *arg, int err)
 	free(s);
 }
 
-/* The kernel asks without having sent what it has. */
+/* The kernel asks without having sent its dirty pages. */
 void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi)
 {
 	struct um_mount *m = um_of(req);
@@ -443,7 +444,7 @@ void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
 	um_door_run(m->door, late_seek, s);
 }
 
-/* To a bound file: through its view, where all its readers and mappings look. */
+/* Copies to a bound file go through its view, which all its readers and mappings use. */
 static ssize_t copy_bytes(
 	struct um_mount *m, uint64_t src, uint64_t src_off, int fd, uint64_t dst_off, uint64_t len)
 {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Mount options: the words, their meaning, and the generic ones that mount(8) hands to every helper. */
+/* Mount options: their names and meanings, and the generic ones that mount(8) passes to every
+ * helper. */
 #include "fuse/options.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@
 enum kind {
 	FLAG,    /* sets MS_* flags */
 	UNFLAG,  /* clears them */
-	IGNORE,  /* means something to mount(8) or systemd only, or is our default */
+	IGNORE,  /* has a meaning only for mount(8) or systemd, or is our default */
 	ATIME,   /* value: enum umbra_atime */
 	DATA,    /* value: enum umbra_data_mode */
 	CSUM,    /* value: enum umbra_data_csum */
@@ -25,8 +26,8 @@ enum kind {
 	OTHER,   /* allow_other */
 	REMOUNT, /* remount */
 	BLOCK,   /* fuseblk */
-	CONTEXT, /* SELinux, to the kernel as it is */
-	REFUSE,  /* with a sentence of its own */
+	CONTEXT, /* SELinux, passed to the kernel unchanged */
+	REFUSE,  /* with a message of its own */
 };
 
 /* What has a number. */
@@ -122,7 +123,8 @@ static const struct word words[] = {
 	{"fsname=", REFUSE, 0, "cannot be set: it is always the pool"},
 	{"subtype=", REFUSE, 0, "cannot be set: it is always umbrafs"},
 };
-/* Shown among a FUSE mount's options, so handed to us again on a remount, where they say nothing new. */
+/* Shown among the options of a FUSE mount, so passed to us again on a remount, where they carry no
+ * information. */
 static const char *const remount_words[] = {
 	"user_id=", "group_id=", "max_read=", "blksize=", "seclabel", "fd=", "rootmode=", NULL};
 
@@ -176,7 +178,7 @@ static int take_number(
 	return 0;
 }
 
-/* 0 means none; the engine's 0 is its default. */
+/* 0 means none; for the engine 0 is its default. */
 static int take_shadow_mem(struct um_options *opt, const char *text, char *msg, size_t len)
 {
 	static const char units[] = "KMG";
@@ -292,7 +294,7 @@ static bool known_on_remount(const char *text)
 	return false;
 }
 
-/* Cuts the next word off the list at *at, commas within double quotes not counting. */
+/* Cuts the next word off the list at *at; commas inside double quotes do not separate. */
 static char *next_word(char **at)
 {
 	char *start = *at;
@@ -331,7 +333,7 @@ int um_options_parse(
 		else if (*text && !known_on_remount(text) && !*unknown)
 			snprintf(unknown, sizeof(unknown), "%s", text);
 	}
-	/* Judged at the end: "remount" may come last. */
+	/* Checked at the end: "remount" may come last. */
 	if (!opt->remount && !*unknown)
 		memcpy(unknown, late, sizeof(unknown));
 	if (!err && !sloppy && *unknown) {
@@ -347,7 +349,7 @@ int um_options_parse(
 	}
 	opt->fs.readonly = opt->ms_flags & MS_RDONLY;
 	opt->fs.nodiratime = opt->ms_flags & MS_NODIRATIME;
-	/* What the kernel does not keep needs no shadow. */
+	/* If the kernel keeps no pages, no shadows are needed. */
 	if (opt->cache_none)
 		opt->fs.shadow_mem = UMBRA_SHADOW_NONE;
 	free(copy);
@@ -417,7 +419,7 @@ static bool asks_for_more(const struct um_options *have, const char *list)
 	struct um_options want = *have;
 	char msg[256];
 
-	/* Contexts add up. */
+	/* Contexts accumulate. */
 	want.context[0] = 0;
 	if (um_options_parse(&want, list, true, msg, sizeof(msg)))
 		return true;
@@ -432,7 +434,7 @@ bool um_options_differ(const struct um_options *have, const char *list, char *ou
 	*out = 0;
 	if (!asks_for_more(have, list))
 		return false;
-	/* The last word that does so by itself: others may have overridden those before. */
+	/* The last word that does so by itself: later ones may have overridden earlier ones. */
 	copy = at = strdup(list);
 	while (copy && (text = next_word(&at)))
 		if (*text && asks_for_more(have, text))

@@ -18,7 +18,7 @@
 
 _Thread_local struct um_facts um_facts;
 
-/* A request in hand: its header, and what follows it. */
+/* A raw request: its header, and what follows it. */
 struct raw {
 	struct um_mount *m;
 	const struct fuse_in_header *in;
@@ -164,10 +164,8 @@ static void do_copy64(const struct raw *raw)
 	reply(raw, n < 0 ? (int)n : 0, &out, sizeof(out));
 }
 
-/*
- * Here because of the flag in the longer request (SETXATTR_EXT), which 3.14 cannot ask for; it would
- * also misread the shorter one.
- */
+/* Handled here because of the flag in the longer request (SETXATTR_EXT), which 3.14 cannot ask for;
+ * it would also misread the shorter one. */
 static void do_setxattr(const struct raw *raw)
 {
 	const struct fuse_setxattr_in *in = (const void *)raw->arg;
@@ -231,7 +229,8 @@ bool um_seam_request(struct um_mount *m, void *buf, size_t len)
 		note_init(m, &raw);
 		return false;
 	case FUSE_INTERRUPT:
-		/* Only clones and trims may take long; locks, which could wait, are the kernel's. */
+		/* Only clones and trims may take long; file locks, which could wait, are handled by
+		 * the kernel. */
 		if (raw.len >= sizeof(uint64_t) && m->door)
 			um_door_interrupt(m->door, *(const uint64_t *)(const void *)raw.arg);
 		return true;
@@ -257,10 +256,8 @@ bool um_seam_request(struct um_mount *m, void *buf, size_t len)
 
 /* ---- replies --------------------------------------------------------------------------------------- */
 
-/*
- * INIT's answer: what libfuse agreed to, corrected to what we want of what the kernel offers. 3.14
- * does not know the flags of the second word and forgets PARALLEL_DIROPS.
- */
+/* The reply to INIT: what libfuse agreed to, corrected to what we want of what the kernel offers.
+ * 3.14 does not know the flags of the second word and forgets PARALLEL_DIROPS. */
 static void patch_init(const struct um_mount *m, struct um_init_out *out)
 {
 	uint64_t want = FUSE_PARALLEL_DIROPS | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
@@ -269,7 +266,7 @@ static void patch_init(const struct um_mount *m, struct um_init_out *out)
 			  FUSE_FLOCK_LOCKS | FUSE_WRITEBACK_CACHE;
 	uint64_t flags = out->flags | (uint64_t)out->flags2 << 32;
 
-	/* The kernel has one or the other. */
+	/* The kernel supports only one of the two. */
 	if (m->writeback) {
 		want |= FUSE_WRITEBACK_CACHE;
 		refuse &= ~(uint64_t)FUSE_WRITEBACK_CACHE;
@@ -280,7 +277,8 @@ static void patch_init(const struct um_mount *m, struct um_init_out *out)
 	flags |= want & m->offered;
 	out->flags = (uint32_t)flags;
 	out->flags2 = flags & FUSE_INIT_EXT ? (uint32_t)(flags >> 32) : 0;
-	/* With it at 0 no file of ours is backed by another, and two overlays may be stacked on us. */
+	/* If it is 0 no file of ours is backed by another, and two overlays may be stacked on
+	 * us. */
 	out->max_stack_depth = flags & UM_INIT_PASSTHROUGH ? 1 : 0;
 }
 

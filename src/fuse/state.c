@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The state of files: cached, view or bound, by the opens they have on either mount.
+ * The state of files: cached, view or bound, by their opens on either mount.
  *
- * A passed-through open counts twice: `front` from our answer to the front RELEASE, `hidden` from the open
- * that the kernel then makes on the hidden mount to the release there, which comes last when a mapping
- * outlives its descriptor. Only when both are gone is the file out of the view. The open on the hidden
- * mount is paired with our answer by the task that makes it.
+ * A passed-through open counts twice: `front` from our reply to the RELEASE on the front mount,
+ * `hidden` from the open that the kernel then makes on the hidden mount to the release there, which
+ * comes last when a mapping outlives its descriptor. Only when both are gone has the file left the
+ * view. The open on the hidden mount is matched with our reply by the task that makes it.
  */
 #include "fuse/view_int.h"
 
@@ -102,10 +102,8 @@ void um_share_settle(struct um_views *v, struct um_share *s)
 
 /* ---- opens on the hidden mount ---------------------------------------------------------------------- */
 
-/*
- * Whose open is it? The latest answer to the same task. Tasks of a foreign pid namespace all have number
- * 0: with answers for several files waiting nobody can say.
- */
+/* Whose open is it? The latest reply to the same task. Tasks of a foreign pid namespace all have
+ * number 0: if replies for several files are pending, it is unknown. */
 static struct um_pending *take_pending(struct um_view *view, uint32_t tid)
 {
 	struct um_pending **found = NULL, *p;
@@ -183,7 +181,7 @@ static int64_t now_sec(void)
 	return ts.tv_sec;
 }
 
-/* Readers of this file will not get a view for a while. */
+/* Readers of this file get no view for a while. */
 static void be_wary(struct um_views *v, uint64_t ino)
 {
 	v->wary[v->next_wary].ino = ino;
@@ -246,10 +244,8 @@ static void grant_cached(struct um_views *v, struct um_share *s, struct um_grant
 	v->stat_cached_opens++;
 }
 
-/*
- * The view for ino's content, made when there is none, or NULL. s is busy. Called and returns with the
- * lock held, given up meanwhile.
- */
+/* The view of ino's content, created if there is none, or NULL. s is busy. Called and returns with
+ * the lock held, which is released meanwhile. */
 static struct um_view *view_for(struct um_views *v, uint64_t ino, int flags)
 {
 	struct umbra_content content;
@@ -263,10 +259,8 @@ static struct um_view *view_for(struct um_views *v, uint64_t ino, int flags)
 		return NULL;
 	while ((view = um_view_by_content(v, &content)) && view->state == UM_VIEW_MAKING)
 		pthread_cond_wait(&v->changed, &v->lock);
-	/*
-	 * A read-only filesystem cannot make the clone that a view shows, and one that became so has no gate to be sure that none
-	 * is missing when it is writable again.
-	 */
+	/* A read-only filesystem cannot make the clone that a view shows, and one that became
+	 * read-only has no gate to ensure that none is missing when it is writable again. */
 	if (view || content.owners < 2 || (v->m->readonly && !v->m->frozen))
 		return view;
 	view = um_view_add(v, &content);
@@ -309,10 +303,8 @@ static int enter_reader(
 	return 0;
 }
 
-/*
- * A writer came to a view that only its own file uses: the view becomes the file's. s is busy
- * meanwhile. Called and returns with the lock held.
- */
+/* A writer opened a file that is the only user of its view: the view becomes the file's. s is busy
+ * meanwhile. Called and returns with the lock held. */
 static int bind_view(struct um_views *v, struct um_share *s)
 {
 	struct um_view *view = s->view;
@@ -326,7 +318,7 @@ static int bind_view(struct um_views *v, struct um_share *s)
 	pthread_mutex_lock(&v->lock);
 	s->busy = false;
 	pthread_cond_broadcast(&v->changed);
-	if (err) /* the view stays what it is, for those who have it */
+	if (err) /* the view stays as it is, for those who have it */
 		return err;
 	view->fd = fd;
 	view->bound = s->ino;
@@ -344,7 +336,8 @@ static int bind_view(struct um_views *v, struct um_share *s)
 	return 0;
 }
 
-/* Until the file has left its view, for a while: the release of what was just closed is on its way. */
+/* Waits a while for the file to leave its view: the release of what was just closed may be in
+ * flight. */
 static void await_leave(struct um_views *v, uint64_t ino)
 {
 	struct timespec until;
@@ -361,7 +354,7 @@ static void await_leave(struct um_views *v, uint64_t ino)
 			break;
 }
 
-/* The file's, not busy; NULL without memory. */
+/* The share of the file, not busy; NULL without memory. */
 static struct um_share *share_calm(struct um_views *v, uint64_t ino)
 {
 	struct um_share *s;
@@ -371,7 +364,7 @@ static struct um_share *share_calm(struct um_views *v, uint64_t ino)
 	return s;
 }
 
-/* Makes the file one that may change: cached, or bound. */
+/* Brings the file into a state in which it may change: cached, or bound. */
 static int allow_change(struct um_views *v, uint64_t ino, bool wait, struct um_share **out)
 {
 	struct um_share *s = share_calm(v, ino);
@@ -425,7 +418,7 @@ int um_views_enter(
 	return err;
 }
 
-/* An open that the kernel gave up before it came to the hidden mount. */
+/* An open that the kernel abandoned before it reached the hidden mount. */
 static void drop_pending(struct um_view *view, uint64_t seq)
 {
 	for (struct um_pending **at = &view->pending; *at; at = &(*at)->next) {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Views of a mount that began read-only.
+ * Views on a mount that began read-only.
  *
- * What a view shows must not change, so it is a clone of its own (view.h); which a read-only filesystem cannot make. There a view
- * borrows the file that it was made of, which nobody can change either, until the filesystem becomes writable: then each view
- * that is in use gets its clone, before the first writer may come. Its content is the same, so that whoever reads through the view,
- * or has it mapped, notices nothing.
+ * What a view shows must not change, so it is a clone of its own (view.h), which cannot be made on
+ * a read-only filesystem. There a view borrows the file from which it was made, which nobody can
+ * change either, until the filesystem becomes writable: then each view in use gets its clone,
+ * before the first writer may come. The clone has the same content, so readers through the view and
+ * mappings notice nothing.
  */
 #include "fuse/view_int.h"
 
@@ -35,7 +36,8 @@ void um_views_let_go(struct um_views *v)
 		pthread_rwlock_unlock(&v->gate);
 }
 
-/* One that nobody uses goes: the next reader makes another. Called and returns with the lock held, given up meanwhile. */
+/* An unused view is dropped: the next reader makes another. Called and returns with the lock held,
+ * which is released meanwhile. */
 static int own(struct um_views *v, struct um_view *view)
 {
 	uint64_t file = view->hidden_ino, clone;
@@ -58,7 +60,8 @@ static int own(struct um_views *v, struct um_view *view)
 	return 0;
 }
 
-/* The view at hand stays where it is while the lock is given up, and no others come: who makes them waits at the mount's gate. */
+/* This view stays in place while the lock is released, and no others appear: their makers wait at
+ * the mount's gate. */
 int um_views_own(struct um_views *v)
 {
 	int err = 0;

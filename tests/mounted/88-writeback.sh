@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
-# The mount option writeback: what must hold though the kernel keeps what is written; and other tests under it.
+# The mount option writeback: guarantees while the kernel keeps written data; and other tests with this option.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 300 1800

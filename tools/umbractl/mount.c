@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* A mounted umbrafs as seen through an open descriptor: its ioctls, looped to completion. */
+/* Access to a mounted umbrafs through an open descriptor: its ioctls, looped to completion. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -16,7 +16,7 @@ int um_fd_info(int fd, struct um_ioc_info *out)
 
 	memset(&info, 0, sizeof(info));
 	if (ioctl(fd, UM_IOC_INFO, &info) < 0) {
-		/* What kernels and other FUSE servers say to an ioctl they do not know. */
+		/* Errors that kernels and other FUSE servers return for an unknown ioctl. */
 		if (errno == EINVAL || errno == EOPNOTSUPP || errno == ENOSYS)
 			return -ENOTTY;
 		return -errno;
@@ -70,7 +70,7 @@ int um_fd_text(int fd, uint32_t what, struct json_object **out)
 	return err;
 }
 
-/* With the mount option writeback sizes and times are the kernel's: it passes the same clone on. */
+/* With the mount option writeback the kernel owns sizes and times: clone through copy_file_range. */
 static int clone_by_kernel(
 	int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint64_t *out_done)
 {
@@ -103,7 +103,8 @@ int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_o
 	*out_done = 0;
 	if (out_same)
 		*out_same = true;
-	/* What was stored to mappings of the source has not reached the daemon: the kernel flushes it. */
+	/* Stores to mappings of the source may not have reached the daemon: make the kernel write
+	 * them. */
 	if (sync_file_range(src, (off64_t)src_off, (off64_t)len,
 		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 			    SYNC_FILE_RANGE_WAIT_AFTER) < 0)
