@@ -36,6 +36,11 @@ pool_mount
 clones check
 say "removed in random order"
 clones remove
+# Their blocks are given up in the background.
+for ((i = 0; i < PATIENCE * 10; i++)); do
+	[ "$(counter orphans_pending)" = 0 ] && break
+	sleep 0.1
+done
 clones sole
 after=$(used)
 [ "$before" = "$after" ] || die "in use before: $before, after: $after"
