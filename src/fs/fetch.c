@@ -17,7 +17,9 @@
 #define SMALL (64u << 10)                       /* bytes; larger ones use memory that is kept */
 #define LARGE (1u << 20)
 #define SLABS_MAX 16u
-#define SLABS_KEPT 4u             /* while nobody uses them */
+#define SLABS_KEPT 4u /* while nobody uses them */
+#define FEW 4u        /* pieces of a read that is small enough for memory of one kind */
+#define FEW_SPARE 64u
 #define IN_FLIGHT_MAX (64u << 20) /* bytes; beyond that readers wait, each in its own page fault */
 
 struct fetch {
@@ -32,9 +34,9 @@ struct fetch {
 	_Atomic(int) err;
 	size_t room; /* bytes of buf */
 	uint8_t *buf;
-	unsigned n;
-	struct iovec iov[PIECES];
-	struct um_aio io[PIECES];
+	unsigned n, max; /* pieces, and how many there is room for: */
+	struct iovec *iov;
+	struct um_aio *io;
 };
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
@@ -136,6 +138,73 @@ static void buffer_put(uint8_t *buf, size_t room)
 		free(buf);
 }
 
+/* Small reads come by the hundred thousand, and end in another thread than they began in, which
+ * malloc does not like. Their blocks lie in front, so that they are aligned. */
+static struct {
+	pthread_mutex_t lock;
+	unsigned n;
+	struct fetch *f[FEW_SPARE];
+} few = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+#define FEW_BYTES (FEW * UM_BLOCK_SIZE)
+static_assert(sizeof(struct fetch) + FEW * (sizeof(struct um_aio) + sizeof(struct iovec)) <=
+		      UM_BLOCK_SIZE,
+	"behind the blocks");
+
+static struct fetch *few_new(void)
+{
+	struct fetch *f = NULL;
+	uint8_t *blocks;
+
+	pthread_mutex_lock(&few.lock);
+	if (few.n)
+		f = few.f[--few.n];
+	pthread_mutex_unlock(&few.lock);
+	if (f)
+		return f;
+	blocks = aligned_alloc(UM_BLOCK_SIZE, FEW_BYTES + UM_BLOCK_SIZE);
+	return blocks ? (struct fetch *)(void *)(blocks + FEW_BYTES) : NULL;
+}
+
+static void few_free(struct fetch *f)
+{
+	pthread_mutex_lock(&few.lock);
+	if (few.n < FEW_SPARE) {
+		few.f[few.n++] = f;
+		f = NULL;
+	}
+	pthread_mutex_unlock(&few.lock);
+	if (f)
+		free((uint8_t *)f - FEW_BYTES);
+}
+
+/* Room for all the pieces that a read can have: each is a block at least. */
+static struct fetch *fetch_new(size_t len)
+{
+	unsigned max = (unsigned)(len / UM_BLOCK_SIZE) + 2;
+	struct fetch *f;
+
+	max = max > PIECES ? PIECES : max <= FEW ? FEW : max;
+	f = max == FEW ? few_new()
+		       : malloc(sizeof(*f) + max * (sizeof(struct um_aio) + sizeof(struct iovec)));
+	if (!f)
+		return NULL;
+	*f = (struct fetch){.len = len, .max = max, .io = (struct um_aio *)(f + 1)};
+	f->iov = (struct iovec *)(f->io + max);
+	return f;
+}
+
+static void fetch_free(struct fetch *f)
+{
+	if (f->max == FEW) {
+		few_free(f);
+		return;
+	}
+	if (f->buf)
+		buffer_put(f->buf, f->room);
+	free(f);
+}
+
 /* ---- reads that failed ------------------------------------------------------------------------------------ */
 
 /* What the medium refuses to a direct read is read through the mapping, by a thread that may wait:
@@ -161,7 +230,7 @@ static void read_again(struct fetch *f)
 	f->hold = NULL;
 	umbra_read_begin(fs);
 	atomic_store(&f->err,
-		um_read_iov(fs, f->ino, f->off, f->len, true, f->iov, PIECES, &f->n, &got));
+		um_read_iov(fs, f->ino, f->off, f->len, true, f->iov, f->max, &f->n, &got));
 	end(f);
 	umbra_read_end(fs);
 }
@@ -254,9 +323,7 @@ static void end(struct fetch *f)
 	if (f->hold)
 		um_epoch_let_go(fs->space, f->hold);
 	atomic_fetch_sub(&fs->fetching, f->room);
-	if (f->buf)
-		buffer_put(f->buf, f->room);
-	free(f);
+	fetch_free(f);
 }
 
 static void piece_done(struct um_aio *io)
@@ -340,7 +407,7 @@ static int start(struct fetch *f)
 			return -EAGAIN;
 		}
 		f->room = room;
-		f->buf = buffer_get(room);
+		f->buf = f->max == FEW ? (uint8_t *)f - FEW_BYTES : buffer_get(room);
 		if (!f->buf) {
 			atomic_fetch_sub(&f->fs->fetching, room);
 			return -ENOMEM;
@@ -362,8 +429,9 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	if (fs->pool->read_fd < 0 || um_log_failed(fs->log, NULL) ||
 		(um_has_csum(fs->pool) && fs->opt.data_csum == UMBRA_CSUM_READ))
 		return -EOPNOTSUPP;
-	/* The unused part of it is not touched. */
-	f = malloc(sizeof(*f));
+	if (len > (PIECES - 2) * UM_BLOCK_SIZE)
+		len = (PIECES - 2) * UM_BLOCK_SIZE;
+	f = fetch_new(len);
 	if (!f)
 		return -EAGAIN;
 	f->fs = fs;
@@ -371,19 +439,13 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	f->off = off;
 	f->fn = fn;
 	f->arg = arg;
-	f->buf = NULL;
-	f->room = 0;
-	atomic_init(&f->err, 0);
 	f->hold = um_epoch_hold(fs->space);
-	if (len > (PIECES - 2) * UM_BLOCK_SIZE)
-		len = (PIECES - 2) * UM_BLOCK_SIZE;
-	f->len = len;
-	err = um_read_iov(fs, ino, off, len, false, f->iov, PIECES, &f->n, &got);
+	err = um_read_iov(fs, ino, off, len, false, f->iov, f->max, &f->n, &got);
 	if (!err)
 		err = start(f);
 	if (err) {
 		um_epoch_let_go(fs->space, f->hold);
-		free(f);
+		fetch_free(f);
 		return err == -ENOMEM ? -EAGAIN : err;
 	}
 	list = f->room ? aim(f) : NULL;
