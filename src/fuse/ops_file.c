@@ -226,12 +226,15 @@ static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, 
 	return err;
 }
 
-/* A write past the page cache, either as opened or after fcntl(2); what the kernel writes back
- * comes from the cache. */
-static bool is_direct(const struct um_mount *m, const struct fuse_file_info *fi)
+/*
+ * Whether a write bypasses the page cache is told by its lock owner, as for reads: the page cache
+ * has none. The descriptor's flags are those of this moment, but the kernel chose the way before,
+ * and fcntl(2) may have changed O_DIRECT since. A write through the cache holds its pages locked
+ * until it is answered: invalidating them first would never end.
+ */
+static bool is_direct(const struct fuse_file_info *fi)
 {
-	return !fi->writepage &&
-	       (m->opt->cache_none || ((uint32_t)fi->fh | (uint32_t)fi->flags) & O_DIRECT);
+	return !fi->writepage && fi->lock_owner;
 }
 
 /* The reply points into the pool. The blocks are not reused before umbra_read_end(), and no lock is
@@ -331,7 +334,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
 	unsigned flags = (fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0) |
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
-	bool direct = is_direct(m, fi), back = m->writeback && fi->writepage, sync;
+	bool direct = is_direct(fi), back = m->writeback && fi->writepage, sync;
 	blkcnt_t blocks = back ? blocks_of(m, ino) : 0;
 	ssize_t n;
 

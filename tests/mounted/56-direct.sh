@@ -18,6 +18,22 @@ beside() {
 direct_dd() {
 	dd if=/dev/zero of="$MNT/$1" bs=4K count="$2" oflag=direct conv=notrunc 2>"$T/out" || die "$(cat "$T/out")"
 }
+# A write that goes through the cache while fcntl(2) sets O_DIRECT is not taken for one past it.
+flips() {
+	local user i
+	"$HELPERS/directread" "$MNT/flip" "$(long 2 30)" 65536 flip >"$T/out" 2>&1 &
+	user=$!
+	for ((i = 0; i < 1200; i++)); do
+		kill -0 $user 2>/dev/null || break
+		sleep 0.05
+	done
+	if kill -0 $user 2>/dev/null; then
+		stacks
+		die "O_DIRECT set and cleared meanwhile: it hangs"
+	fi
+	wait $user || die "$(cat "$T/out")"
+	say "ok: $(cat "$T/out")"
+}
 # With writes under way the daemon is killed, then ends in order.
 ends() {
 	local user i
@@ -66,6 +82,7 @@ beside 65536 read
 beside 4096 read
 beside 65536 write
 beside 65536 map
+flips
 ends
 pool_mount share=off
 beside 65536 read

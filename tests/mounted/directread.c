@@ -6,6 +6,8 @@
  *   read    read it
  *   map     have it mapped, through the descriptor that is written to
  *   none    as map, but that descriptor was not opened with O_DIRECT (for cache=none)
+ *   flip    read it, while O_DIRECT is set and cleared all the time on the descriptor that is
+ *           written to
  *   write   write to it as well; the cache must then equal the file
  *   stay    nothing: what was cached and is not written stays in the cache (SECONDS is not used)
  */
@@ -79,14 +81,23 @@ static void overwrite(char *buf)
 	close(out);
 }
 
+/* One of the others: the way of a write is chosen anew each moment. */
+static void flip(void)
+{
+	if (fcntl(fd, F_SETFL, 0) || fcntl(fd, F_SETFL, O_DIRECT))
+		die("fcntl");
+}
+
+/* arg: not NULL for the first */
 static void *other(void *arg)
 {
 	char *buf = malloc(SIZE);
 
-	(void)arg;
 	while (!atomic_load(&stop)) {
 		if (is("write"))
 			overwrite(buf);
+		else if (is("flip") && arg)
+			flip();
 		else
 			look(buf);
 	}
@@ -204,10 +215,10 @@ int main(int argc, char **argv)
 		return 2;
 	path = argv[1];
 	how = argv[4];
-	fd = open(path, O_RDWR | O_CREAT | (is("none") ? 0 : O_DIRECT), 0600);
+	fd = open(path, O_RDWR | O_CREAT | (is("none") || is("flip") ? 0 : O_DIRECT), 0600);
 	if (fd < 0 || ftruncate(fd, SIZE) || syscall(SYS_io_setup, PIECES, &ctx))
 		die(path);
-	if (!is("read") && !is("write")) {
+	if (!is("read") && !is("write") && !is("flip")) {
 		int map_fd = is("stay") ? open(path, O_RDONLY) : fd;
 
 		mapped = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, map_fd, 0);
@@ -217,7 +228,7 @@ int main(int argc, char **argv)
 	if (is("stay"))
 		return stay(buf);
 	for (int i = 0; i < OTHERS; i++)
-		if (pthread_create(&thread[i], NULL, other, NULL))
+		if (pthread_create(&thread[i], NULL, other, i ? NULL : &thread[i]))
 			die("pthread_create");
 	end = time(NULL) + atoi(argv[2]);
 	while (time(NULL) < end)
