@@ -12,6 +12,7 @@
 
 #include "fs/data.h"
 #include "fs/failure_int.h"
+#include "pool/cond.h"
 
 #define TICK_SECONDS 1
 #define SWEEP_TICKS 5u
@@ -413,7 +414,6 @@ static void know_retired(struct umbra_fs *fs)
 int um_failures_start(struct umbra_fs *fs)
 {
 	struct um_failures *f = calloc(1, sizeof(*f));
-	pthread_condattr_t attr;
 	int ret;
 
 	if (!f)
@@ -424,10 +424,7 @@ int um_failures_start(struct umbra_fs *fs)
 	}
 	pthread_mutex_init(&f->lock, NULL);
 	pthread_mutex_init(&f->work, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&f->wake, &attr);
-	pthread_condattr_destroy(&attr);
+	um_cond_init(&f->wake);
 	f->untold = true;
 	f->manual = um_reaper_manual;
 	fs->failures = f;

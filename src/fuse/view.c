@@ -14,6 +14,7 @@
 
 #include "fuse/message.h"
 #include "fuse/remount.h"
+#include "pool/cond.h"
 
 #define TICK_SEC 1
 
@@ -479,16 +480,6 @@ static void *keeper(void *arg)
 
 /* ---- start and end ---------------------------------------------------------------------------------- */
 
-static void cond_init(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
-}
-
 /* Why files cannot be shared here, or NULL. */
 static const char *obstacle(const struct um_mount *m)
 {
@@ -531,8 +522,8 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 		return err;
 	}
 	pthread_mutex_init(&v->lock, NULL);
-	cond_init(&v->changed);
-	cond_init(&v->work);
+	um_cond_init(&v->changed);
+	um_cond_init(&v->work);
 	err = um_hidden_start(v);
 	if (!err) {
 		err = -pthread_create(&v->keeper, NULL, keeper, v);

@@ -31,6 +31,23 @@ int um_usage(void)
 	return UM_EXIT_USAGE;
 }
 
+bool um_size_options(int argc, char **argv, bool *json, bool *plain)
+{
+	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
+		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
+		if (opt == 'j')
+			*json = true;
+		else if (opt == 'b')
+			*plain = true;
+		else
+			return false;
+	}
+	return true;
+}
+
 char *um_size_str(char buf[UM_SIZE_STR], uint64_t bytes, bool plain)
 {
 	static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

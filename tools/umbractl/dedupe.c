@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -102,22 +101,12 @@ static int dedupe_against(int src, const struct stat *src_st, const char *src_pa
 
 int um_cmd_dedupe(int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
-	int opt, src, i, code = UM_EXIT_OK;
+	int src, i, code = UM_EXIT_OK;
 	struct json_object *list = NULL;
 	bool plain = false, json = false;
 	struct stat st;
 
-	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
-		if (opt == 'j')
-			json = true;
-		else if (opt == 'b')
-			plain = true;
-		else
-			return um_usage();
-	}
-	if (argc - optind < 2)
+	if (!um_size_options(argc, argv, &json, &plain) || argc - optind < 2)
 		return um_usage();
 	src = um_open_regular(argv[optind], &st);
 	if (src < 0)

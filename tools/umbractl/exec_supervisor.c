@@ -20,6 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "pool/cond.h"
+
 #if defined(__x86_64__)
 #define UM_AUDIT_ARCH AUDIT_ARCH_X86_64
 #elif defined(__aarch64__)
@@ -272,12 +274,9 @@ static struct job *receive(int listener, bool killable)
 void um_supervise(int listener, bool killable)
 {
 	struct sigaction interrupt = {.sa_handler = nothing};
-	pthread_condattr_t attr;
 
 	sigaction(SIGUSR1, &interrupt, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&pool.more, &attr);
+	um_cond_init(&pool.more);
 	if (syscall(__NR_seccomp, SECCOMP_GET_NOTIF_SIZES, 0, &sizes) < 0)
 		_exit(1);
 	for (;;) {

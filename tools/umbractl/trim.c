@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,23 +25,13 @@ static const char *reason(int err)
 
 int um_cmd_trim(int argc, char **argv)
 {
-	static const struct option longs[] = {{"json", no_argument, NULL, 'j'},
-		{"bytes", no_argument, NULL, 'b'}, {"help", no_argument, NULL, 'h'}, {}};
 	/* As fstrim(8), which does as well. */
 	struct fstrim_range range = {.len = UINT64_MAX};
 	bool json = false, plain = false;
 	char size[UM_SIZE_STR];
-	int opt, fd, err = 0;
+	int fd, err = 0;
 
-	while ((opt = getopt_long(argc, argv, "bh", longs, NULL)) != -1) {
-		if (opt == 'j')
-			json = true;
-		else if (opt == 'b')
-			plain = true;
-		else
-			return um_usage();
-	}
-	if (argc - optind != 1)
+	if (!um_size_options(argc, argv, &json, &plain) || argc - optind != 1)
 		return um_usage();
 	fd = open(argv[optind], O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0)

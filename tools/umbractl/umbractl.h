@@ -47,6 +47,8 @@ extern const struct um_cmd *um_current;
 void um_err(int err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Prints the synopsis on standard error; returns UM_EXIT_USAGE. */
 int um_usage(void);
+/* --json, and --bytes or -b, of commands that take no other options. False: something else. */
+bool um_size_options(int argc, char **argv, bool *json, bool *plain);
 
 /* "1.5 GiB", or plain bytes. Returns buf. */
 #define UM_SIZE_STR 32
