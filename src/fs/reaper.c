@@ -13,6 +13,7 @@
 #include "fs/fs.h"
 #include "fs/orphan.h"
 #include "fs/shadows.h"
+#include "pool/cond.h"
 
 #define BATCH 16u               /* inodes in one transaction */
 #define BATCH_BYTES (32u << 10) /* and the record it should not grow beyond */
@@ -282,8 +283,9 @@ static void tick(struct umbra_fs *fs, struct um_reaper *r, uint64_t now)
 	if (commit)
 		r->next_commit = now + seconds * 1000000000ull;
 	pthread_mutex_unlock(&r->lock);
-	if (commit && um_log_durable(fs->log) < um_log_committed(fs->log)) {
-		int ret = um_log_sync(fs->log);
+	/* Also what is durable by a list of data only: freed blocks wait for that. */
+	if (commit && um_log_firm(fs->log) < um_log_committed(fs->log)) {
+		int ret = um_log_seal(fs->log);
 
 		if (ret && !um_log_stopped(fs->log))
 			um_err("background commit: %s", strerror(-ret));
@@ -312,16 +314,6 @@ static void *reaper_main(void *arg)
 	}
 	pthread_mutex_unlock(&r->lock);
 	return NULL;
-}
-
-static void cond_init(pthread_cond_t *cond)
-{
-	pthread_condattr_t attr;
-
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(cond, &attr);
-	pthread_condattr_destroy(&attr);
 }
 
 static void reaper_free(struct um_reaper *r)
@@ -369,8 +361,8 @@ int um_reaper_start(struct umbra_fs *fs)
 	if (!r)
 		return -ENOMEM;
 	pthread_mutex_init(&r->lock, NULL);
-	cond_init(&r->wake);
-	cond_init(&r->freed);
+	um_cond_init(&r->wake);
+	um_cond_init(&r->freed);
 	r->scan = !ret;
 	r->next_tick = now + TICK_NSEC;
 	r->next_commit = now + TICK_NSEC;

@@ -14,7 +14,7 @@ static int let_go(struct umbra_fs *fs)
 	int ret;
 
 	um_reaper_wait(fs, WAIT_MSEC);
-	ret = um_log_sync(fs->log);
+	ret = um_log_seal(fs->log);
 	return ret ? ret : um_log_checkpoint(fs->log);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Quarantine: freed blocks wait here until the transaction that freed them is durable and everybody
- * who could still point at them has left. On indirect pools freed metadata also waits for a
- * checkpoint: a journal record that could be replayed must not meet a block that has become file
- * data.
+ * Quarantine: freed blocks wait here until the transaction that freed them is durable without
+ * relying on a list of data (pool/rests.h), and everybody who could still point at them has left.
+ * Otherwise, if the medium lost listed data, a power cut would bring the old owners of the blocks
+ * back, with other bytes. On indirect pools freed metadata also waits for a checkpoint: a journal
+ * record that could be replayed must not meet a block that has become file data.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -72,14 +73,14 @@ void um_space_committed(struct um_space *space, uint64_t seq, um_lba_t lba, uint
 }
 
 static bool list_reap(
-	struct um_space *space, struct um_freed_list *list, uint64_t durable, uint64_t oldest)
+	struct um_space *space, struct um_freed_list *list, uint64_t firm, uint64_t oldest)
 {
 	bool any = false;
 
 	while (list->len) {
 		struct um_freed *freed = &list->ring[list->head];
 
-		if ((freed->seq > durable && !um_seeded_bug(16)) || freed->epoch >= oldest)
+		if ((freed->seq > firm && !um_seeded_bug(16)) || freed->epoch >= oldest)
 			break;
 		/* A full chunk's bitmap may need memory: without it, later. */
 		if (um_chunk_mark(space, um_chunk_of(freed->lba), freed->lba % UM_CHUNK_BLOCKS,
@@ -105,7 +106,7 @@ bool um_quarantine_reap(struct um_space *space)
 	if (!space->freed_data.len && !space->freed_meta.len)
 		return false;
 	oldest = um_epoch_oldest();
-	any = list_reap(space, &space->freed_data, um_log_durable(space->log), oldest);
+	any = list_reap(space, &space->freed_data, um_log_firm(space->log), oldest);
 	return list_reap(space, &space->freed_meta, um_log_checkpointed(space->log), oldest) || any;
 }
 
@@ -144,7 +145,9 @@ bool um_quarantine_flush(struct um_space *space, uint64_t seen)
 
 	if (try_reap(space, seen, &left))
 		return true;
-	if (!left || um_log_sync(space->log))
+	if (!left)
+		return false;
+	if (um_log_firm(space->log) < um_log_committed(space->log) && um_log_seal(space->log))
 		return false;
 	if (try_reap(space, seen, &left))
 		return true;

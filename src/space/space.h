@@ -6,10 +6,10 @@
  * free space is built at mount from the groups' chunk words (one word per 2 MiB); the counts of a
  * chunk are read when an allocation first searches it.
  *
- * Freed blocks are reused only when (1) the transaction that freed them is durable, (2) every
- * request that could still point at them has ended (epochs), and (3) on indirect pools, for
- * metadata blocks wanted as data, a checkpoint has passed. Until then they wait in quarantine; they
- * count as free in statfs.
+ * Freed blocks are reused only when (1) the transaction that freed them is durable and relies on no
+ * list of data (pool/rests.h), (2) every request that could still point at them has ended (epochs),
+ * and (3) on indirect pools, for metadata blocks wanted as data, a checkpoint has passed. Until then
+ * they wait in quarantine; they count as free in statfs.
  */
 #ifndef UM_SPACE_SPACE_H
 #define UM_SPACE_SPACE_H

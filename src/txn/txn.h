@@ -190,8 +190,8 @@ int um_txn_note_free(struct um_txn *txn, um_lba_t lba, uint32_t n, bool meta);
 
 /*
  * Indirect pools: a block that lost an owner but not its last counts as shared until that is
- * durable (unshared.c). For space/, and for code that decides whether file data may be overwritten
- * in place.
+ * durable and relies on no list of data (unshared.c). For space/, and for code that decides whether
+ * file data may be overwritten in place.
  */
 void um_unshared_note(struct um_txn *txn, um_lba_t lba, uint32_t n);
 bool um_unshared_lately(const struct um_pool *pool, um_lba_t lba);

@@ -3,11 +3,12 @@
  * Indirect pools: blocks that lost an owner and have one left. File data is overwritten in place,
  * in the kernel's page cache, where nothing holds it back from the medium. After a power cut the
  * transaction that removed the other owner may be undone, and that owner would see bytes that were
- * never written to it. So until the transaction is durable such a block counts as shared: it is
- * copied, not overwritten. The same holds for everything below a node that lost an owner.
+ * never written to it. So until the transaction is firm (durable, and relying on no list of data
+ * that the medium could still lose) such a block counts as shared: it is copied, not overwritten.
+ * The same holds for everything below a node that lost an owner.
  *
  * The set is a table hashed by LBA, which holds the last transaction that noted a block there.
- * Nothing has to be removed: durable transactions have no effect. Two blocks in one slot only cost
+ * Nothing has to be removed: firm transactions have no effect. Two blocks in one slot only cost
  * a needless copy.
  */
 #include <errno.h>
@@ -19,8 +20,8 @@
 #define SLOTS_SHIFT 14
 
 struct um_unshared {
-	const _Atomic(uint64_t) *durable; /* of the log */
-	_Atomic(uint64_t) last;           /* transaction that noted anything */
+	const _Atomic(uint64_t) *firm; /* of the log */
+	_Atomic(uint64_t) last;        /* transaction that noted anything */
 	_Atomic(uint64_t) seq[1u << SLOTS_SHIFT];
 };
 
@@ -30,7 +31,7 @@ int um_unshared_open(struct um_log *log)
 
 	if (!set)
 		return -ENOMEM;
-	set->durable = &log->durable;
+	set->firm = &log->firm;
 	log->pool->unshared = set;
 	return 0;
 }
@@ -60,12 +61,12 @@ void um_unshared_note(struct um_txn *txn, um_lba_t lba, uint32_t n)
 bool um_unshared_lately(const struct um_pool *pool, um_lba_t lba)
 {
 	const struct um_unshared *set = pool->unshared;
-	uint64_t durable;
+	uint64_t firm;
 
 	if (!set || um_seeded_bug(17))
 		return false;
-	durable = atomic_load(set->durable);
-	if (atomic_load(&set->last) <= durable)
+	firm = atomic_load(set->firm);
+	if (atomic_load(&set->last) <= firm)
 		return false;
-	return atomic_load_explicit(&set->seq[slot_of(lba)], memory_order_relaxed) > durable;
+	return atomic_load_explicit(&set->seq[slot_of(lba)], memory_order_relaxed) > firm;
 }

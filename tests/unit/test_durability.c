@@ -138,6 +138,69 @@ static void a_block_whose_other_owner_may_come_back_is_not_overwritten(void **st
 	kit_close(&k);
 }
 
+/* Durable by a list of data only: should the medium lose that, the owner comes back. */
+static void nor_when_that_rests_on_a_list_of_data(void **state)
+{
+	struct file f, clone, log;
+	struct kit k;
+	uint64_t lba;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_make(&k, &clone, "clone", 1 << 20);
+	file_make(&k, &log, "log", 1 << 20);
+	file_write(&k, &f, 0, 2 * B, 1);
+	ok(umbra_clone(k.fs, f.ino, clone.ino));
+	want_bytes(&clone, 0, f.want, f.size);
+	ok(um_log_seal(k.fs->log));
+	file_truncate(&k, &clone, 0);
+	file_write(&k, &log, 0, 5000, 2);
+	ok(umbra_sync(k.fs));
+	assert_true(um_log_firm(k.fs->log) < um_log_committed(k.fs->log));
+	lba = file_lba(&k, &f, 0);
+	file_write(&k, &f, 0, 100, 3);
+	assert_int_not_equal(file_lba(&k, &f, 0), lba);
+	ok(um_log_seal(k.fs->log));
+	lba = file_lba(&k, &f, 1);
+	file_write(&k, &f, B, 100, 4);
+	assert_int_equal(file_lba(&k, &f, 1), lba);
+	file_verify(&k, &f);
+	file_free(&f);
+	file_free(&clone);
+	file_free(&log);
+	kit_close(&k);
+}
+
+/* The list of data, lost to the medium, would take the group with it: the file from before must have its bytes then. */
+static void a_freed_block_waits_for_more_than_a_list_of_data(void **state)
+{
+	struct file f, log;
+	struct kit k;
+	uint64_t lba;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_make(&k, &log, "log", 1 << 20);
+	file_write(&k, &f, 0, 4 * B, 1);
+	ok(um_log_seal(k.fs->log));
+	lba = file_lba(&k, &f, 3);
+	file_truncate(&k, &f, 3 * B);
+	file_write(&k, &log, 0, 5000, 2);
+	ok(umbra_sync(k.fs));
+	assert_true(um_log_firm(k.fs->log) < um_log_committed(k.fs->log));
+	um_space_reap(k.fs->space);
+	assert_int_equal(um_space_take_at(k.fs->space, lba), -EBUSY);
+	ok(um_log_seal(k.fs->log));
+	um_space_reap(k.fs->space);
+	ok(um_space_take_at(k.fs->space, lba));
+	um_space_give(k.fs->space, lba, 1);
+	file_free(&f);
+	file_free(&log);
+	kit_close(&k);
+}
+
 static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
 {
 	struct file f, clone;
@@ -157,7 +220,7 @@ static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
 	file_write(&k, &f, 40 * B, 100, 2);
 	assert_int_not_equal(file_lba(&k, &f, 40), lba);
 	lba = file_lba(&k, &f, 20);
-	ok(umbra_sync(k.fs));
+	ok(um_log_seal(k.fs->log));
 	file_write(&k, &f, 20 * B, 100, 3);
 	assert_int_equal(file_lba(&k, &f, 20), lba);
 	file_verify(&k, &f);
@@ -384,6 +447,8 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(data_is_durable_before_the_record_that_refers_to_it),
 		cmocka_unit_test(a_block_whose_other_owner_may_come_back_is_not_overwritten),
+		cmocka_unit_test(nor_when_that_rests_on_a_list_of_data),
+		cmocka_unit_test(a_freed_block_waits_for_more_than_a_list_of_data),
 		cmocka_unit_test(nor_is_one_below_a_node_whose_other_owner_may),
 		cmocka_unit_test(appends_of_any_length_take_one_commit_each),
 		cmocka_unit_test(overwrites_within_a_tick_take_one_transaction),
