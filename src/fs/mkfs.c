@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Making a pool. The order is what makes an interrupted mkfs harmless: old superblocks are wiped
- * first, the new ones are written when all they lead to is on the medium.
+ * first, the new ones are written when all they lead to is on the medium. What the old pool knew of bad blocks is noted
+ * before that.
  */
 #include <errno.h>
 #include <string.h>
@@ -220,6 +221,26 @@ static int reserve_journal(struct um_pool *pool)
 	return ret;
 }
 
+/* Without the note a cut costs the list; that is no reason not to make a pool. */
+static void note_bad(struct um_pool *pool, const struct um_badset *bad)
+{
+	int ret = um_badnote_write(pool, bad);
+
+	if (ret)
+		um_warn("%s: cannot note the %zu bad blocks (%s): should mkfs be interrupted now, "
+			"nobody knows them any more",
+			pool->path, bad->n, strerror(-ret));
+}
+
+static void forget_note(struct um_pool *pool)
+{
+	int ret = um_badnote_clear(pool);
+
+	if (ret)
+		um_warn("%s: a note of bad blocks stays, and the next mkfs will keep to it: %s",
+			pool->path, strerror(-ret));
+}
+
 int um_mkfs_write(
 	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
 {
@@ -233,6 +254,7 @@ int um_mkfs_write(
 	if (ret)
 		return ret;
 	total = 2 * (uint64_t)pool->nags + 2;
+	note_bad(pool, bad);
 	progress(opt, 0, total);
 	ret = wipe_supers(pool);
 	if (!ret)
@@ -252,6 +274,8 @@ int um_mkfs_write(
 		ret = make_root_inode(pool, opt, bad);
 	if (!ret)
 		ret = write_supers(pool, opt);
+	if (!ret)
+		forget_note(pool);
 	if (!ret)
 		ret = um_pool_load_super(pool);
 	progress(opt, total, total);

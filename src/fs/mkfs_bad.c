@@ -20,7 +20,7 @@ void um_badset_free(struct um_badset *set)
 	*set = (struct um_badset){0};
 }
 
-static int add(struct um_badset *set, um_lba_t lba)
+int um_badset_add(struct um_badset *set, um_lba_t lba)
 {
 	um_lba_t *bigger;
 
@@ -42,7 +42,7 @@ static int by_lba(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
-static void sort(struct um_badset *set)
+void um_badset_sort(struct um_badset *set)
 {
 	size_t n = 0;
 
@@ -84,7 +84,7 @@ static int add_retired(struct um_pool *pool, uint64_t chunk, struct um_badset *s
 		ret = um_ref_count(src, lba, (uint32_t)(end - lba), &count, &run);
 		for (; !ret && run; run--, lba++)
 			if (count == UM_REF_RETIRED)
-				ret = add(set, lba);
+				ret = um_badset_add(set, lba);
 	}
 	/* What was read while memory failed is not to be believed. */
 	return ret ? ret : um_guard_check();
@@ -101,7 +101,7 @@ static int add_recorded(struct um_pool *pool, struct um_badset *set)
 	for (;; lba++) {
 		ret = um_bad_next(src, &lba, &bad);
 		if (!ret && !(bad.flags & UM_BAD_WRONG) && bad.kind != UM_KIND_PARITY)
-			ret = add(set, lba);
+			ret = um_badset_add(set, lba);
 		if (ret)
 			return ret == -ENOENT ? 0 : ret;
 	}
@@ -123,15 +123,14 @@ static int read_old(struct um_pool *pool, struct um_badset *set)
 	return ret;
 }
 
-int um_badset_load(const char *path, struct um_badset *out)
+int um_badset_load(const char *path, struct um_badset *set)
 {
 	struct um_pool *pool;
 	/* Who calls has the lock. */
 	int ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_PRIVATE | UM_POOL_NOLOCK, 0, &pool);
 
-	*out = (struct um_badset){0};
 	if (!ret) {
-		ret = read_old(pool, out);
+		ret = read_old(pool, set);
 		um_pool_close(pool);
 	}
 	if (ret) {
@@ -139,10 +138,10 @@ int um_badset_load(const char *path, struct um_badset *out)
 		       "repair that pool "
 		       "with fsck.umbrafs -y first, or give the list up with --forget-bad",
 			path, strerror(-ret));
-		um_badset_free(out);
+		um_badset_free(set);
 		return ret == -ENOMEM ? ret : -EUCLEAN;
 	}
-	sort(out);
+	um_badset_sort(set);
 	return 0;
 }
 

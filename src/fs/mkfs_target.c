@@ -122,25 +122,51 @@ static bool can_probe(enum umbra_pool_kind kind)
 	return kind != UMBRA_POOL_DEVDAX && kind != UMBRA_POOL_MEMORY;
 }
 
+/*
+ * What the target knows to be bad. A note is there when an mkfs was cut: of the pool that it was about to replace there may
+ * be pieces, which are not asked if the first superblock is gone.
+ */
+static int load_bad(const char *path, struct um_pool *pool, bool held, struct um_badset *bad)
+{
+	char label[65];
+	int ret = um_badnote_load(pool, bad);
+
+	if (ret == -ENOMEM)
+		return ret;
+	if (ret == -EUCLEAN)
+		um_warn("%s: what an mkfs that did not come to its end has noted of bad blocks "
+			"cannot be read",
+			path);
+	if (!ret)
+		um_info("%s: an mkfs did not come to its end here; its list of %zu bad blocks is "
+			"kept to",
+			path, bad->n);
+	return held && (ret || is_super(pool, 0, label)) ? um_badset_load(path, bad) : 0;
+}
+
 /* 0: it may be overwritten; *bad is what must not be used of it. */
 static int check_content(const struct target *target, struct um_pool *pool,
 	const struct umbra_mkfs_options *opt, struct um_badset *bad)
 {
 	char label[65];
 	bool held;
+	int ret;
 
 	*bad = (struct um_badset){0};
 	if (target->created)
 		return 0;
 	held = holds_pool(pool, label);
-	if (opt->force)
-		return held && !opt->forget_bad ? um_badset_load(target->path, bad) : 0;
-	if (held) {
+	if (held && !opt->force) {
 		um_err("%s holds an umbrafs pool (label \"%s\"); use -f to overwrite it",
 			target->path, label);
 		return -EEXIST;
 	}
-	return can_probe(target->kind) ? refuse_foreign(target->path, pool->fd) : 0;
+	if (!opt->force && can_probe(target->kind)) {
+		ret = refuse_foreign(target->path, pool->fd);
+		if (ret)
+			return ret;
+	}
+	return opt->forget_bad ? 0 : load_bad(target->path, pool, held, bad);
 }
 
 /* ---- size -------------------------------------------------------------------------------------- */

@@ -187,16 +187,37 @@ static_assert(sizeof(struct um_super) == 4088, "um_super");
  *   0        superblock (group 0) or a backup copy of it
  *   1        struct um_ag
  *   2        pool root (group 0 only)
+ *   3 to 7   a note of mkfs, see struct um_bad_note; else unused
  *   8 + i    reference counts of chunk i (unused for the table chunks themselves)
  * Blocks of the checksum chunk:
  *   1        struct um_csum_ag
  *   8 + i    checksums of chunk i
  */
 #define UM_AG_MIN_CHUNKS 4u
+#define UM_TABLE_NOTE 3u /* struct um_bad_note, while mkfs replaces a pool */
+#define UM_NOTE_BLOCKS 5u
 #define UM_TABLE_SUPER 0u
 #define UM_TABLE_AG 1u
 #define UM_TABLE_ROOT 2u
 #define UM_TABLE_REF 8u
+
+/*
+ * Which blocks are bad, while mkfs replaces the pool that knows them. Block i of the note is block 3 + i % 5 of the table
+ * chunk of group i / 5 of the pool to be, and of its mirror chunk.
+ */
+#define UM_NOTE_MAGIC "umbbads\0" /* 8 bytes */
+#define UM_NOTE_RUNS 507u
+struct um_bad_note {
+	char magic[8];
+	um_le64_t csum;         /* XXH3-64 of the block with this field as 0 */
+	um_le64_t id;           /* the same in all blocks of a note, another in each note */
+	um_le32_t index, count; /* this block's number; how many there are */
+	um_le32_t nruns;
+	um_le32_t pad;
+	um_le64_t run[UM_NOTE_RUNS]; /* LBA << 16 | number of blocks */
+};
+static_assert(sizeof(struct um_bad_note) == UM_BLOCK_SIZE, "um_bad_note");
+static_assert(offsetof(struct um_bad_note, csum) == 8, "where um_block_csum has it");
 
 /* A chunk's word: what is known about 512 blocks at once. */
 #define UM_WORD_STATE(w) ((unsigned)((w)&3))

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -319,7 +320,7 @@ static struct umbra_fs *made_and_open(const struct umbra_mkfs_options *opt)
 
 static bool kept(um_lba_t lba)
 {
-	struct um_badset set;
+	struct um_badset set = {0};
 	bool found = false;
 
 	assert_int_equal(um_badset_load(path, &set), 0);
@@ -447,9 +448,76 @@ static void a_list_that_cannot_be_read_is_not_forgotten_unsaid(void **state)
 	}
 }
 
+static uint64_t progressed, die_at;
+
+static void die(void *arg, uint64_t done, uint64_t total)
+{
+	(void)arg;
+	(void)done;
+	(void)total;
+	if (progressed++ == die_at)
+		_exit(0);
+}
+
+/* In a process of its own, which dies at a step of it. True: there were not so many. */
+static bool mkfs_dies(struct umbra_mkfs_options opt, uint64_t step)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		die_at = step;
+		opt.progress = die;
+		_exit(umbra_mkfs(path, &opt, NULL) ? 2 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status) && WEXITSTATUS(status) < 2);
+	return WEXITSTATUS(status);
+}
+
+/* Also twice, also by somebody who does not know that there was a pool, also when all of the note is in the second copy. */
+static void an_mkfs_that_dies_does_not_forget_bad_blocks(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 1100 * MIB, .force = true, .sparse = true};
+	uint64_t step, counted;
+	struct umbra_info info;
+	bool ended = false;
+
+	(void)state;
+	for (step = 0; !ended; step++) {
+		struct umbra_fs *fs = made_and_open(&opt);
+
+		retire(fs, AT(30, 7));
+		retire(fs, AT(30, 8));
+		for (um_lba_t i = 0; i < 600; i++)
+			record(fs, AT(40, 2 * i), UM_BAD_LOST);
+		assert_int_equal(umbra_close(fs), 0);
+		ended = mkfs_dies(opt, step);
+		if (step % 2)
+			mkfs_dies(opt, step);
+		if (step == 2)
+			scribble(UM_TABLE_NOTE);
+		opt.force = step != 1;
+		assert_int_equal(umbra_mkfs(path, &opt, &info), step == 1 && ended ? -EEXIST : 0);
+		opt.force = true;
+		assert_int_equal(info.retired, 602);
+		assert_sound();
+		/* The pool that is whole needs no note. */
+		opt.forget_bad = true;
+		assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+		opt.forget_bad = false;
+		assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+		assert_int_equal(info.retired, 0);
+	}
+	counted = step;
+	assert_true(counted >= 4);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(an_mkfs_that_dies_does_not_forget_bad_blocks, each),
 		cmocka_unit_test_setup(a_file_is_made_private_and_takes_its_space, each),
 		cmocka_unit_test_setup(a_sparse_file_takes_what_is_written_and_the_journal, each),
 		cmocka_unit_test_setup(sizes_are_rounded_down_to_chunks, each),

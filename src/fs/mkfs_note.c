@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A note of bad blocks, for the time in which mkfs has destroyed the pool that knew them and the new one does not know them
+ * yet: without, who is cut there and begins again would use that memory. It lies in blocks of the table chunks that no pool
+ * uses, twice; it is there before anything is wiped and goes when the new superblocks are on the medium.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "fs/mkfs_int.h"
+#include "pool/log.h"
+
+#define RUN_MAX 0xffffu
+
+static uint32_t groups_of(const struct um_pool *pool, uint64_t *used)
+{
+	return um_pool_groups(pool->nchunks, used);
+}
+
+/* Block i of the first copy or the second, in a pool without seams of this size. */
+static um_lba_t place(const struct um_pool *pool, unsigned copy, uint32_t i)
+{
+	uint64_t chunk = i / UM_NOTE_BLOCKS * (uint64_t)UM_AG_CHUNKS, used;
+
+	groups_of(pool, &used);
+	if (copy)
+		chunk += used - chunk < UM_AG_CHUNKS ? used - chunk - 1 : UM_AG_CHUNKS - 1;
+	return chunk * UM_CHUNK_BLOCKS + UM_TABLE_NOTE + i % UM_NOTE_BLOCKS;
+}
+
+enum found { ABSENT, TORN, SOUND };
+
+static enum found read_at(struct um_pool *pool, um_lba_t lba, struct um_bad_note *out)
+{
+	um_guard_check();
+	memcpy(out, um_pool_ptr(pool, lba), sizeof(*out));
+	if (um_guard_check())
+		return TORN;
+	if (memcmp(out->magic, UM_NOTE_MAGIC, sizeof(out->magic)))
+		return ABSENT;
+	return um_block_csum(out) == out->csum && out->nruns <= UM_NOTE_RUNS ? SOUND : TORN;
+}
+
+/* The second copy is written first: alone it says nothing. */
+static enum found read_first(struct um_pool *pool, struct um_bad_note *out)
+{
+	enum found found = read_at(pool, place(pool, 0, 0), out);
+
+	return found == TORN ? read_at(pool, place(pool, 1, 0), out) : found;
+}
+
+static int add_runs(const struct um_bad_note *note, struct um_badset *set)
+{
+	int ret = 0;
+
+	for (uint32_t i = 0; i < note->nruns; i++)
+		for (uint64_t n = note->run[i] & RUN_MAX, lba = note->run[i] >> 16; n && !ret;
+			n--, lba++)
+			ret = um_badset_add(set, lba);
+	return ret;
+}
+
+int um_badnote_load(struct um_pool *pool, struct um_badset *set)
+{
+	struct um_bad_note first, note;
+	enum found found = read_first(pool, &first);
+	uint64_t used;
+	int ret = 0;
+
+	if (found != SOUND || first.index ||
+		first.count > (uint64_t)groups_of(pool, &used) * UM_NOTE_BLOCKS)
+		return found == ABSENT ? -ENOENT : -EUCLEAN;
+	for (uint32_t i = 0; i < first.count && !ret; i++) {
+		unsigned copy;
+
+		for (copy = 0; copy < 2; copy++)
+			if (read_at(pool, place(pool, copy, i), &note) == SOUND &&
+				note.id == first.id && note.index == i)
+				break;
+		ret = copy < 2 ? add_runs(&note, set) : -EUCLEAN;
+	}
+	um_badset_sort(set);
+	return ret;
+}
+
+/* The runs from bad->lba[*at] on, as many as a block takes. */
+static void fill(const struct um_badset *bad, size_t *at, struct um_bad_note *out)
+{
+	out->nruns = 0;
+	while (*at < bad->n && out->nruns < UM_NOTE_RUNS) {
+		um_lba_t lba = bad->lba[*at];
+		uint64_t n = 1;
+
+		while (*at + n < bad->n && n < RUN_MAX && bad->lba[*at + n] == lba + n)
+			n++;
+		out->run[out->nruns++] = lba << 16 | n;
+		*at += n;
+	}
+	memset(&out->run[out->nruns], 0, (UM_NOTE_RUNS - out->nruns) * sizeof(out->run[0]));
+}
+
+static int write_copy(struct um_pool *pool, const struct um_badset *bad, unsigned copy,
+	const struct um_bad_note *head)
+{
+	struct um_bad_note note = *head;
+	size_t at = 0;
+	int ret = 0;
+
+	for (note.index = 0; note.index < note.count && !ret; note.index++) {
+		fill(bad, &at, &note);
+		note.csum = um_block_csum(&note);
+		ret = um_pool_write(pool, place(pool, copy, note.index), 0, &note, sizeof(note));
+	}
+	um_pool_drain(pool);
+	return ret ? ret : um_pool_barrier(pool);
+}
+
+static bool same_list(const struct um_badset *a, const struct um_badset *b)
+{
+	return a->n == b->n && !memcmp(a->lba, b->lba, a->n * sizeof(*a->lba));
+}
+
+/* Is this very list there already, from an mkfs that was cut? Then there is no moment without it. */
+static bool is_noted(struct um_pool *pool, const struct um_badset *bad)
+{
+	struct um_badset set = {0};
+	bool same = !um_badnote_load(pool, &set) && same_list(&set, bad);
+
+	um_badset_free(&set);
+	return same;
+}
+
+int um_badnote_write(struct um_pool *pool, const struct um_badset *bad)
+{
+	struct um_bad_note head = {.magic = UM_NOTE_MAGIC};
+	uint64_t used;
+	int ret, ret2;
+
+	if (!bad->n || is_noted(pool, bad))
+		return 0;
+	for (size_t at = 0; at < bad->n; head.count++) {
+		struct um_bad_note note;
+
+		fill(bad, &at, &note);
+	}
+	if (head.count > (uint64_t)groups_of(pool, &used) * UM_NOTE_BLOCKS)
+		return -E2BIG;
+	if (getrandom(&head.id, sizeof(head.id), 0) != sizeof(head.id))
+		return -EIO;
+	ret = write_copy(pool, bad, 1, &head);
+	ret2 = write_copy(pool, bad, 0, &head);
+	/* Where memory is bad there is no note; one copy will do. */
+	return ret && ret2 ? ret2 : 0;
+}
+
+int um_badnote_clear(struct um_pool *pool)
+{
+	struct um_bad_note note;
+	bool any = false;
+	int ret = 0;
+
+	/* The first last: what is left of a note that is cut here is a whole one, or none. */
+	for (int copy = 1; copy >= 0; copy--) {
+		um_lba_t lba = place(pool, (unsigned)copy, 0);
+		int err = read_at(pool, lba, &note) == ABSENT
+				  ? 0
+				  : um_pool_zero(pool, lba, 0, sizeof(note));
+
+		any |= !err;
+		ret = ret ? ret : err;
+	}
+	if (!any)
+		return ret;
+	um_pool_drain(pool);
+	return ret ? ret : um_pool_barrier(pool);
+}
