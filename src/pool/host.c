@@ -142,9 +142,10 @@ int um_host_open(struct um_pool *pool)
 	ret = remember(pool);
 	if (ret || pool->ops == &um_ops_fsdax)
 		return ret ? ret : open_fsdax(pool);
-	if (fstat(pool->fd, &st) || (uint64_t)st.st_blocks * 512 >= pool->size)
+	/* All of the file: replay may find that the pool has grown into what now lies behind it. */
+	if (fstat(pool->fd, &st) || (uint64_t)st.st_blocks * 512 >= pool->map_len)
 		return 0;
-	um_host_lacks(pool, 0, pool->size);
+	um_host_lacks(pool, 0, pool->map_len);
 	/* A pool whose journal has no space could not even be emptied. */
 	ret = allocate_journal(pool);
 	if (ret)

@@ -396,11 +396,18 @@ bool um_pool_barrier_failed(struct um_pool *pool)
 
 int um_pool_reserve(struct um_pool *pool, um_lba_t lba, uint64_t n)
 {
-	if ((pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX) || pool->fd < 0 ||
-		!fallocate(pool->fd, FALLOC_FL_KEEP_SIZE, (off_t)(lba << UM_BLOCK_SHIFT),
-			(off_t)(n << UM_BLOCK_SHIFT)))
+	int ret;
+
+	if ((pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX) || pool->fd < 0)
 		return 0;
-	return errno == ENOSPC || errno == EDQUOT ? -errno : 0;
+	do
+		ret = fallocate(pool->fd, FALLOC_FL_KEEP_SIZE, (off_t)(lba << UM_BLOCK_SHIFT),
+			      (off_t)(n << UM_BLOCK_SHIFT))
+			      ? -errno
+			      : 0;
+	while (ret == -EINTR);
+	/* A filesystem that cannot allocate ahead does it when it is written to. */
+	return ret == -EOPNOTSUPP || ret == -ENOSYS ? 0 : ret;
 }
 
 void um_pool_forget_cached(const struct um_pool *pool)

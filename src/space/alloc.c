@@ -13,6 +13,8 @@
 #define SEARCH_MAX 64u
 /* From this length on, an entirely free chunk is preferred. */
 #define WANT_WHOLE 256u
+/* On a full host: requests to it in one search. */
+#define ASK_MAX 8u
 
 struct run {
 	um_lba_t lba;
@@ -376,28 +378,93 @@ static bool withhold_meta(struct um_space *space, const struct um_ptr *ptr)
 	return first || second;
 }
 
-/* Chunks that lack space on a full host: excluded from one search. */
-struct dry {
-	uint64_t n;
-	struct um_hidden *chunk;
-};
+/* ---- the host below --------------------------------------------------------------------------------- */
 
-/* The blocks just found cannot be used, since the host has no space for them. */
-static bool is_dry(struct um_space *space, um_lba_t lba)
+static bool no_room(int err)
 {
-	bool dry = um_pool_ready(space->pool, um_chunk_of(lba)) != 0;
-
-	if (space->chunk[um_chunk_of(lba)].lacks)
-		um_chunk_lacks(space, um_chunk_of(lba));
-	return dry;
+	return err == -ENOSPC || err == -EDQUOT;
 }
 
-/* The reserved blocks must be usable when the host is full, as removing files takes some. False:
- * there are not enough of them, and the host has no space. */
-static bool keep_spare(struct um_space *space)
+/* To be called before blocks of the chunk are used. Returns the host's error. */
+static int make_ready(struct um_space *space, uint64_t chunk)
+{
+	int err = um_pool_ready(space->pool, chunk);
+
+	if (space->chunk[chunk].lacks)
+		um_chunk_lacks(space, chunk);
+	return err;
+}
+
+/*
+ * Hides a chunk that the host had no space for. If it is entirely free, so are all other entirely
+ * free ones that lack space, since the host has none for them either. A chunk in use may happen to
+ * have all its space, so each is tried, up to ASK_MAX in one search.
+ */
+static void hide_dry(struct um_space *space, uint64_t chunk, unsigned *refused)
+{
+	unsigned least = space->chunk[chunk].nfree;
+
+	um_chunk_hide(space, chunk);
+	if (++*refused >= ASK_MAX)
+		least = 1;
+	else if (least < UM_CHUNK_BLOCKS)
+		return;
+	for (uint64_t i = 0; i < space->nchunks; i++)
+		if (space->chunk[i].lacks && space->chunk[i].nfree >= least)
+			um_chunk_hide(space, i);
+}
+
+static void show_all(struct um_space *space)
+{
+	for (uint64_t i = 0; space->ndry && i < space->nchunks; i++)
+		um_chunk_show(space, i);
+}
+
+/* The next hidden chunk, round robin. There must be one. */
+static uint64_t next_dry(struct um_space *space)
+{
+	uint64_t words = space->nchunks / 64 + 1, at = space->dry_cursor + 1;
+
+	if (at >= space->nchunks)
+		at = 0;
+	for (uint64_t i = 0; i <= words; i++, at = at / 64 + 1 < words ? (at / 64 + 1) * 64 : 0) {
+		uint64_t word = space->dry[at / 64] >> (at % 64);
+
+		if (!word)
+			continue;
+		at += (unsigned)__builtin_ctzll(word);
+		break;
+	}
+	return space->dry_cursor = at;
+}
+
+/* Before an allocation fails: asks the host again, for some of the hidden chunks. Returns 0 if one
+ * more chunk can be used now, -ENOSPC if not. */
+static int ask_again(struct um_space *space)
+{
+	int err = -ENOSPC;
+
+	for (unsigned i = 0; space->ndry && no_room(err) && i < ASK_MAX; i++) {
+		uint64_t chunk = next_dry(space);
+		bool whole = space->chunk[chunk].hidden == UM_CHUNK_BLOCKS;
+
+		err = make_ready(space, chunk);
+		if (err)
+			continue;
+		um_chunk_show(space, chunk);
+		if (whole)
+			show_all(space);
+	}
+	return no_room(err) ? -ENOSPC : err;
+}
+
+/* The reserved blocks must be usable when the host is full, as removing files takes some. Chunks
+ * that the host has no space for are hidden. */
+static void keep_spare(struct um_space *space, unsigned *refused)
 {
 	while (space->idle_lacking && space->idle - space->idle_lacking <= space->keep) {
 		uint64_t i, chunk = 0;
+		int err;
 
 		for (i = 0; i < space->nchunks; i++) {
 			chunk = (space->spare_cursor + i) % space->nchunks;
@@ -405,90 +472,86 @@ static bool keep_spare(struct um_space *space)
 				break;
 		}
 		space->spare_cursor = chunk;
-		if (i == space->nchunks || is_dry(space, chunk * UM_CHUNK_BLOCKS))
-			return false;
+		if (i == space->nchunks)
+			return;
+		err = make_ready(space, chunk);
+		if (no_room(err))
+			hide_dry(space, chunk, refused);
+		else if (err)
+			return;
 	}
-	return true;
 }
 
-/* If one such chunk gets no space the others do not either: all are skipped at once. False: they
- * already are, or there is no memory. */
-static bool pass_over(struct um_space *space, struct dry *dry)
-{
-	uint64_t n = 0;
-
-	for (uint64_t i = 0; i < space->nchunks; i++)
-		n += space->chunk[i].nfree && space->chunk[i].lacks;
-	if (dry->chunk || !n)
-		return false;
-	dry->chunk = malloc(n * sizeof(*dry->chunk));
-	if (!dry->chunk)
-		return false;
-	for (uint64_t i = 0; i < space->nchunks; i++)
-		if (space->chunk[i].nfree && space->chunk[i].lacks)
-			dry->chunk[dry->n++] = um_chunk_hide(space, i);
-	return true;
-}
-
-static void show_all(struct um_space *space, struct dry *dry)
-{
-	while (dry->n)
-		um_chunk_show(space, &dry->chunk[--dry->n]);
-	free(dry->chunk);
-}
+/* ---- taking what can be used ---------------------------------------------------------------------------- */
 
 /* Finds a run of which the caller may have some. */
 static int take_usable(
 	struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags, struct run *out)
 {
-	struct dry dry = {.n = 0};
+	unsigned refused = 0;
 	uint32_t got;
 	int err;
 
-	if (!keep_spare(space))
-		pass_over(space, &dry);
 	for (;;) {
+		keep_spare(space, &refused);
 		err = take_locked(space, goal, want, flags, out);
-		if (!err && is_dry(space, out->lba)) {
-			give_locked(space, out->lba, out->n);
-			err = pass_over(space, &dry) ? 0 : -ENOSPC;
+		if (err == -ENOSPC) {
+			err = ask_again(space);
 			if (!err)
 				continue;
 		}
+		if (err)
+			return err;
+		err = make_ready(space, um_chunk_of(out->lba));
+		if (err) {
+			give_locked(space, out->lba, out->n);
+			if (!no_room(err))
+				return err;
+			hide_dry(space, um_chunk_of(out->lba), &refused);
+			continue;
+		}
 		got = out->n;
-		if (err || !um_pool_any_bad(space->pool) || !withhold_bad(space, out->lba, &got))
-			break;
-	}
-	if (!err)
+		if (um_pool_any_bad(space->pool) && withhold_bad(space, out->lba, &got))
+			continue;
 		out->n = got;
-	show_all(space, &dry);
-	return err;
+		return 0;
+	}
 }
 
 static int take_usable_meta(
 	struct um_space *space, um_lba_t goal, unsigned flags, struct um_ptr *out)
 {
-	struct dry dry = {.n = 0};
+	unsigned refused = 0;
 	int err;
 
-	if (!keep_spare(space))
-		pass_over(space, &dry);
 	for (;;) {
+		um_lba_t lba;
+
+		keep_spare(space, &refused);
 		err = take_meta_locked(space, goal, flags, out);
-		if (!err &&
-			(is_dry(space, out->lba) || (out->mirror && is_dry(space, out->mirror)))) {
-			give_locked(space, out->lba, 1);
-			if (out->mirror)
-				give_locked(space, out->mirror, 1);
-			err = pass_over(space, &dry) ? 0 : -ENOSPC;
+		if (err == -ENOSPC) {
+			err = ask_again(space);
 			if (!err)
 				continue;
 		}
-		if (err || !um_pool_any_bad(space->pool) || !withhold_meta(space, out))
-			break;
+		if (err)
+			return err;
+		lba = out->lba;
+		err = make_ready(space, um_chunk_of(lba));
+		if (!err && out->mirror)
+			err = make_ready(space, um_chunk_of(lba = out->mirror));
+		if (err) {
+			give_locked(space, out->lba, 1);
+			if (out->mirror)
+				give_locked(space, out->mirror, 1);
+			if (!no_room(err))
+				return err;
+			hide_dry(space, um_chunk_of(lba), &refused);
+			continue;
+		}
+		if (!um_pool_any_bad(space->pool) || !withhold_meta(space, out))
+			return 0;
 	}
-	show_all(space, &dry);
-	return err;
 }
 
 int um_space_take(struct um_space *space, um_lba_t goal, uint32_t want, unsigned flags,
@@ -545,8 +608,10 @@ int um_space_take_at(struct um_space *space, um_lba_t lba)
 	int err = -EINVAL;
 
 	pthread_mutex_lock(&space->lock);
-	if (um_chunk_ok(space->pool, um_chunk_of(lba)))
+	if (um_chunk_ok(space->pool, um_chunk_of(lba))) {
+		um_chunk_show(space, um_chunk_of(lba));
 		err = data_at_goal(space, lba, 1, &run) ? mark_taken(space, &run, 1) : -EBUSY;
+	}
 	for (size_t i = 0; err == -EBUSY && i < space->nwithheld; i++) {
 		if (space->withheld[i] != lba)
 			continue;
@@ -574,8 +639,8 @@ void um_space_stat(struct um_space *space, struct um_space_stat *out)
 	out->total = space->total;
 	out->reserved = space->taken;
 	out->quarantined = um_quarantine_blocks(space);
-	out->free = space->idle + space->taken + out->quarantined;
-	usable = space->idle + out->quarantined;
+	out->free = space->idle + space->hidden + space->taken + out->quarantined;
+	usable = space->idle + space->hidden + out->quarantined;
 	out->avail = usable > space->keep ? usable - space->keep : 0;
 	pthread_mutex_unlock(&space->lock);
 }

@@ -33,6 +33,17 @@ static unsigned find_bit(const uint64_t *bits, unsigned from, bool set)
 	return UM_CHUNK_BLOCKS;
 }
 
+static bool is_dry(const struct um_space *space, uint64_t chunk)
+{
+	return space->dry[chunk / 64] >> (chunk % 64) & 1;
+}
+
+/* Hidden or not. */
+static unsigned free_of(const struct um_chunk *c)
+{
+	return c->nfree + c->hidden;
+}
+
 /* To be called after nfree or run changed: updates the summaries. */
 static void chunk_changed(struct um_space *space, uint64_t chunk)
 {
@@ -43,13 +54,13 @@ static void chunk_changed(struct um_space *space, uint64_t chunk)
 		c->run = c->nfree;
 	if (c->run > space->region[chunk / UM_REGION_CHUNKS])
 		space->region[chunk / UM_REGION_CHUNKS] = c->run;
-	if (c->nfree == UM_CHUNK_BLOCKS)
+	if (free_of(c) == UM_CHUNK_BLOCKS)
 		c->meta = false;
 	if (c->meta && c->nfree)
 		space->meta_free[chunk / 64] |= bit;
 	else
 		space->meta_free[chunk / 64] &= ~bit;
-	if (c->known && (!c->nfree || c->nfree == UM_CHUNK_BLOCKS)) {
+	if (c->known && (!free_of(c) || free_of(c) == UM_CHUNK_BLOCKS)) {
 		free(c->busy);
 		c->busy = NULL;
 	}
@@ -57,13 +68,19 @@ static void chunk_changed(struct um_space *space, uint64_t chunk)
 
 static void chunk_set_nfree(struct um_space *space, uint64_t chunk, unsigned nfree)
 {
+	if (is_dry(space, chunk)) {
+		space->hidden += nfree;
+		space->hidden -= space->chunk[chunk].hidden;
+		space->chunk[chunk].hidden = (uint16_t)nfree;
+		return;
+	}
 	space->idle += nfree;
 	space->idle -= space->chunk[chunk].nfree;
 	if (space->chunk[chunk].lacks) {
 		space->idle_lacking += nfree;
 		space->idle_lacking -= space->chunk[chunk].nfree;
 	}
-	space->chunk[chunk].nfree = nfree;
+	space->chunk[chunk].nfree = (uint16_t)nfree;
 }
 
 /* Committed counts of a mixed chunk as a bitmap; *out_nfree of them are 0. */
@@ -115,9 +132,9 @@ int um_chunk_load(struct um_space *space, uint64_t chunk)
 		um_err("chunk %llu: counts cannot be read, its free blocks are not used",
 			(unsigned long long)chunk);
 		nfree = 0;
-	} else if (nfree != c->nfree) {
+	} else if (nfree != free_of(c)) {
 		um_err("chunk %llu: %u free blocks by its counts, %u by its word",
-			(unsigned long long)chunk, nfree, c->nfree);
+			(unsigned long long)chunk, nfree, free_of(c));
 	}
 	c->busy = busy;
 	c->known = true;
@@ -146,7 +163,7 @@ int um_chunk_mark(struct um_space *space, uint64_t chunk, unsigned first, unsign
 		c->busy = malloc(UM_CHUNK_WORDS * sizeof(*c->busy));
 		if (!c->busy)
 			return -ENOMEM;
-		memset(c->busy, c->nfree ? 0 : 0xff, UM_CHUNK_WORDS * sizeof(*c->busy));
+		memset(c->busy, free_of(c) ? 0 : 0xff, UM_CHUNK_WORDS * sizeof(*c->busy));
 	}
 	for (unsigned i = 0; i < UM_CHUNK_WORDS; i++) {
 		uint64_t mask = word_mask(i, first, n);
@@ -154,7 +171,7 @@ int um_chunk_mark(struct um_space *space, uint64_t chunk, unsigned first, unsign
 		changed += __builtin_popcountll((busy ? ~c->busy[i] : c->busy[i]) & mask);
 		c->busy[i] = busy ? c->busy[i] | mask : c->busy[i] & ~mask;
 	}
-	chunk_set_nfree(space, chunk, busy ? c->nfree - changed : c->nfree + changed);
+	chunk_set_nfree(space, chunk, busy ? free_of(c) - changed : free_of(c) + changed);
 	if (!busy && n) {
 		unsigned run = run_around(c->busy, first);
 
@@ -240,29 +257,30 @@ void um_chunk_lacks(struct um_space *space, uint64_t chunk)
 	c->lacks = lacks;
 }
 
-struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk)
+/* Moves the chunk's free blocks from one sum to the other. */
+static void change_sight(struct um_space *space, uint64_t chunk, unsigned nfree)
 {
-	struct um_chunk *c = &space->chunk[chunk];
-	struct um_hidden hidden = {chunk, c->nfree, c->run, c->known};
-
 	chunk_set_nfree(space, chunk, 0);
-	c->run = 0;
-	c->known = true; /* otherwise its counts would be read, and it would become visible again */
-	space->meta_free[chunk / 64] &= ~(1ull << (chunk % 64));
-	return hidden;
+	space->dry[chunk / 64] ^= 1ull << (chunk % 64);
+	chunk_set_nfree(space, chunk, nfree);
+	space->chunk[chunk].run = (uint16_t)nfree;
+	chunk_changed(space, chunk);
 }
 
-void um_chunk_show(struct um_space *space, const struct um_hidden *hidden)
+void um_chunk_hide(struct um_space *space, uint64_t chunk)
 {
-	struct um_chunk *c = &space->chunk[hidden->chunk];
+	if (is_dry(space, chunk))
+		return;
+	space->ndry++;
+	change_sight(space, chunk, space->chunk[chunk].nfree);
+}
 
-	chunk_set_nfree(space, hidden->chunk, hidden->nfree);
-	c->run = hidden->run;
-	c->known = hidden->known;
-	if (c->run > space->region[hidden->chunk / UM_REGION_CHUNKS])
-		space->region[hidden->chunk / UM_REGION_CHUNKS] = c->run;
-	if (c->meta && c->nfree)
-		space->meta_free[hidden->chunk / 64] |= 1ull << (hidden->chunk % 64);
+void um_chunk_show(struct um_space *space, uint64_t chunk)
+{
+	if (!is_dry(space, chunk))
+		return;
+	space->ndry--;
+	change_sight(space, chunk, space->chunk[chunk].hidden);
 }
 
 void um_chunk_set_meta(struct um_space *space, uint64_t chunk)

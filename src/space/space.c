@@ -75,7 +75,8 @@ static int space_alloc(struct um_space *space)
 	space->chunk = calloc(space->nchunks, sizeof(*space->chunk));
 	space->region = calloc(regions, sizeof(*space->region));
 	space->meta_free = calloc(regions, sizeof(*space->meta_free));
-	return space->chunk && space->region && space->meta_free ? 0 : -ENOMEM;
+	space->dry = calloc(regions, sizeof(*space->dry));
+	return space->chunk && space->region && space->meta_free && space->dry ? 0 : -ENOMEM;
 }
 
 static void set_keep(struct um_space *space)
@@ -104,16 +105,18 @@ static int grow_arrays(struct um_space *space, uint64_t nchunks)
 	void *chunk = longer(space->chunk, sizeof(*space->chunk), space->nchunks, nchunks);
 	void *region = longer(space->region, sizeof(*space->region), was, now);
 	void *meta_free = longer(space->meta_free, sizeof(*space->meta_free), was, now);
+	void *dry = longer(space->dry, sizeof(*space->dry), was, now);
 	void *discard =
 		space->discard ? longer(space->discard, sizeof(*space->discard), was, now) : NULL;
 
 	space->chunk = chunk ? chunk : space->chunk;
 	space->region = region ? region : space->region;
 	space->meta_free = meta_free ? meta_free : space->meta_free;
+	space->dry = dry ? dry : space->dry;
 	if (!discard)
 		free(space->discard);
 	space->discard = discard; /* without memory: no automatic discard until the next mount */
-	return chunk && region && meta_free ? 0 : -ENOMEM;
+	return chunk && region && meta_free && dry ? 0 : -ENOMEM;
 }
 
 int um_space_grow(struct um_space *space)
@@ -185,6 +188,7 @@ void um_space_close(struct um_space *space)
 	free(space->chunk);
 	free(space->region);
 	free(space->meta_free);
+	free(space->dry);
 	free(space->withheld);
 	free(space->discard);
 	um_quarantine_drop(space);

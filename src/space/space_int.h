@@ -18,11 +18,13 @@
 struct um_chunk {
 	uint64_t *busy; /* 512 bits, 1: unavailable; NULL if nfree is sufficient */
 	uint16_t nfree;
-	uint16_t run; /* upper bound of the longest run of free blocks; 0 and 512 are exact */
-	bool known;
-	bool lacks; /* it may need space of the host before use, see um_pool_ready */
-	bool meta;  /* metadata was recently placed here: file data goes elsewhere if it can */
+	uint16_t run;    /* upper bound of the longest run of free blocks; 0 and 512 are exact */
+	uint16_t hidden; /* replaces nfree while the chunk is hidden (um_chunk_hide) */
+	bool known : 1;
+	bool lacks : 1; /* it may need space of the host before use, see um_pool_ready */
+	bool meta : 1;  /* metadata was recently placed here: file data goes elsewhere if it can */
 };
+static_assert(sizeof(struct um_chunk) == 16, "one for each 2 MiB");
 
 /* A run of freed blocks that may still be referenced. */
 struct um_freed {
@@ -51,6 +53,9 @@ struct um_space {
 	uint64_t idle;         /* sum of nfree: can be taken now */
 	uint64_t idle_lacking; /* the same, of chunks that lack space of the host */
 	uint64_t spare_cursor; /* chunk where the last search for a spare one ended */
+	uint64_t *dry;         /* bit per chunk: hidden, since the host had no space for it */
+	uint64_t ndry, hidden; /* number of such chunks, and of their free blocks */
+	uint64_t dry_cursor;   /* the last of them that the host was asked for again */
 	uint64_t taken;        /* taken by um_space_take, not yet allocated or given back */
 	uint64_t trimming;     /* runs that are being returned to the host, taken meanwhile */
 	uint64_t *discard;     /* bit per chunk: blocks came free there; NULL: not recorded */
@@ -80,15 +85,10 @@ uint64_t um_chunk_next(
 void um_chunk_bound(struct um_space *space, uint64_t chunk, unsigned run);
 /* Updates the chunk's `lacks` from the pool, and the sums. */
 void um_chunk_lacks(struct um_space *space, uint64_t chunk);
-/* Hides a chunk that cannot be used now from searches, until it is shown again; both with the lock
- * held. Nothing in it may be marked meanwhile. */
-struct um_hidden {
-	uint64_t chunk;
-	uint16_t nfree, run;
-	bool known;
-};
-struct um_hidden um_chunk_hide(struct um_space *space, uint64_t chunk);
-void um_chunk_show(struct um_space *space, const struct um_hidden *hidden);
+/* Hides a chunk that cannot be used now from searches, until it is shown again. Blocks may come free
+ * in it meanwhile. */
+void um_chunk_hide(struct um_space *space, uint64_t chunk);
+void um_chunk_show(struct um_space *space, uint64_t chunk);
 void um_chunk_set_meta(struct um_space *space, uint64_t chunk);
 
 /* ---- quarantine (quarantine.c) ---------------------------------------------------------------------- */

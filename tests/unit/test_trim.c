@@ -2,7 +2,10 @@
 /* Free space goes back to the host, nothing else does; and a host that has none left is no end of the pool. */
 #include "recorder.h"
 
+#include <sys/syscall.h>
+
 #include "datakit.h"
+#include "pool/backend.h"
 #include "txn/internal.h"
 
 #define MIB (1ull << 20)
@@ -184,7 +187,7 @@ static void trim_with_cuts(struct kit *k)
 	for (unsigned round = 0; round < 2; round++) {
 		for (uint64_t chunk = 0; chunk < k->fs->pool->nchunks;)
 			ok(um_space_trim(k->fs->space, &chunk, UINT64_MAX, 1, &blocks));
-		ok(um_log_sync(k->fs->log));
+		ok(um_log_seal(k->fs->log));
 		on_moment(NULL);
 	}
 	recorder_detach(k->fs->pool);
@@ -208,6 +211,121 @@ static void what_a_cut_brings_back_has_its_bytes(void **state)
 	trim_with_cuts(&k);
 	um_reaper_manual = false;
 }
+
+/* ---- a host that has none, or fails ---------------------------------------------------------------------- */
+
+/* What the engine calls instead of the C library's. */
+static struct {
+	int err;        /* what is said to who asks for space; 0: the truth */
+	unsigned times; /* so often; 0: always */
+	unsigned asked;
+} host;
+
+int fallocate(int fd, int mode, off_t off, off_t len)
+{
+	if (mode == FALLOC_FL_KEEP_SIZE) {
+		host.asked++;
+		if (host.err && (!host.times || host.asked <= host.times)) {
+			errno = host.err;
+			return -1;
+		}
+	}
+	return (int)syscall(SYS_fallocate, fd, mode, off, len);
+}
+
+static void host_says(int err, unsigned times)
+{
+	host.err = err;
+	host.times = times;
+	host.asked = 0;
+}
+
+static void what_the_host_says_is_heard(void **state)
+{
+	uint8_t buf[B] = {1};
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	open_kit(&k, 64, (struct umbra_mkfs_options){.copies = 2, .sparse = true});
+	host_says(EINTR, 3);
+	ok(um_pool_reserve(k.fs->pool, 40 * UM_CHUNK_BLOCKS / 2, 4));
+	assert_int_equal(host.asked, 4);
+	host_says(EOPNOTSUPP, 0);
+	ok(um_pool_reserve(k.fs->pool, 40 * UM_CHUNK_BLOCKS / 2, 4));
+	host_says(EDQUOT, 0);
+	assert_int_equal(um_pool_reserve(k.fs->pool, 40 * UM_CHUNK_BLOCKS / 2, 4), -EDQUOT);
+	file_make(&k, &f, "f", MIB);
+	/* Not "no space": that would be looked for in vain. */
+	host_says(EIO, 0);
+	assert_int_equal(umbra_write(k.fs, f.ino, buf, B, 0, 0, NULL), -EIO);
+	host_says(0, 0);
+	file_write(&k, &f, 0, B, 1);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
+/* Thousands of chunks lack space: they are neither asked for nor gone through each time. */
+static void a_full_host_is_not_asked_again_and_again(void **state)
+{
+	struct statvfs before, after;
+	uint8_t buf[B] = {1};
+	struct file f, g;
+	uint64_t off;
+	struct kit k;
+
+	(void)state;
+	open_kit(&k, 1024, (struct umbra_mkfs_options){.copies = 2, .sparse = true});
+	file_make(&k, &f, "f", 64 * MIB);
+	file_make(&k, &g, "g", 64 * MIB);
+	file_write(&k, &f, 0, 64 * MIB, 1);
+	ok(um_log_seal(k.fs->log));
+	host_says(ENOSPC, 0);
+	file_truncate(&k, &f, MIB);
+	um_reaper_wait(k.fs, 5000);
+	ok(um_log_seal(k.fs->log));
+	um_space_reap(k.fs->space);
+	ok(umbra_statfs(k.fs, &before));
+	for (off = 0; off < 200; off++)
+		file_write(&k, &g, off * 16 * B, B, (unsigned)off);
+	assert_true(host.asked < 30);
+	ok(umbra_statfs(k.fs, &after));
+	assert_true(before.f_bfree - after.f_bfree <
+		    300); /* what is out of sight is free all the same */
+	/* To the end; removing works; a fresh chunk is found as soon as there is one. */
+	for (off = 200; off < 100000; off++)
+		if (umbra_write(k.fs, g.ino, buf, B, off * 16 * B, 0, NULL) < 0)
+			break;
+	assert_true(off > 5000 && off < 20000);
+	ok(umbra_unlink(k.fs, UM_ROOT_INO, "g"));
+	umbra_forget(k.fs, g.ino, 1);
+	um_reaper_wait(k.fs, 5000);
+	host_says(0, 0);
+	file_write(&k, &f, MIB, 60 * MIB, 5);
+	file_verify(&k, &f);
+	file_free(&f);
+	file_free(&g);
+	kit_remount(&k);
+	kit_close(&k);
+}
+
+/* The superblock says less than there is, as before replay finds that the pool has grown: holes behind it are known to be some. */
+static void holes_behind_the_end_are_known(void **state)
+{
+	struct kit k;
+
+	(void)state;
+	open_kit(&k, 20, (struct umbra_mkfs_options){.copies = 2});
+	ok(umbra_close(k.fs));
+	ok(truncate(fixture_path, 64 * MIB));
+	kit_mount(&k);
+	assert_int_equal(k.fs->pool->size, 20 * MIB);
+	assert_true(um_pool_lacks(k.fs->pool, 15));
+	kit_close(&k);
+}
+
+/* ---- in the meantime ---------------------------------------------------------------------------------------- */
 
 /* Others that need all there is wait for what is on its way to the host. */
 static int slow_punch(struct um_pool *pool, uint64_t off, uint64_t len)
@@ -269,5 +387,8 @@ static const struct CMUnitTest indirect[] = {
 	CASE(only_a_part_is_looked_at_and_short_runs_stay),
 	CASE(what_a_cut_brings_back_has_its_bytes),
 	CASE(nobody_runs_out_of_space_because_of_it),
+	CASE(what_the_host_says_is_heard),
+	CASE(a_full_host_is_not_asked_again_and_again),
+	CASE(holes_behind_the_end_are_known),
 };
 fixture_main(direct, indirect)
