@@ -98,13 +98,14 @@ void umbra_stat(struct umbra_fs *fs, umbra_stat_fn *fn, void *arg);
 /*
  * Enlarges the pool, which stays in use, to `size` bytes (rounded down to whole chunks of 2 MiB and
  * to what makes a valid group), or with UMBRA_GROW_ALL to all that the file or device has. A file
- * is extended first and, unless `sparse`, allocated. *out_size: the resulting size, also after an
- * error. It is no error if the pool already has this size. -EINVAL: it is larger. -ENOSPC: the
- * device is smaller, or the host of the file is full; -ENOMEM, -EOPNOTSUPP: not possible while
- * mounted; -E2BIG: it has grown too often.
+ * is extended first and, unless `sparse`, allocated. *out_was, *out_size: the previous and the
+ * resulting size, also after an error. It is no error if the pool already has this size. -EINVAL:
+ * it is larger. -ENOSPC: the device is smaller, or the host of the file is full; -ENOMEM,
+ * -EOPNOTSUPP: not possible while mounted; -E2BIG: it has grown too often.
  */
 #define UMBRA_GROW_ALL UINT64_MAX
-int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_size);
+int umbra_grow(
+	struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_was, uint64_t *out_size);
 
 /*
  * Returns free space to the host: punches holes in a file, discards on a device. Each call handles

@@ -174,6 +174,11 @@ void um_discard_start(struct umbra_fs *fs);
 /* From the reaper, once a second. */
 void um_discard_tick(struct umbra_fs *fs);
 
+/* ---- growth (grow.c) ---------------------------------------------------------------------------------- */
+
+/* Backups of the superblock that a growth has not come to are written now, if none is under way. */
+void um_backups_refresh(struct umbra_fs *fs);
+
 /* ---- scrub (scrub.c) ---------------------------------------------------------------------------------- */
 
 int um_scrub_open(struct umbra_fs *fs);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A pool grows. Nothing that is there moves: behind the old end new groups begin (a seam, see FORMAT.md). Their tables
- * are written while nobody knows of them; when they are durable one transaction changes all superblocks, and when
+ * are written while nobody knows of them; when they are durable one transaction changes both superblocks, and when
  * that is at home, so that no record of the journal is of before it, what is new is given to the allocator. A cut
- * leaves the old size or the new one, with a file that may be longer than either.
+ * leaves the old size or the new one, with a file that may be longer than either. The backups in the groups that were
+ * there before follow, a few at a time, as there are as many as groups.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -31,17 +32,25 @@ static um_lba_t backup_of(const struct um_super *super, uint32_t ag)
 	return um_ag_first(super, ag) * UM_CHUNK_BLOCKS;
 }
 
-/* The new groups' tables, then their backups of the superblock, all durable. */
+static int all_durable(struct um_pool *pool, int ret)
+{
+	um_pool_drain(pool);
+	return ret ? ret : um_pool_barrier(pool);
+}
+
+/*
+ * The new groups' tables, then their backups of the superblock, all durable. A backup is only ever of a size whose tables
+ * are there: fsck may have to take one at its word.
+ */
 static int write_groups(
 	struct um_pool *pool, const struct um_pool *shape, uint32_t from, const void *block)
 {
-	int ret = um_space_format_groups(pool, shape, from);
+	int ret = all_durable(pool, um_space_format_groups(pool, shape, from));
 	uint32_t ag;
 
 	for (ag = from; ag < shape->nags && !ret; ag++)
 		ret = um_pool_write(pool, backup_of(&shape->super, ag), 0, block, UM_BLOCK_SIZE);
-	um_pool_drain(pool);
-	return ret ? ret : um_pool_barrier(pool);
+	return all_durable(pool, ret);
 }
 
 struct step {
@@ -63,23 +72,80 @@ static void committed(void *arg)
 static int change_supers(struct umbra_fs *fs, const struct um_super *super, const void *block)
 {
 	struct step step = {fs, malloc(sizeof(*super))};
-	struct um_pool *pool = fs->pool;
 	struct um_txn *txn = NULL;
-	uint32_t ag;
 	int ret = step.next ? um_fs_begin(fs, UM_TXN_RESERVE, &txn) : -ENOMEM;
 
 	if (!ret) {
 		*step.next = *super;
 		ret = um_txn_super(txn, um_super_second(super), block);
 	}
-	for (ag = 0; ag < pool->nags && !ret; ag++)
-		ret = um_txn_super(txn, backup_of(super, ag), block);
+	if (!ret)
+		ret = um_txn_super(txn, 0, block);
 	if (!ret)
 		ret = um_txn_on_commit(txn, committed, &step);
 	if (txn)
 		ret = um_txn_end(txn, ret);
 	free(step.next);
 	return ret;
+}
+
+/* Is the backup a sound one of another size? One that is bad is left to who reports such: the scrub, fsck. */
+static bool is_old(const struct um_pool *pool, um_lba_t lba, const void *block)
+{
+	const void *at = um_pool_ptr(pool, lba);
+	bool old;
+
+	if (um_pool_lost(pool, lba, 1))
+		return false;
+	um_guard_check();
+	old = memcmp(at, block, UM_BLOCK_SIZE) &&
+	      !um_block_verify(pool, at, 0, UM_KIND_SUPER, NULL);
+	return !um_guard_check() && old;
+}
+
+/* Some backups from group *ag on, in one transaction; where to go on. */
+static int refresh_some(struct umbra_fs *fs, uint32_t *ag, const void *block)
+{
+	struct um_pool *pool = fs->pool;
+	struct um_txn *txn;
+	int ret = um_fs_begin(fs, UM_TXN_RESERVE, &txn);
+
+	if (ret)
+		return ret;
+	for (; *ag < pool->nags && um_txn_bytes(txn) < UM_TXN_BYTES_SOFT && !ret; ++*ag) {
+		um_lba_t lba = backup_of(&pool->super, *ag);
+
+		if (is_old(pool, lba, block))
+			ret = um_txn_super(txn, lba, block);
+	}
+	return um_txn_end(txn, ret);
+}
+
+/* In place, but through the journal: one that a cut tears is put right by replay. grow_lock is held. */
+static void refresh_backups(struct umbra_fs *fs)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
+	struct um_pool *pool = fs->pool;
+	uint32_t ag = 1;
+	int ret = 0;
+
+	memcpy(block, &pool->super, sizeof(pool->super));
+	um_block_seal(block);
+	while (ag < pool->nags && !ret)
+		ret = refresh_some(fs, &ag, block);
+	if (ret)
+		um_warn("%s: backups of the superblock stay those of a smaller size: %s",
+			pool->path, strerror(-ret));
+}
+
+void um_backups_refresh(struct umbra_fs *fs)
+{
+	/* Who is growing it comes to that himself. */
+	if (um_data_may_change(fs) || pthread_mutex_trylock(&fs->grow_lock))
+		return;
+	if (!fs->pool->next)
+		refresh_backups(fs);
+	pthread_mutex_unlock(&fs->grow_lock);
 }
 
 /*
@@ -129,16 +195,19 @@ static int grow_to(struct umbra_fs *fs, uint64_t size, bool sparse)
 	return ret ? ret : take_force(fs, was);
 }
 
-int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_size)
+int umbra_grow(
+	struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_was, uint64_t *out_size)
 {
 	struct um_pool *pool = fs->pool;
 	int ret = um_fs_alive(fs);
 
+	*out_was = *out_size = pool->size;
 	if (!ret)
 		ret = um_data_may_change(fs);
 	if (ret)
 		return ret;
 	pthread_mutex_lock(&fs->grow_lock);
+	*out_was = pool->size;
 	ret = take_force(fs, pool->size);
 	if (!ret && size == UMBRA_GROW_ALL)
 		ret = um_pool_medium(pool, &size);
@@ -146,6 +215,9 @@ int umbra_grow(struct umbra_fs *fs, uint64_t size, bool sparse, uint64_t *out_si
 		ret = -EINVAL;
 	if (!ret)
 		ret = grow_to(fs, size, sparse);
+	/* Also those that a call before, or a daemon that died, has left. */
+	if (!ret)
+		refresh_backups(fs);
 	*out_size = pool->size;
 	pthread_mutex_unlock(&fs->grow_lock);
 	return ret;

@@ -346,6 +346,8 @@ static bool phase_step(struct um_scrub *s)
 
 	switch (s->phase) {
 	case TABLES:
+		if (!s->pos)
+			um_backups_refresh(fs);
 		um_log_read_lock(fs->log);
 		check_group(s, (uint32_t)s->pos++);
 		um_log_read_unlock(fs->log);

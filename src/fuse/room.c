@@ -17,14 +17,11 @@ struct growth {
 static void grow(void *arg)
 {
 	struct growth *g = arg;
-	struct umbra_info info;
-	uint64_t size;
-	int err = umbra_info(g->m->fs, &info);
+	uint64_t was, size;
+	int err = umbra_grow(g->m->fs, g->io.size, g->io.sparse, &was, &size);
 
-	if (!err)
-		err = umbra_grow(g->m->fs, g->io.size, g->io.sparse, &size);
 	if (!err) {
-		g->io.was = info.size;
+		g->io.was = was;
 		g->io.size = size;
 		fuse_reply_ioctl(g->req, 0, &g->io, sizeof(g->io));
 	} else {

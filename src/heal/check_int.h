@@ -64,6 +64,8 @@ int um_counts_write(struct um_counts *counts, um_lba_t lba, uint32_t n);
 const uint64_t *um_counts_written(const struct um_counts *counts, uint64_t chunk);
 /* How many blocks of an extent, from its start on, are used as nothing but data. */
 uint32_t um_counts_free_of_meta(const struct um_counts *counts, um_lba_t lba, uint32_t n);
+/* Is no block of the chunk in use? */
+bool um_counts_none(const struct um_counts *counts, uint64_t chunk);
 /* All 512 counts of a chunk; true if they are equal. */
 bool um_counts_chunk(const struct um_counts *counts, uint64_t chunk, uint32_t out[UM_CHUNK_BLOCKS]);
 

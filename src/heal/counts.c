@@ -185,6 +185,11 @@ uint32_t um_counts_free_of_meta(const struct um_counts *counts, um_lba_t lba, ui
 	return i;
 }
 
+bool um_counts_none(const struct um_counts *counts, uint64_t chunk)
+{
+	return !counts->chunk[chunk];
+}
+
 bool um_counts_chunk(const struct um_counts *counts, uint64_t chunk, uint32_t out[UM_CHUNK_BLOCKS])
 {
 	const struct um_chunk_map *map = counts->chunk[chunk];

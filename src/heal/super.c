@@ -16,13 +16,27 @@ static bool super_sound(const struct um_check *c, const void *block)
 	       !memcmp(super, &c->pool->super, sizeof(*super));
 }
 
+/* A backup that the last growth has not come to: as good as any, and brought up to date without a word. */
+static bool backup_older(const struct um_check *c, const void *block)
+{
+	const struct um_super *super = block;
+
+	return super->hdr.magic == UM_MAGIC(UM_KIND_SUPER) &&
+	       um_block_csum(block) == super->hdr.csum && um_super_older(super, &c->pool->super);
+}
+
 static void check_copy(struct um_check *c, um_lba_t lba, const char *which, const void *good)
 {
 	um_block_t block;
+	bool read = um_read_raw(c, lba, block);
 
-	if (um_read_raw(c, lba, block) && super_sound(c, block) &&
-		!memcmp(block, good, UM_BLOCK_SIZE))
+	if (read && super_sound(c, block) && !memcmp(block, good, UM_BLOCK_SIZE))
 		return;
+	if (read && lba != um_super_second(&c->pool->super) && backup_older(c, block)) {
+		if (c->fix && !c->err)
+			um_write_raw(c, lba, good);
+		return;
+	}
 	if (um_problem(c, "super", UM_CURE_SAFE, "%s superblock at block %llu is bad", which,
 		    (unsigned long long)lba))
 		um_write_raw(c, lba, good);

@@ -63,9 +63,9 @@ bool um_devdax_probe(dev_t rdev, uint64_t *out_size, uint64_t *out_align);
 /* Allocates a struct um_pool without a mapping; um_pool_free also unmaps. */
 int um_pool_new(const char *name, const struct um_pool_ops *ops, struct um_pool **out);
 void um_pool_free(struct um_pool *pool);
-/* Reserves address space (base, room) for a mapping of map_len bytes that may grow, aligned for
- * large pages. Nothing is mapped there yet; um_room_give releases all of it. */
-int um_room_take(struct um_pool *pool);
+/* For back ends with map_part: reserves address space (base, room) for a mapping of map_len bytes
+ * that may grow, aligned for large pages, and maps the pool there; um_room_give releases all of it. */
+int um_room_map(struct um_pool *pool);
 void um_room_give(struct um_pool *pool);
 /* Extends the per-block bitmaps to cover map_len. */
 int um_pool_extend_marks(struct um_pool *pool, uint64_t len);

@@ -16,29 +16,13 @@
 
 #define ZERO_FALLOCATE_MIN (1u << 20) /* from here on a range is zeroed by the filesystem below */
 
-static int map_part(struct um_pool *pool, uint64_t from, uint64_t to)
+static int file_map_part(struct um_pool *pool, uint64_t from, uint64_t to)
 {
 	/* NORESERVE: private pages are bounded by the journal, not by the size of the pool. */
 	void *map = mmap(pool->base + from, to - from, PROT_READ | PROT_WRITE,
 		MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, pool->fd, (off_t)from);
 
 	return map == MAP_FAILED ? -errno : 0;
-}
-
-static int file_map(struct um_pool *pool)
-{
-	int ret = um_room_take(pool);
-
-	if (!ret)
-		ret = map_part(pool, 0, pool->map_len);
-	if (ret && pool->base)
-		um_room_give(pool);
-	return ret;
-}
-
-static int file_extend(struct um_pool *pool, uint64_t len)
-{
-	return map_part(pool, pool->map_len, len);
 }
 
 static int write_all(int fd, const void *src, size_t len, uint64_t off)
@@ -146,9 +130,9 @@ static int file_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 
 const struct um_pool_ops um_ops_file = {
 	.name = "file",
-	.map = file_map,
+	.map = um_room_map,
 	.unmap = um_room_give,
-	.extend = file_extend,
+	.map_part = file_map_part,
 	.punch = um_host_punch,
 	.badblocks = file_badblocks,
 	.write = file_write,

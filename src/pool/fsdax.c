@@ -179,7 +179,7 @@ static int fsdax_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 }
 
 /* With MAP_SYNC; without, if libpmem takes the memory for persistent all the same: the emulation. */
-static int map_part(struct um_pool *pool, uint64_t from, uint64_t to)
+static int fsdax_map_part(struct um_pool *pool, uint64_t from, uint64_t to)
 {
 	uint8_t *at = pool->base + from;
 	int prot = PROT_READ | PROT_WRITE;
@@ -192,27 +192,11 @@ static int map_part(struct um_pool *pool, uint64_t from, uint64_t to)
 	return pmem_is_pmem(at, to - from) ? 0 : -EOPNOTSUPP;
 }
 
-static int fsdax_map(struct um_pool *pool)
-{
-	int ret = um_room_take(pool);
-
-	if (!ret)
-		ret = map_part(pool, 0, pool->map_len);
-	if (ret && pool->base)
-		um_room_give(pool);
-	return ret;
-}
-
-static int fsdax_extend(struct um_pool *pool, uint64_t len)
-{
-	return map_part(pool, pool->map_len, len);
-}
-
 const struct um_pool_ops um_ops_fsdax = {
 	.name = "fsdax",
-	.map = fsdax_map,
+	.map = um_room_map,
 	.unmap = um_room_give,
-	.extend = fsdax_extend,
+	.map_part = fsdax_map_part,
 	.punch = um_host_punch,
 	.badblocks = um_fsdax_badblocks,
 	.write = um_pmem_write,

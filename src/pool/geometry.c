@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Where the fixed structures of a pool are; FORMAT.md has the picture. */
 #include <errno.h>
+#include <string.h>
 
 #include "pool/pool.h"
 
@@ -50,7 +51,9 @@ static struct stretch stretch_at(
 	};
 }
 
-static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t chunk)
+/* The one that a chunk, or a group, lies in. The callers' constant makes two functions of it. */
+static inline __attribute__((always_inline)) struct stretch stretch_of(
+	const struct um_super *super, uint64_t key, bool group)
 {
 	uint64_t nchunks = chunks_of(super);
 	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
@@ -59,8 +62,9 @@ static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t ch
 		return (struct stretch){0, nchunks, 0};
 	while (lo < hi) {
 		uint32_t mid = (lo + hi) / 2;
+		const struct um_seam *seam = &super->seam[mid];
 
-		if (super->seam[mid].chunk <= chunk)
+		if ((group ? seam->group : seam->chunk) <= key)
 			lo = mid + 1;
 		else
 			hi = mid;
@@ -68,22 +72,22 @@ static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t ch
 	return stretch_at(super, lo, nseams, nchunks);
 }
 
+static struct stretch stretch_of_chunk(const struct um_super *super, uint64_t chunk)
+{
+	return stretch_of(super, chunk, false);
+}
+
 static struct stretch stretch_of_group(const struct um_super *super, uint32_t ag)
 {
+	return stretch_of(super, ag, true);
+}
+
+static struct stretch last_stretch(const struct um_super *super)
+{
 	uint64_t nchunks = chunks_of(super);
-	uint32_t nseams = seams_of(super), lo = 0, hi = nseams;
+	uint32_t nseams = seams_of(super);
 
-	if (__builtin_expect(!nseams, 1))
-		return (struct stretch){0, nchunks, 0};
-	while (lo < hi) {
-		uint32_t mid = (lo + hi) / 2;
-
-		if (super->seam[mid].group <= ag)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	return stretch_at(super, lo, nseams, nchunks);
+	return stretch_at(super, nseams, nseams, nchunks);
 }
 
 uint64_t um_ag_first(const struct um_super *super, uint32_t ag)
@@ -104,9 +108,7 @@ struct um_place um_chunk_place(const struct um_super *super, uint64_t chunk)
 
 uint32_t um_super_groups(const struct um_super *super)
 {
-	uint64_t nchunks = chunks_of(super);
-	uint32_t nseams = seams_of(super);
-	struct stretch s = stretch_at(super, nseams, nseams, nchunks);
+	struct stretch s = last_stretch(super);
 
 	return (uint32_t)(s.group + um_pool_groups(s.end - s.first, NULL));
 }
@@ -162,7 +164,7 @@ bool um_super_shape_ok(const struct um_super *super)
 int um_super_grow(const struct um_super *super, uint64_t nchunks, struct um_super *out)
 {
 	uint32_t n = super->nseams;
-	struct stretch last = stretch_at(super, n, n, chunks_of(super));
+	struct stretch last = last_stretch(super);
 	/* A last group that is whole needs no seam behind it. */
 	bool seam = (last.end - last.first) % UM_AG_CHUNKS;
 	uint64_t first = seam ? last.end : last.first, used;
@@ -182,6 +184,23 @@ int um_super_grow(const struct um_super *super, uint64_t nchunks, struct um_supe
 	}
 	out->nchunks = first + used;
 	return 0;
+}
+
+bool um_super_older(const struct um_super *old, const struct um_super *now)
+{
+	struct um_super was = *now;
+	uint32_t i, n = old->nseams;
+
+	if (!um_super_shape_ok(old) || old->nchunks >= now->nchunks || n > now->nseams)
+		return false;
+	for (i = n; i < now->nseams; i++)
+		was.seam[i] = (struct um_seam){0, 0};
+	was.nseams = n;
+	if (!n)
+		was.incompat &= ~UM_INCOMPAT_SEAMS;
+	was.nchunks = old->nchunks;
+	was.hdr.csum = old->hdr.csum;
+	return !memcmp(&was, old, sizeof(was));
 }
 
 /* The same block of two chunks of the group that begins with chunk `group`; mirror 0: of one. */

@@ -44,7 +44,7 @@ static uint64_t round_up(uint64_t n, uint64_t unit)
 	return (n + unit - 1) & ~(unit - 1);
 }
 
-int um_room_take(struct um_pool *pool)
+static int room_take(struct um_pool *pool)
 {
 	uint64_t len = round_up(pool->map_len, UM_BLOCK_SIZE);
 	uint64_t align = len >= HUGE_ALIGN ? HUGE_ALIGN : UM_CHUNK_SIZE;
@@ -62,6 +62,17 @@ void um_room_give(struct um_pool *pool)
 {
 	munmap(pool->base, pool->room);
 	pool->base = NULL;
+}
+
+int um_room_map(struct um_pool *pool)
+{
+	int ret = room_take(pool);
+
+	if (!ret)
+		ret = pool->ops->map_part(pool, 0, pool->map_len);
+	if (ret && pool->base)
+		um_room_give(pool);
+	return ret;
 }
 
 /* ---- the medium ------------------------------------------------------------------------------------ */
@@ -119,17 +130,22 @@ static int extend_medium(struct um_pool *pool, uint64_t size, bool sparse)
 	return ret;
 }
 
+/* What can be known before the medium is touched. */
+static int may_map(const struct um_pool *pool, uint64_t size)
+{
+	if (size <= pool->map_len)
+		return 0;
+	if (!pool->ops->map_part)
+		return -EOPNOTSUPP;
+	return size > pool->room ? -ENOMEM : 0;
+}
+
 static int map_more(struct um_pool *pool, uint64_t size)
 {
-	int ret;
+	int ret = um_pool_extend_marks(pool, size);
 
-	if (!pool->ops->extend)
-		return -EOPNOTSUPP;
-	if (size > pool->room)
-		return -ENOMEM;
-	ret = um_pool_extend_marks(pool, size);
 	if (!ret)
-		ret = pool->ops->extend(pool, size);
+		ret = pool->ops->map_part(pool, pool->map_len, size);
 	if (ret)
 		return ret;
 	pool->map_len = size;
@@ -139,8 +155,10 @@ static int map_more(struct um_pool *pool, uint64_t size)
 
 int um_pool_extend(struct um_pool *pool, uint64_t size, bool sparse)
 {
-	int ret = extend_medium(pool, size, sparse);
+	int ret = may_map(pool, size);
 
+	if (!ret)
+		ret = extend_medium(pool, size, sparse);
 	if (!ret && size > pool->map_len)
 		ret = map_more(pool, size);
 	if (ret)

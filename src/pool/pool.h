@@ -55,9 +55,9 @@ struct um_pool_ops {
 	/* Returns unneeded bytes to the host; their contents are undefined afterwards. NULL: not
 	 * possible. */
 	int (*punch)(struct um_pool *pool, uint64_t off, uint64_t len);
-	/* Maps the medium from map_len to len, behind what is mapped, within the room. NULL: not
-	 * possible. */
-	int (*extend)(struct um_pool *pool, uint64_t len);
+	/* Maps bytes [from, to) of the medium at their place in the room: at open (um_room_map) and
+	 * when the pool grows. NULL: it cannot grow while mapped. */
+	int (*map_part)(struct um_pool *pool, uint64_t from, uint64_t to);
 	/* Rewrites a whole block whose memory failed, in a way that heals the memory if that is
 	 * possible, and maps it anew. NULL: not possible. */
 	int (*heal)(struct um_pool *pool, um_lba_t lba, const void *content);
@@ -208,7 +208,7 @@ void um_pool_publish(struct um_pool *pool);
 int um_pool_medium(const struct um_pool *pool, uint64_t *out_size);
 
 /* Free space and the host (host.c). Called before blocks of a chunk are handed out: the chunk and
- * its tables get the space that they may lack. -ENOSPC. Cheap. */
+ * its tables get the space that they may lack. -ENOSPC, -EDQUOT: the host has none; -EIO. Cheap. */
 int um_pool_ready(struct um_pool *pool, uint64_t chunk);
 bool um_pool_lacks(
 	const struct um_pool *pool, uint64_t chunk); /* would um_pool_ready() have to allocate? */
@@ -282,7 +282,7 @@ extern _Thread_local bool um_pool_undrained;
 int um_pool_barrier(struct um_pool *pool);
 bool um_pool_barrier_failed(struct um_pool *pool); /* at any time since open */
 
-/* Plain files: allocates the blocks, where the filesystem below supports it. -ENOSPC. */
+/* Plain files: allocates the blocks, where the filesystem below supports it. -ENOSPC, -EDQUOT, -EIO. */
 int um_pool_reserve(struct um_pool *pool, um_lba_t lba, uint64_t n);
 /* Drops clean pages of the host's page cache, so that the next loads see the medium. Best
  * effort. */
@@ -372,6 +372,15 @@ struct um_place um_chunk_place(const struct um_super *super, uint64_t chunk);
 bool um_super_shape_ok(const struct um_super *super);
 /* Number of groups of a pool. */
 uint32_t um_super_groups(const struct um_super *super);
+/* Checks the fields of a superblock whose checksum is right, but which may be forged: the error, or
+ * NULL. */
+const char *um_super_fault(const struct um_super *super);
+/* Does a superblock without such an error, found anywhere, belong to this pool? The chunk words of
+ * the groups that it describes decide: none that can be read has another UUID, address or length,
+ * and at least half of them can be read. (super.c) */
+bool um_super_agrees(struct um_pool *pool, const struct um_super *super);
+/* Is `old` what `now` was before the pool grew? Both are valid. */
+bool um_super_older(const struct um_super *old, const struct um_super *now);
 /* Pointer (with mirror when copies == 2) of the group's word table, of a chunk's counts. */
 struct um_ptr um_ag_ptr(const struct um_pool *pool, uint32_t ag);
 struct um_ptr um_refs_ptr(const struct um_pool *pool, uint64_t chunk);

@@ -43,8 +43,7 @@ static const char *journal_fault(const struct um_super *super, uint64_t nblocks)
 	return NULL;
 }
 
-/* Checks the fields of a superblock whose checksum is right, but which may be forged. */
-static const char *super_fault(const struct um_super *super)
+const char *um_super_fault(const struct um_super *super)
 {
 	uint64_t nblocks = super->nchunks * UM_CHUNK_BLOCKS;
 	um_lba_t second;
@@ -63,6 +62,74 @@ static const char *super_fault(const struct um_super *super)
 		return "pool root is not where it should be";
 	return journal_fault(super, nblocks);
 }
+
+/* ---- does it belong to this pool? ------------------------------------------------------------------------ */
+
+enum head { HEAD_UNKNOWN, HEAD_AGREES, HEAD_DIFFERS };
+
+/* The words say how long a group is: its table chunk and the mirror are STATIC, nothing follows. */
+static bool length_is(const struct um_ag *head, uint32_t chunks)
+{
+	uint32_t i;
+
+	for (i = chunks; i < UM_AG_CHUNKS && !head->word[i]; i++)
+		;
+	return i == UM_AG_CHUNKS && UM_WORD_STATE(head->word[0]) == UM_CHUNK_STATIC &&
+	       UM_WORD_STATE(head->word[chunks - 1]) == UM_CHUNK_STATIC;
+}
+
+static enum head head_at(struct um_pool *pool, um_lba_t lba, const struct um_super *super,
+	struct um_ptr ptr, uint32_t chunks)
+{
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE];
+	const struct um_ag *head = (const struct um_ag *)block;
+
+	if (lba >= pool->map_len / UM_BLOCK_SIZE || um_pool_lost(pool, lba, 1))
+		return HEAD_UNKNOWN;
+	um_guard_check();
+	memcpy(block, um_pool_ptr(pool, lba), sizeof(block));
+	if (um_guard_check() || head->hdr.magic != UM_MAGIC(UM_KIND_AG) ||
+		um_block_csum(block) != head->hdr.csum)
+		return HEAD_UNKNOWN;
+	return !memcmp(head->hdr.uuid, super->hdr.uuid, sizeof(head->hdr.uuid)) &&
+			       head->hdr.lba == ptr.lba && head->hdr.mirror == ptr.mirror &&
+			       length_is(head, chunks)
+		       ? HEAD_AGREES
+		       : HEAD_DIFFERS;
+}
+
+/* Compares the superblock with the chunk words of a group that it describes. */
+static enum head ask_head(struct um_pool *pool, const struct um_super *super, uint32_t ag)
+{
+	um_lba_t first = um_ag_first(super, ag) * UM_CHUNK_BLOCKS;
+	struct um_ptr ptr = {first + UM_TABLE_AG, 0};
+	struct um_group group;
+	enum head ret;
+
+	um_group_layout(super, ag, &group);
+	if (super->copies == 2)
+		ptr.mirror = ptr.lba + (um_lba_t)(group.chunks - 1) * UM_CHUNK_BLOCKS;
+	ret = head_at(pool, ptr.lba, super, ptr, group.chunks);
+	return ret == HEAD_UNKNOWN && ptr.mirror
+		       ? head_at(pool, ptr.mirror, super, ptr, group.chunks)
+		       : ret;
+}
+
+bool um_super_agrees(struct um_pool *pool, const struct um_super *super)
+{
+	uint32_t ag, groups = um_super_groups(super), agree = 0;
+
+	for (ag = 0; ag < groups; ag++) {
+		enum head head = ask_head(pool, super, ag);
+
+		if (head == HEAD_DIFFERS)
+			return false;
+		agree += head == HEAD_AGREES;
+	}
+	return 2 * (uint64_t)agree >= groups;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------ */
 
 /* Validates the block at lba as a superblock and copies it out. */
 static enum super_state read_super(
@@ -92,8 +159,22 @@ static enum super_state read_super(
 	else if (super->version != UM_FORMAT_VERSION || (super->incompat & ~UM_INCOMPAT_KNOWN))
 		state = SUPER_NEWER;
 	else
-		*why = super_fault(super);
+		*why = um_super_fault(super);
 	return *why ? SUPER_BAD : state;
+}
+
+/* As read_super, for the second copy. The image of a pool in a file of this pool has superblocks,
+ * too, at other addresses. */
+static enum super_state read_second(
+	struct um_pool *pool, um_lba_t lba, struct um_super *out, const char **why)
+{
+	enum super_state state = read_super(pool, lba, out, why);
+
+	if (state != SUPER_GOOD ||
+		(um_super_second(out) == lba && ask_head(pool, out, 0) != HEAD_DIFFERS))
+		return state;
+	*why = "of another pool";
+	return SUPER_BAD;
 }
 
 /*
@@ -108,11 +189,11 @@ static enum super_state find_second(struct um_pool *pool, struct um_super *out, 
 	struct um_super found;
 	const char *fault;
 
-	best = read_super(pool, um_super_mirror(chunks), out, why);
+	best = read_second(pool, um_super_mirror(chunks), out, why);
 	if (chunks > UM_AG_CHUNKS)
 		chunks = UM_AG_CHUNKS;
 	for (i = UM_AG_MIN_CHUNKS - 1; best < SUPER_NEWER && i < chunks; i++) {
-		state = read_super(pool, i * UM_CHUNK_BLOCKS, &found, &fault);
+		state = read_second(pool, i * UM_CHUNK_BLOCKS, &found, &fault);
 		if (state <= best)
 			continue;
 		best = state;

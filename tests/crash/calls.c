@@ -290,7 +290,7 @@ static int call_file(struct world *w, const struct call *c)
 
 int call_run(struct world *w, const struct call *c)
 {
-	uint64_t size;
+	uint64_t was, size;
 	int ret;
 
 	w->mix = (struct mix){0};
@@ -323,7 +323,7 @@ int call_run(struct world *w, const struct call *c)
 	case CALL_CHECKPOINT:
 		return um_log_checkpoint(w->fs->log);
 	case CALL_GROW:
-		return umbra_grow(w->fs, UMBRA_GROW_ALL, true, &size);
+		return umbra_grow(w->fs, UMBRA_GROW_ALL, true, &was, &size);
 	case CALL_CLOSE:
 		ret = umbra_close(w->fs);
 		w->fs = NULL;

@@ -4,6 +4,7 @@
 
 #include "datakit.h"
 #include "txn/internal.h"
+#include "skip.h"
 
 #define MIB (1ull << 20)
 
@@ -11,11 +12,14 @@ static const struct umbra_mkfs_options plain = {.copies = 2};
 static const struct umbra_mkfs_options single = {.copies = 1};
 static const struct umbra_mkfs_options all = {.copies = 2, .parity = true, .data_csum = true};
 
+static uint64_t had;
+
 static uint64_t grown(struct kit *k, uint64_t mib)
 {
-	uint64_t size;
+	uint64_t was = k->fs->pool->size, size;
 
-	ok(umbra_grow(k->fs, mib * MIB, true, &size));
+	ok(umbra_grow(k->fs, mib * MIB, true, &had, &size));
+	assert_int_equal(had, was);
 	return size;
 }
 
@@ -70,7 +74,7 @@ static void grow_and_use(struct kit *k)
 
 	file_make(k, &f, "kept", 3 * MIB);
 	file_write(k, &f, 0, 3 * MIB - 1234, 7);
-	assert_int_equal(umbra_grow(k->fs, 16 * MIB, true, &size), -EINVAL);
+	assert_int_equal(umbra_grow(k->fs, 16 * MIB, true, &had, &size), -EINVAL);
 	assert_int_equal(size, 20 * MIB);
 	assert_int_equal(grown(k, 20), 20 * MIB);
 	assert_int_equal(grown(k, 26), 20 * MIB); /* three chunks make no group */
@@ -127,13 +131,13 @@ static void what_lies_in_a_larger_file_grows_into_it(void **state)
 	ok(truncate(fixture_path, 64 * MIB + 4711));
 	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
 	kit_mount(&k);
-	ok(umbra_grow(k.fs, UMBRA_GROW_ALL, false, &size));
+	ok(umbra_grow(k.fs, UMBRA_GROW_ALL, false, &had, &size));
 	assert_int_equal(size, 64 * MIB);
 	fill_up(&k, "full", 128 * MIB, 20 * MIB / B);
 	ok(umbra_close(k.fs));
 	kit_check(&k);
 	ok(umbra_open(fixture_path, &(struct umbra_options){.readonly = true}, &reader));
-	assert_int_equal(umbra_grow(reader, 128 * MIB, true, &size), -EROFS);
+	assert_int_equal(umbra_grow(reader, 128 * MIB, true, &had, &size), -EROFS);
 	ok(umbra_close(reader));
 	kit_mount(&k);
 	kit_close(&k);
@@ -164,6 +168,191 @@ static void a_backup_behind_a_seam_is_found(void **state)
 	kit_close(&k);
 }
 
+static void peek(uint64_t off, void *out)
+{
+	int fd = open(fixture_path, O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	assert_int_equal(pread(fd, out, B, (off_t)off), B);
+	ok(close(fd));
+}
+
+static void lose_both_supers(um_lba_t second)
+{
+	uint8_t zeros[B] = {0};
+
+	fixture_poke(0, zeros, B);
+	fixture_poke(second * B, zeros, B);
+}
+
+/*
+ * A daemon that died behind the growth's transaction has left a backup of the size before. That is no fault; it is not
+ * taken when there is one that says more; and what comes by brings it up to date.
+ */
+static void a_backup_of_the_size_before_is_no_fault(void **state)
+{
+	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
+	struct kit k = {.path = fixture_path, .size = 20 * MIB};
+	struct umbra_check_report report;
+	uint8_t old[B], now[B];
+	uint64_t at = 10 * UM_CHUNK_SIZE;
+
+	(void)state;
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 40), 40 * MIB);
+	ok(umbra_close(k.fs));
+	peek(at, old);
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 64), 64 * MIB);
+	ok(umbra_close(k.fs));
+	peek(at, now);
+	assert_memory_not_equal(old, now, B);
+
+	fixture_poke(at, old, B);
+	kit_check(&k);
+	lose_both_supers(9 * UM_CHUNK_BLOCKS);
+	umbra_check(fixture_path, UMBRA_CHECK_REPAIR, kit_problem, NULL, &report);
+	assert_int_equal(report.unrepaired, 0);
+	peek(at, old);
+	assert_memory_equal(old, now, B);
+
+	fixture_poke(at + offsetof(struct um_super, nchunks), "\x14", 1);
+	umbra_check(fixture_path, UMBRA_CHECK_ONLY, kit_problem, NULL, &report);
+	assert_int_equal(report.problems, 1); /* not sound */
+	ok(umbra_check(fixture_path, UMBRA_CHECK_PREEN, kit_problem, NULL, &report));
+	peek(at, old);
+	assert_memory_equal(old, now, B);
+	kit_mount(&k);
+	assert_int_equal(k.fs->pool->size, 64 * MIB);
+	kit_close(&k);
+}
+
+static void the_next_growth_and_the_scrub_bring_backups_up_to_date(void **state)
+{
+	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
+	struct kit k = {.path = fixture_path, .size = 20 * MIB};
+	uint64_t at = 10 * UM_CHUNK_SIZE;
+	uint8_t old[B], now[B];
+
+	(void)state;
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 40), 40 * MIB);
+	ok(umbra_close(k.fs));
+	peek(at, old);
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 64), 64 * MIB);
+	for (unsigned i = 0; i < 2; i++) {
+		ok(umbra_close(k.fs));
+		fixture_poke(at, old, B);
+		kit_mount(&k);
+		if (i)
+			um_backups_refresh(k.fs); /* as the scrub does */
+		else
+			assert_int_equal(grown(&k, 64), 64 * MIB);
+		ok(umbra_sync(k.fs));
+		ok(umbra_close(k.fs));
+		peek(0, now);
+		assert_memory_equal(&((struct um_super *)now)->nchunks, &(uint64_t){32}, 8);
+		peek(at, now);
+		assert_memory_not_equal(old, now, B);
+		kit_mount(&k);
+	}
+	kit_close(&k);
+}
+
+/* A file of the pool is another pool's image. */
+static void an_image_in_the_pool_is_not_taken_for_it(void **state)
+{
+	struct umbra_mkfs_options mkfs = {.size = 16 * MIB, .force = true, .sparse = true};
+	struct kit k = {.path = fixture_path, .size = 64 * MIB};
+	struct umbra_check_report report;
+	uint8_t backup[B], head[B], first[B], own[B], zeros[B] = {0};
+	um_lba_t second;
+
+	(void)state;
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 32), 32 * MIB);
+	ok(umbra_close(k.fs));
+	peek(0, first);
+	peek(8 * UM_CHUNK_SIZE, backup);
+	peek(8 * UM_CHUNK_SIZE + B, head);
+
+	mkfs.size = 64 * MIB;
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(&k);
+	assert_int_equal(grown(&k, 100), 100 * MIB);
+	second = um_super_second(&k.fs->pool->super);
+	ok(umbra_close(k.fs));
+	peek(0, own);
+	/* Where it has a backup, and where a search for the second copy comes by. */
+	fixture_poke(8 * UM_CHUNK_SIZE, backup, B);
+	fixture_poke(8 * UM_CHUNK_SIZE + B, head, B);
+	fixture_poke(12 * UM_CHUNK_SIZE, first, B);
+	fixture_poke(0, zeros, B);
+	kit_mount(&k);
+	assert_int_equal(k.fs->pool->size, 100 * MIB);
+	ok(umbra_close(k.fs));
+	peek(0, head);
+	assert_memory_equal(head, own, B);
+
+	lose_both_supers(second);
+	umbra_check(fixture_path, UMBRA_CHECK_REPAIR, kit_problem, NULL, &report);
+	peek(0, head);
+	assert_memory_equal(head, own, B);
+	kit_mount(&k);
+	assert_int_equal(k.fs->pool->size, 100 * MIB);
+	kit_close(&k);
+}
+
+/* As many groups, and backups, as no journal of a small pool could have in one record. */
+static void a_small_pool_becomes_very_large_and_larger(void **state)
+{
+	struct umbra_mkfs_options mkfs = {.size = 64 * MIB, .force = true, .sparse = true};
+	struct kit k = {.path = fixture_path, .size = 64 * MIB};
+	uint64_t tib = 1ull << 40, size;
+	uint8_t block[B];
+	struct file f;
+	struct stat st;
+
+	(void)state;
+	/* Some ten thousand blocks far apart: a disk takes a minute for that. */
+	if (!access("/dev/shm", W_OK)) {
+		unlink(fixture_path);
+		strcpy(fixture_path, "/dev/shm/um-test-XXXXXX");
+		ok(close(mkstemp(fixture_path)));
+	}
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(&k);
+	if (k.fs->pool->room < 3 * tib) {
+		kit_close(&k);
+		skip_because("there is no address space for 3 TiB");
+	}
+	file_make(&k, &f, "kept", MIB);
+	file_write(&k, &f, 0, MIB - 1234, 7);
+	ok(umbra_grow(k.fs, 2 * tib, true, &had, &size));
+	assert_true(size > 2 * tib - 4 * UM_CHUNK_SIZE);
+	ok(umbra_grow(k.fs, 2 * tib + 1024 * MIB, true, &had, &size));
+	assert_int_equal(k.fs->pool->super.nseams, 2);
+	/* What cannot be mapped is known before the file is touched. */
+	assert_int_equal(umbra_grow(k.fs, k.fs->pool->room + tib, true, &had, &size), -ENOMEM);
+	ok(stat(fixture_path, &st));
+	assert_true((uint64_t)st.st_size < 3 * tib);
+	ok(umbra_sync(k.fs));
+	memcpy(block, um_pool_ptr(k.fs->pool, 0), B);
+	for (uint32_t ag = 1; ag < k.fs->pool->nags; ag++)
+		assert_memory_equal(um_pool_ptr(k.fs->pool,
+					    um_ag_first(&k.fs->pool->super, ag) * UM_CHUNK_BLOCKS),
+			block, B);
+	kit_remount(&k);
+	file_verify(&k, &f);
+	assert_int_equal(k.fs->pool->size, size);
+	kit_close(&k);
+	file_free(&f);
+}
+
 /* ---- cuts ------------------------------------------------------------------------------------------- */
 
 #define WAS (16 * MIB)
@@ -191,7 +380,7 @@ static void look_at_state(uint8_t *base)
 	file_verify(&k, cut.f);
 	/* It can be grown, again or at last. */
 	if (cut.states % 4 == 0)
-		ok(umbra_grow(k.fs, WILL, true, &size));
+		ok(umbra_grow(k.fs, WILL, true, &had, &size));
 	ok(umbra_close(k.fs));
 	ok(umbra_check_image(base, WILL, UMBRA_CHECK_ONLY, kit_problem, NULL, &report));
 	assert_int_equal(report.problems, 0);
@@ -229,7 +418,7 @@ static void grow_with_cuts(struct kit *k)
 	ok(ftruncate(recorder.medium, (off_t)WILL));
 	cut = (struct cut){k, &f, false, 0, 0};
 	recorder.moment = on_moment;
-	ok(umbra_grow(k->fs, WILL, true, &size));
+	ok(umbra_grow(k->fs, WILL, true, &had, &size));
 	assert_int_equal(size, WILL);
 	assert_true(cut.old && cut.old < cut.states);
 	cut.sealed = true;
@@ -296,6 +485,10 @@ static const struct CMUnitTest indirect[] = {
 	CASE(a_file_grows),
 	CASE(what_lies_in_a_larger_file_grows_into_it),
 	CASE(a_backup_behind_a_seam_is_found),
+	CASE(a_backup_of_the_size_before_is_no_fault),
+	CASE(the_next_growth_and_the_scrub_bring_backups_up_to_date),
+	CASE(an_image_in_the_pool_is_not_taken_for_it),
+	CASE(a_small_pool_becomes_very_large_and_larger),
 	CASE(a_cut_of_a_plain_file_too),
 };
 fixture_main(direct, indirect)

@@ -58,17 +58,14 @@ static int grow_mount(const struct args *args, struct um_ioc_grow *io)
 
 static int grow_pool(const struct args *args, struct um_ioc_grow *io)
 {
-	struct umbra_info info;
 	struct umbra_fs *fs;
-	uint64_t size = 0;
+	uint64_t was = 0, size = 0;
 	int err = umbra_open(args->path, NULL, &fs), err2;
 
 	if (err)
 		return err;
-	err = umbra_info(fs, &info);
-	io->was = info.size;
-	if (!err)
-		err = umbra_grow(fs, args->size, args->sparse, &size);
+	err = umbra_grow(fs, args->size, args->sparse, &was, &size);
+	io->was = was;
 	io->size = size;
 	err2 = umbra_close(fs);
 	return err ? err : err2;
