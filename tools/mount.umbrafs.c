@@ -128,6 +128,12 @@ end:
 		close(fd);
 }
 
+static uint32_t sync_bits(unsigned long flags)
+{
+	return (flags & MS_SYNCHRONOUS ? UM_REMOUNT_SYNC : 0) |
+	       (flags & MS_DIRSYNC ? UM_REMOUNT_DIRSYNC : 0);
+}
+
 /*
  * The kernel remounts by itself and tells the daemon nothing: that is done here, before the first write may come, and after the
  * last. -EROFS, -EACCES: the pool cannot be written. A daemon that could not become read-only has nobody left who writes, but
@@ -135,7 +141,8 @@ end:
  */
 static int change(const struct helper *h, const char *dir, unsigned long flags)
 {
-	int err = flags & MS_RDONLY ? 0 : um_mounts_say(dir, false);
+	uint32_t sync = sync_bits(flags) | UM_REMOUNT_NAMES(sync_bits(h->opt.ms_named));
+	int err = flags & MS_RDONLY ? 0 : um_mounts_say(dir, false, sync);
 
 	if (err == -ENXIO) {
 		err = 0; /* a pool of an ordinary user's: the kernel's word has to do */
@@ -155,7 +162,7 @@ static int change(const struct helper *h, const char *dir, unsigned long flags)
 		err = -errno;
 		fprintf(stderr, "mount.umbrafs: remounting %s: %s\n", h->dir, strerror(-err));
 	} else if (flags & MS_RDONLY && !(flags & MS_BIND)) {
-		err = um_mounts_say(dir, true);
+		err = um_mounts_say(dir, true, sync);
 		if (err == -ENXIO)
 			err = 0;
 		else if (err)

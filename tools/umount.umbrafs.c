@@ -135,7 +135,7 @@ static int make_readonly(const char *dir)
 		return -errno;
 	if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | (now.f_flag & kept), NULL))
 		return -errno;
-	err = um_mounts_say(dir, true);
+	err = um_mounts_say(dir, true, 0);
 	return err == -ENXIO ? 0 : err;
 }
 

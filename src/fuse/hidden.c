@@ -364,7 +364,7 @@ static void on_write(const struct request *r)
 		reply(r, err, NULL, 0);
 		return;
 	}
-	if (r->v->m->opt->ms_flags & MS_SYNCHRONOUS)
+	if (r->v->m->sync & MS_SYNCHRONOUS)
 		flags |= UMBRA_WRITE_SYNC;
 	/* The kernel remembers it for our descriptor, not for those of the file. */
 	if (in->write_flags & FUSE_WRITE_CACHE)

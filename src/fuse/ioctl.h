@@ -169,8 +169,11 @@ struct um_ioc_grow {
  */
 struct um_ioc_remount {
 	__u32 readonly; /* in */
-	__u32 pad;
+	__u32 sync; /* in: what is on from now on, of what is spoken of; the kernel minds "sync" for writes only */
 };
+#define UM_REMOUNT_SYNC 1u
+#define UM_REMOUNT_DIRSYNC 2u
+#define UM_REMOUNT_NAMES(flags) ((flags) << 8) /* these are spoken of */
 #define UM_IOC_REMOUNT _IOW(UM_IOC, 22, struct um_ioc_remount)
 
 /* How the pool is served, for who would mount it once more. Any descriptor. */

@@ -333,9 +333,9 @@ bool um_mounts_dead(int fd)
 	return in_child(put_end, &fd, &err, sizeof(err)) == 0 && err == ENOTCONN;
 }
 
-int um_mounts_say(const char *dir, bool readonly)
+int um_mounts_say(const char *dir, bool readonly, uint32_t sync)
 {
-	struct um_ioc_remount say = {.readonly = readonly};
+	struct um_ioc_remount say = {.readonly = readonly, .sync = sync};
 	int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int err = 0;
 
@@ -347,11 +347,19 @@ int um_mounts_say(const char *dir, bool readonly)
 	return err;
 }
 
+static void put_stat(const void *arg, int to)
+{
+	struct stat st;
+
+	_exit(stat(arg, &st) || write(to, &st, sizeof(st)) != sizeof(st));
+}
+
+/* The path is as whoever mounted it likes, and may lead to where nobody answers. */
 static bool same_file(const char *path, const struct stat *st)
 {
 	struct stat other;
 
-	if (stat(path, &other))
+	if (in_child(put_stat, path, &other, sizeof(other)))
 		return false;
 	if (S_ISBLK(st->st_mode) || S_ISCHR(st->st_mode))
 		return (other.st_mode & S_IFMT) == (st->st_mode & S_IFMT) &&

@@ -46,10 +46,10 @@ int um_mounts_ask(int dir_fd, struct um_ioc_mount *out);
 /* Has the daemon of the mount ended in which the descriptor is? One that lives and says nothing is not dead. */
 bool um_mounts_dead(int fd);
 /*
- * Tells the daemon of the mount on dir that it became, or is about to become, read-only or writable. -ENXIO: the mount is
- * another user's, who lets nobody else in, not even root.
+ * Tells the daemon of the mount on dir that it became, or is about to become, read-only or writable, and UM_REMOUNT_* of
+ * what is made durable at once. -ENXIO: the mount is another user's, who lets nobody else in, not even root.
  */
-int um_mounts_say(const char *dir, bool readonly);
+int um_mounts_say(const char *dir, bool readonly, uint32_t sync);
 
 /* Does anybody hold the pool's lock, shared or not? Errors of open(2). */
 int um_pool_in_use(const char *path, bool *out);

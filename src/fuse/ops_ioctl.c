@@ -237,7 +237,7 @@ static int do_mount(const struct ioctl_in *io)
 		out->dev = info.dev;
 		out->ino = info.ino;
 		out->readonly = io->m->readonly;
-		um_options_text(io->m->opt, out->options, sizeof(out->options));
+		um_remount_options(io->m, out->options, sizeof(out->options));
 		err = answer(io, out, sizeof(*out));
 	}
 	free(out);
@@ -253,6 +253,7 @@ static int do_remount(const struct ioctl_in *io)
 	if (io->in_size < sizeof(want))
 		return -EINVAL;
 	memcpy(&want, io->in, sizeof(want));
+	um_remount_sync(io->m, want.sync);
 	return um_remount(io->m, io->req, want.readonly);
 }
 

@@ -5,8 +5,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 
+#include "fuse/ioctl.h"
 #include "fuse/message.h"
+#include "fuse/options.h"
 #include "fuse/view.h"
 
 int um_gate_new(pthread_rwlock_t *out)
@@ -113,4 +116,32 @@ int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
 	}
 	pthread_detach(thread);
 	return 0;
+}
+
+/* ---- sync, dirsync -------------------------------------------------------------------------------------- */
+
+void um_remount_sync(struct um_mount *m, uint32_t word)
+{
+	static const struct {
+		uint32_t bit;
+		unsigned long flag;
+	} pairs[] = {{UM_REMOUNT_SYNC, MS_SYNCHRONOUS}, {UM_REMOUNT_DIRSYNC, MS_DIRSYNC}};
+
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		if (!(word & UM_REMOUNT_NAMES(pairs[i].bit)))
+			continue;
+		if (word & pairs[i].bit)
+			atomic_fetch_or(&m->sync, pairs[i].flag);
+		else
+			atomic_fetch_and(&m->sync, ~pairs[i].flag);
+	}
+}
+
+void um_remount_options(const struct um_mount *m, char *out, size_t len)
+{
+	struct um_options now = *m->opt;
+
+	now.ms_flags &= ~(unsigned long)(MS_SYNCHRONOUS | MS_DIRSYNC);
+	now.ms_flags |= m->sync;
+	um_options_text(&now, out, len);
 }

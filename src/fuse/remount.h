@@ -16,4 +16,12 @@ int um_gate_new(pthread_rwlock_t *out);
 bool um_gate_enter(struct um_mount *m);
 void um_gate_leave(struct um_mount *m, bool entered);
 
+/*
+ * UM_REMOUNT_*: what is durable before it returns from now on. The kernel minds "sync" of a remount for writes only, and forgets
+ * "dirsync".
+ */
+void um_remount_sync(struct um_mount *m, uint32_t word);
+/* um_options_text of what the filesystem has now. */
+void um_remount_options(const struct um_mount *m, char *out, size_t len);
+
 #endif

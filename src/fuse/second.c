@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A second mount of a filesystem in use. It is made of a copy of the first, but is no bind mount to whoever looks: what is
- * mounted in one of the two does not appear in the other (no peers), it has its own flags, and either may be unmounted. The
- * kernel ends the filesystem, and with it the daemon, with the last.
+ * A second mount of a filesystem in use. The kernel makes it as a copy of the first one, as for a bind mount; from then on the two
+ * are equals. What is mounted below one of them does not appear below the other (they are no peers), each has flags of its
+ * own, and either can be unmounted first. When the last one goes the kernel ends the filesystem, and that ends the daemon.
  *
- * The copy is taken first, in no namespace yet, and everything is asked of it: a path may lead elsewhere a moment later, a
- * descriptor does not. mount(2) with MS_BIND would also show the second mount for a moment without its flags.
+ * The copy is taken first, before it is attached anywhere, and all questions (is this the right pool, whose mount is it?) are put
+ * to the copy: a path may lead elsewhere a moment later, a descriptor does not. mount(2) with MS_BIND would not do: for a
+ * moment the second mount would be there without its flags.
  */
 #include "fuse/second.h"
 
@@ -43,7 +44,7 @@ static int set_attributes(int mount, const struct um_options *opt)
 		{MS_NODEV, MOUNT_ATTR_NODEV},
 		{MS_NOEXEC, MOUNT_ATTR_NOEXEC},
 	};
-	/* Those of access times stay as the first mount has them, since it is the daemon who keeps them. */
+	/* What the first mount has for access times is left alone: it is the daemon who sets them. */
 	struct mount_attr attr = {.propagation = MS_PRIVATE};
 
 	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
@@ -63,7 +64,10 @@ static int attach(int mount, int target)
 		       : 0;
 }
 
-/* What the kernel knows by itself: no request, of a daemon that may hang. mask 0: the device, of anybody's mount. */
+/*
+ * Asks the kernel only, as the daemon may hang. With mask 0 it fills in the device number even where the caller may not look
+ * into the mount.
+ */
 static int look(int fd, unsigned mask, struct statx *out)
 {
 	return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, mask, out) ? -errno : 0;
@@ -78,8 +82,9 @@ static bool is_pool(const struct um_ioc_mount *answer, const struct stat *st)
 }
 
 /*
- * Is it a mount of that pool by root? An ordinary user's daemon may say whatever it likes of itself, and sees all that is
- * done in the mount. -ENOENT: look at others.
+ * Is the copy of a mount of that pool, and did the caller's user mount it? An ordinary user's daemon may claim to serve any pool, and
+ * sees all that is done in its mount. -EACCES: somebody else did; -ENOENT: it is of something else; -ENOTCONN: its daemon
+ * does not answer.
  */
 static int examine(
 	int mount, const struct stat *pool, struct um_where *where, struct um_ioc_mount *answer)
@@ -88,7 +93,7 @@ static int examine(
 
 	if (look(mount, 0, &st))
 		return -ENOENT;
-	/* The number stays that filesystem's as long as there is our copy. */
+	/* As long as we have the copy the kernel gives the device number to no other filesystem. */
 	if (um_mounts_of_device(st.stx_dev_major, st.stx_dev_minor, where) ||
 		!um_where_is_ours(where))
 		return -ENOENT;
@@ -131,8 +136,9 @@ static int check_options(const struct um_second *want, const struct um_where *wh
 	}
 	if (um_options_differ(&have, want->list, word, sizeof(word))) {
 		um_message(UMBRA_LOG_ERROR,
-			"%s is mounted on %s with other options (%s): %s cannot be had for %s "
-			"alone",
+			"%s is mounted on %s with other options (%s), which go for all its mounts: "
+			"%s cannot be had "
+			"on %s only",
 			want->pool, where->dir, answer->options, word, want->target);
 		return -EINVAL;
 	}
@@ -151,14 +157,17 @@ static int make(const struct um_second *want, int mount, int target)
 	return err;
 }
 
-/* *done: it was the right one, for good or ill. */
+/* *done: this was the pool's mount, so that others need not be tried, whether it went well or not. */
 static int try_one(const struct um_second *want, const struct um_where *first, int target,
 	const struct stat *pool, bool *done)
 {
 	struct um_ioc_mount answer;
 	struct um_where where = {0};
-	int mount = open_copy(first->dir);
-	int err = mount < 0 ? -errno : examine(mount, pool, &where, &answer);
+	/* Others' are not even looked for: the way to one may lead through a mount whose daemon hangs. */
+	int mount = first->user == geteuid() ? open_copy(first->dir) : -1;
+	int err = mount >= 0                 ? examine(mount, pool, &where, &answer)
+		  : first->user == geteuid() ? -errno
+					     : -EACCES;
 
 	*done = !err;
 	if (!err && is_mounted_here(mount, target)) {
@@ -187,7 +196,7 @@ static void say_why(const struct um_second *want, const struct um_where *first, 
 		if (err == -ENOTCONN)
 			why = "its daemon does not answer";
 		else if (err == -ENOENT)
-			why = "that is another pool by now";
+			why = "another pool has been mounted there since";
 		else if (err == -EINVAL)
 			why = "that mount must not be copied (mount --make-unbindable)";
 		um_message(UMBRA_LOG_ERROR,
@@ -222,8 +231,9 @@ int um_second_mount(const struct um_second *want)
 	else if (!n && target >= 0) {
 		err = -EBUSY;
 		um_message(UMBRA_LOG_ERROR,
-			"%s is already mounted, but its root is not to be seen from here: %s stays "
-			"empty",
+			"%s is already mounted, but in no place that can be seen from here: "
+			"nothing is mounted "
+			"on %s",
 			want->pool, want->target);
 	}
 	um_wheres_free(list, n);

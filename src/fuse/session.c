@@ -208,6 +208,7 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 		return -ENOMEM;
 	*m = (struct um_mount){.fs = fs, .opt = opt, .pool = pool, .dir = dir, .ended = -1};
 	m->readonly = m->gated = m->frozen = opt->fs.readonly;
+	m->sync = opt->ms_flags & (MS_SYNCHRONOUS | MS_DIRSYNC);
 	err = um_gate_new(&m->gate);
 	if (err) {
 		free(m);

@@ -47,6 +47,7 @@ struct um_mount {
 	int dev;               /* /dev/fuse; owned by se */
 	unsigned major, minor; /* of the filesystem, in mountinfo and stat(2) */
 	atomic_bool readonly;
+	atomic_ulong sync;  /* MS_SYNCHRONOUS, MS_DIRSYNC: of opt, or of a remount */
 	bool gated;         /* it began read-only: see remount.h */
 	atomic_bool frozen; /* it is, and nothing of it can change until that gate was shut */
 	pthread_rwlock_t gate;

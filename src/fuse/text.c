@@ -10,6 +10,7 @@
 #include "fuse/direct.h"
 #include "fuse/health.h"
 #include "fuse/ioctl.h"
+#include "fuse/remount.h"
 #include "fuse/view.h"
 #include "fuse/worker.h"
 
@@ -68,7 +69,7 @@ static int fill_info(struct um_mount *m, struct json_object *obj)
 	add_bool(obj, "readonly", info.readonly);
 	add_bool(obj, "clean", info.clean);
 	add_number(obj, "errors", info.errors);
-	um_options_text(m->opt, options, sizeof(options));
+	um_remount_options(m, options, sizeof(options));
 	add_string(obj, "options", options);
 	return 0;
 }

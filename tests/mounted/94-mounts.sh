@@ -91,6 +91,20 @@ fails_with "an unknown option" 1 mount -t fuse.umbrafs -o nonsense "$POOL" "$SEC
 mount -o remount,commit=9 "$MNT" >"$T/out" 2>&1 || die "remount with an option of the filesystem's: $(cat "$T/out")"
 grep -q 'commit=9 is passed over' "$T/out" || die "remount says nothing of commit=9: $(cat "$T/out")"
 
+# What the kernel does not do when it remounts, the daemon does.
+syncs() {
+	"$UMBRACTL" stat --json "$MNT" | grep -o '"syncs": *[0-9]*' | grep -o '[0-9]*$'
+}
+quiet "remount,dirsync" mount -o remount,dirsync "$MNT"
+"$UMBRACTL" info "$MNT" | grep -q 'dirsync' || die "remount,dirsync did nothing: $("$UMBRACTL" info "$MNT")"
+if [ "$BACKEND" != dax ]; then
+	was=$(syncs)
+	mkdir "$MNT/durable"
+	[ "$(syncs)" -gt "$was" ] || die "a change of a directory is not made durable after remount,dirsync"
+fi
+quiet "remount,async" mount -o remount,async "$MNT"
+"$UMBRACTL" info "$MNT" | grep -q 'dirsync' || die "remount,async has taken dirsync away"
+
 # ---- umount of either -------------------------------------------------------------------------------
 quiet "a second mount" mount -t fuse.umbrafs "$POOL" "$SECOND"
 quiet "umount of the first" umount "$MNT"
@@ -344,4 +358,23 @@ if [ $DEVICE = 0 ]; then
 	ended "what cannot be written"
 	umount "$MEM/protected"
 fi
+
+# ---- somebody's mount whose source leads to a daemon that hangs ------------------------------------------
+quiet "mount" mount -t fuse.umbrafs "$POOL" "$MNT"
+pid=$(um_daemons_below "$T")
+"$MKFS" -q -s 32M "$MNT/inner" && "$MKFS" -q -s 32M "$MEM/wanted" || die "mkfs"
+quiet "a pool within" mount -t fuse.umbrafs "$MNT/inner" "$T/third"
+# Nothing in the kernel's memory answers for its name any more.
+mv "$MNT/inner" "$MNT/moved"
+quiet "the pool that is wanted twice" mount -t fuse.umbrafs "$MEM/wanted" "$SECOND"
+mkdir "$T/fourth"
+kill -STOP "$pid"
+timeout 60 mount -t fuse.umbrafs "$MEM/wanted" "$T/fourth" >"$T/out" 2>&1
+rc=$?
+kill -CONT "$pid"
+[ $rc = 0 ] || die "a second mount while another pool's source hangs: code $rc, $(cat "$T/out")"
+umount "$T/fourth" "$SECOND" "$T/third" || die "umount after that"
+timeout 30 flock "$MNT/moved" true || die "the inner pool is still in use"
+umount "$MNT"
+ended "a source that hangs"
 pool_fsck

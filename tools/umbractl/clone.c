@@ -87,10 +87,16 @@ static int clone_content(const char *src_path, int src, const char *dst_path, in
 	}
 	if (!err)
 		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
-	if (!err)
-		err = um_ioc_settle(dst);
-	if (err)
+	if (err) {
 		um_err(err, "%s: cannot clone", src_path);
+		return err;
+	}
+	err = um_ioc_settle(dst);
+	if (err == -EAGAIN)
+		um_err(0, "%s: the kernel does not come to know the size of the clone: try again",
+			dst_path);
+	else if (err)
+		um_err(err, "%s", dst_path);
 	return err;
 }
 
