@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include "pool/backend.h"
+#include "skip.h"
 
 static char list_path[] = "/tmp/umbrafs-badblocks-XXXXXX";
 static struct um_badlist *list;
@@ -116,7 +117,7 @@ static void a_bad_place_of_the_disk_is_found_in_the_file(void **state)
 	if (um_file_extents(fd, 2 << 20, first_extent, &extent) != 1 || !extent.fe_physical ||
 		extent.fe_length < sizeof(data)) {
 		close(fd);
-		skip(); /* tmpfs, overlay */
+		skip_because("the filesystem below does not say where its files lie");
 	}
 	snprintf(text, sizeof(text), "%llu 8\n",
 		(unsigned long long)(extent.fe_physical + 8192) / 512);

@@ -3,6 +3,7 @@
 #include <pthread.h>
 
 #include "datakit.h"
+#include "skip.h"
 
 static const struct umbra_mkfs_options with = {.copies = 2, .data_csum = true};
 
@@ -281,8 +282,7 @@ static void a_reader_beside_a_writer_sees_no_error(void **state)
 	(void)state;
 #ifdef __SANITIZE_THREAD__
 	/* Bytes of a file that are read while they are written: races by contract, which is what is tried here. */
-	print_message("SKIP: file data is read and written at once, on purpose\n");
-	skip();
+	skip_because("file data is read and written at once, on purpose");
 #endif
 	on_both(reader_and_writer);
 }

@@ -21,6 +21,7 @@
 
 #include "fs/fs.h"
 #include "umbra/check.h"
+#include "skip.h"
 
 #define SIZE (16ull << 20)
 #define ROOT UM_ROOT_INO
@@ -164,7 +165,7 @@ static uint8_t *golden(void **state)
 	if (*state)
 		return *state;
 	if (system("xz --version > /dev/null 2>&1"))
-		skip();
+		skip_because("there is no xz to unpack the golden pool with");
 	fail_msg("golden/pool.xz cannot be unpacked");
 	return NULL;
 }

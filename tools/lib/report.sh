@@ -80,6 +80,17 @@ um_excerpt() {
 	fi | tr -d '\000-\010\013-\037' | cut -c1-200 | sed 's/^/  | /'
 }
 
+# um_skipped_cases NAME LOG: cases of a unit test that could not be done here, each with its reason (tests/unit/skip.h).
+um_skipped_cases() {
+	local case why
+	while IFS=$'\t' read -r case why; do
+		um_verdict SKIP "$1: $case" 0.0 "$why"
+	done < <(tr -d '\000-\010\013-\037' <"$2" | awk '
+		/^\[ RUN / { why = "no reason given" }
+		/^SKIP: / { why = substr($0, 7) }
+		/^\[  SKIPPED \] [^ ]+$/ && !seen[$4]++ { print $4 "\t" substr(why, 1, 200) }')
+}
+
 # um_run NAME SECONDS COMMAND...: runs it if wanted; 0 when it passed or was not wanted.
 um_run() {
 	local name=$1 limit=$2 log start rc secs why
@@ -111,6 +122,7 @@ um_run() {
 		um_verdict FAIL "$name" "$secs" "${why:-exit code $rc}; log $log"
 		;;
 	esac
+	[ $rc = 77 ] || um_skipped_cases "$name" "$log"
 	[ $rc = 0 ] || [ $rc = 77 ] || UM_FAILED_LOGS+=("$log")
 	[ $rc = 0 ]
 }
