@@ -42,9 +42,10 @@ struct fetch {
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
 /*
- * Large reads use halves of huge pages, where the kernel has any. As single pages, 1 MiB has more segments than most
- * devices take in one request (128 to 254): it is split, and since io_uring cannot wait for that, passed on to one
- * more thread of the kernel. Both copies also look up fewer pages.
+ * Large reads use halves of huge pages, where the kernel has any. As single pages, 1 MiB has more
+ * segments than most devices take in one request (128 to 254): it is split, and since io_uring
+ * cannot wait for that, passed on to one more thread of the kernel. Both copies also look up fewer
+ * pages.
  */
 struct slab {
 	uint8_t *base;
@@ -99,7 +100,7 @@ static uint8_t *slab_get(void)
 	return buf;
 }
 
-/* False: it is none of theirs. */
+/* False: not one of these. */
 static bool slab_put(const uint8_t *buf)
 {
 	uint8_t *gone = NULL;

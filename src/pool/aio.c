@@ -21,18 +21,16 @@
 int (*um_aio_fault)(const struct um_aio *io, int result);
 bool um_aio_refuse_ring;
 
-/*
- * Its thread does everything with the ring: results are then collected where they are waited for, in batches,
- * instead of interrupting the thread that submitted.
- */
+/* Its thread performs all operations on the ring: results are then collected, in batches, where
+ * they are waited for, instead of interrupting the submitting thread. */
 struct ring {
 	struct um_aio_engine *engine;
 	struct io_uring uring;
 	pthread_t thread;
-	int wake; /* an eventfd, of which a read is always in the ring */
+	int wake; /* an eventfd, of which a read is always pending in the ring */
 	uint64_t woken;
 	atomic_uint under_way; /* requests */
-	pthread_mutex_t lock;  /* of what follows */
+	pthread_mutex_t lock;  /* protects what follows */
 	pthread_cond_t opened;
 	struct um_aio *first, **last;
 	atomic_bool asleep; /* the thread waits for results, or is about to */
@@ -188,7 +186,8 @@ static struct um_aio *take(struct ring *r, bool *out_stop)
 	return list;
 }
 
-/* The read that a submitter ends when the thread waits. False: there is no room for it now. */
+/* Submits the read that a submitter completes to wake the thread. False: there is no room for it
+ * now. */
 static bool arm(struct ring *r)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->uring);
@@ -200,7 +199,7 @@ static bool arm(struct ring *r)
 	return true;
 }
 
-/* Puts as many into the submission queue as find room. What is left. */
+/* Puts as many as fit into the submission queue. Returns the rest. */
 static struct um_aio *prepare_all(struct ring *r, struct um_aio *list)
 {
 	struct io_uring_sqe *sqe;
@@ -259,7 +258,8 @@ static void ring_serve(struct ring *r)
 			n = io_uring_submit_and_wait(&r->uring, 1);
 			atomic_store(&r->asleep, false);
 		}
-		/* The kernel takes none for now: no memory, or results that were not taken yet. */
+		/* The kernel accepts none for now: no memory, or results that were not taken
+		 * yet. */
 		if (n < 0 && n != -EINTR && !io_uring_cq_ready(&r->uring))
 			usleep(1000);
 		if (!take_results(r))
@@ -342,7 +342,7 @@ static void ring_close(struct ring *r)
 	ring_free(r);
 }
 
-/* The one with less to do; at low depth always the same, which is awake more often. */
+/* The one with less load; at low depth always the same, which is awake more often. */
 static struct ring *ring_of(struct um_aio_engine *engine)
 {
 	struct ring *best = &engine->ring[0];
