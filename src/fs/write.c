@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Writing file data. A write goes on in segments; each is planned as a reader, has its new blocks filled
- * outside of any transaction, and then becomes true in one. What is done per block depends on what the
- * file has there (src/DESIGN.md, section 5); policy_of() is that table.
+ * Writing file data. A write is split into segments; each is planned as a reader, has its new
+ * blocks filled outside any transaction, and then takes effect in one. What is done per block
+ * depends on what the file has there (src/DESIGN.md, section 5); policy_of() is that table.
  */
 #include <errno.h>
 #include <limits.h>
@@ -19,7 +19,7 @@ enum policy {
 	FRESH,   /* new blocks, then the transaction points at them */
 	CONVERT, /* in place, then the transaction marks them written */
 	JOURNAL, /* through the transaction's record */
-	INPLACE, /* straight in place */
+	INPLACE, /* directly in place */
 };
 
 struct segment {
@@ -30,7 +30,7 @@ struct segment {
 	struct um_inode inode; /* as the plan saw it */
 	bool journal;          /* overwrites are atomic */
 	bool moves;            /* um_data_moves() */
-	um_lba_t goal;         /* behind the block before the segment, or 0 */
+	um_lba_t goal;         /* the place after the block before the segment, or 0 */
 	uint32_t place;        /* as in struct um_wish */
 	unsigned nruns;
 	struct um_run runs[UM_SEGMENT_BLOCKS];
@@ -43,17 +43,15 @@ static enum policy policy_of(const struct segment *s, const struct um_run *run)
 {
 	uint64_t end = (run->block + run->len) << UM_BLOCK_SHIFT;
 
-	/* Bad memory is not stored to: what covers a page whole takes its place. */
+	/* Bad memory is not stored to: a write that covers a whole page replaces it. */
 	if (!run->lba || run->refs > 1 || run->lost)
 		return FRESH;
 	if (run->unwritten)
 		return CONVERT;
 	if (s->moves)
 		return FRESH;
-	/*
-	 * Bytes behind the end of the file are zero until the size says otherwise, so what goes there
-	 * changes together with the size in either mode.
-	 */
+	/* Bytes beyond the end of the file are zero until the size says otherwise, so what is
+	 * stored there changes together with the size in either mode. */
 	if (end > s->off + s->len)
 		end = s->off + s->len;
 	if (s->journal || end > s->inode.core.size)
@@ -71,7 +69,7 @@ static void segment_set_len(struct segment *s, size_t len)
 	s->nblocks = um_blocks_of(end) - s->first;
 }
 
-/* Cuts the segment off before a block of the file, which is not its first. */
+/* Cuts the segment before a block of the file, which is not its first. */
 static void segment_trim(struct segment *s, uint64_t block)
 {
 	segment_set_len(s, (block << UM_BLOCK_SHIFT) - s->off);
@@ -85,7 +83,7 @@ static void segment_trim(struct segment *s, uint64_t block)
 	}
 }
 
-/* Where the file's block before the segment lies, so that files grow in one piece. */
+/* Where the file's block before the segment lies, so that files grow contiguously. */
 static int find_goal(struct um_src src, const struct um_tree *tree, struct segment *s)
 {
 	struct um_run before;
@@ -101,10 +99,8 @@ static int find_goal(struct um_src src, const struct um_tree *tree, struct segme
 	return err;
 }
 
-/*
- * The segment begins in blocks shared with others. Copies made before, in the same window of the file, say
- * where its own belong; without one there is a window to begin.
- */
+/* The segment begins in blocks shared with others. Copies made before, in the same window of the
+ * file, determine where its own belong; without one a new window is begun. */
 static int find_place(struct um_src src, const struct um_tree *tree, struct segment *s)
 {
 	uint64_t window = s->first & ~(uint64_t)(UM_COW_WINDOW - 1), nearest = UINT64_MAX;
@@ -124,7 +120,7 @@ static int find_place(struct um_src src, const struct um_tree *tree, struct segm
 			run->block > s->first ? run->block - s->first : s->first - run->block;
 		um_lba_t there = run->lba + s->first - run->block;
 
-		/* Not a copy if it lies as the shared block does. */
+		/* It is not a copy if it lies where the shared block does. */
 		if (!run->lba || run->refs > 1 || there == s->runs[0].lba || away >= nearest)
 			continue;
 		nearest = away;
@@ -135,7 +131,8 @@ static int find_place(struct um_src src, const struct um_tree *tree, struct segm
 	return 0;
 }
 
-/* Parts the run that holds the end of the file, so that no more than that block is journaled for it. */
+/* Splits the run that contains the end of the file, so that no more than that block is journaled
+ * for it. */
 static void split_at_eof(struct segment *s)
 {
 	uint64_t eof = s->inode.core.size >> UM_BLOCK_SHIFT;
@@ -175,7 +172,7 @@ static int plan_locked(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 	return err;
 }
 
-/* Keeps what goes through the journal within a sensible record. */
+/* Limits what goes through the journal to a sensible record. */
 static void limit_journaled(struct segment *s)
 {
 	uint64_t left = UM_JOURNALED_BLOCKS;
@@ -219,7 +216,8 @@ static int segment_plan(struct umbra_fs *fs, um_ino_t ino, struct segment *s)
 	return 0;
 }
 
-/* Does the segment change neither the mapping nor the size? Then writers need not exclude each other. */
+/* Does the segment change neither the mapping nor the size? Then writers need not exclude each
+ * other. */
 static bool segment_overwrites(const struct segment *s)
 {
 	if (s->off + s->len > s->inode.core.size)
@@ -255,10 +253,8 @@ static const uint8_t *block_src(const struct segment *s, uint64_t block)
 	return s->buf + ((block << UM_BLOCK_SHIFT) - s->off);
 }
 
-/*
- * What a file block has. Behind the end of the file that is zeros: there may be others on the pool, of a write
- * that was lost, or for want of space to put zeros there.
- */
+/* The contents of a file block. Beyond the end of the file these are zeros: the pool may have other
+ * bytes there, from a write that was lost, or because there was no space to store zeros. */
 static int load_old(struct umbra_fs *fs, const struct segment *s, const struct um_run *run,
 	uint64_t block, void *out)
 {
@@ -278,7 +274,7 @@ static int load_old(struct umbra_fs *fs, const struct segment *s, const struct u
 	return um_guard_check();
 }
 
-/* One block that the segment covers in part: old content with the new bytes over it, at lba. */
+/* Stores a block that the segment covers in part: old content merged with the new bytes, at lba. */
 static int store_merged(struct umbra_fs *fs, struct segment *s, const struct um_run *run,
 	uint64_t block, um_lba_t lba)
 {
@@ -298,7 +294,8 @@ static int store_merged(struct umbra_fs *fs, struct segment *s, const struct um_
 		fs->pool, lba, 0, merged, UM_BLOCK_SIZE, um_data_front(fs->pool, block, end));
 }
 
-/* Whole blocks [block, block + n) of a run, to lba on. Only its ends can be covered in part. */
+/* Stores whole blocks [block, block + n) of a run, to lba on. Only its ends can be covered in
+ * part. */
 static int store_blocks(struct umbra_fs *fs, struct segment *s, const struct um_run *run,
 	uint64_t block, uint64_t n, um_lba_t lba)
 {
@@ -329,7 +326,7 @@ static uint32_t growth_room(const struct segment *s, const struct um_run *run)
 	return blocks < 256 ? (uint32_t)blocks / 2 : 128;
 }
 
-/* New blocks for a run, filled. When space ends the segment is cut off there. */
+/* Takes and fills new blocks for a run. If space runs out the segment is cut there. */
 static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *s, unsigned i)
 {
 	const struct um_run *run = &s->runs[i];
@@ -340,7 +337,7 @@ static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *
 		.goal = at ? 0 : s->goal,
 		.room = growth_room(s, run),
 		.place = at ? 0 : s->place,
-		/* What moves gives as many back. */
+		/* Moving gives back as many. */
 		.flags = run->lba && run->refs < 2 ? UM_SPACE_RESERVE : 0,
 	};
 	uint64_t got;
@@ -352,7 +349,7 @@ static int store_fresh(struct umbra_fs *fs, struct um_mem *mem, struct segment *
 		err = store_blocks(fs, s, run, p->block, p->len, p->lba);
 	}
 	if (err == -ENOSPC && run->block > s->first) {
-		/* In the pool, or in the file below while they were filled. */
+		/* Space ran out in the pool, or in the file below while they were filled. */
 		um_pieces_cut(fs, &s->fresh, run->block);
 		segment_trim(s, run->block);
 		return 0;
@@ -376,10 +373,8 @@ static const uint8_t *run_bytes(
 	return s->buf + (from - s->off);
 }
 
-/*
- * What goes through the journal is acknowledged before it is stored: whether the blocks can take it is found out
- * now, by a load from each.
- */
+/* What goes through the journal is acknowledged before it is stored: whether the blocks can take it
+ * is found out now, by a load from each. */
 static int touch_run(const struct umbra_fs *fs, const struct um_run *run)
 {
 	int err = 0;
@@ -392,7 +387,7 @@ static int touch_run(const struct umbra_fs *fs, const struct um_run *run)
 	return err;
 }
 
-/* What is stored before the transaction. The trims make nruns fall as it goes. */
+/* The stores made before the transaction. Trimming lowers nruns as it goes. */
 static int segment_store(struct umbra_fs *fs, struct um_mem *mem, struct segment *s)
 {
 	int err = 0;
@@ -490,7 +485,7 @@ static int apply(struct um_txn *txn, struct segment *s, unsigned flags, struct u
 	return err < 0 ? err : um_inode_store(txn, inode);
 }
 
-/* Does it replace blocks of the file's own? Then it gives back as many as it takes. */
+/* Does it replace the file's own blocks? Then it gives back as many as it takes. */
 static bool segment_moves(const struct segment *s)
 {
 	for (unsigned i = 0; s->moves && i < s->nruns; i++)
@@ -505,8 +500,8 @@ static int64_t since(const struct timespec *now, const struct um_time *then)
 }
 
 /*
- * Plain files: data went in place, and the times are those of this very tick of the kernel's clock, than which they are not
- * told more finely, or somebody else's. There is nothing to commit.
+ * Plain files: data went in place, and the times are those of this very tick of the kernel's clock,
+ * than which they are not told more finely, or somebody else's. There is nothing to commit.
  */
 static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, unsigned flags)
 {
@@ -548,7 +543,8 @@ static int segment_commit(struct umbra_fs *fs, struct segment *s, unsigned flags
 
 /* ---- inline data --------------------------------------------------------------------------------------- */
 
-/* Small content at the front of a file lives in its record, as long as there is no block yet. */
+/* Small content at the front of a file is stored in its record, as long as there is no block
+ * yet. */
 static bool fits_inline(const struct um_inode *inode, uint64_t off, size_t len)
 {
 	uint8_t format = inode->core.data.format;
@@ -592,11 +588,11 @@ static int put_inline(struct umbra_fs *fs, struct segment *s, unsigned flags)
 struct writer {
 	struct umbra_fs *fs;
 	struct um_mem *mem;
-	bool alone; /* mem->lock is held so */
+	bool alone; /* mem->lock is held exclusively */
 	unsigned flags;
 };
 
-/* One planned segment. s->len is what was written. */
+/* Carries out one planned segment. s->len is what was written. */
 static int segment_run(struct writer *w, struct segment *s)
 {
 	int err;
@@ -617,7 +613,7 @@ static int segment_run(struct writer *w, struct segment *s)
 	return err;
 }
 
-/* A block that the segment covers in part: is it bad, and its bytes were made again? */
+/* If the segment covers a block in part: is it bad, and have its bytes been rebuilt? */
 static bool block_cured(struct umbra_fs *fs, const struct segment *s, uint64_t block)
 {
 	for (unsigned i = 0; i < s->nruns; i++) {
@@ -634,7 +630,7 @@ static bool block_cured(struct umbra_fs *fs, const struct segment *s, uint64_t b
 	return false;
 }
 
-/* What is left of old blocks lies in the first and the last one. */
+/* Remains of old blocks are in the first and the last one. */
 static bool segment_cured(struct umbra_fs *fs, const struct segment *s)
 {
 	uint64_t last = s->first + s->nblocks - 1;
@@ -652,9 +648,10 @@ static void segment_masters(const struct segment *s, struct um_hold *hold)
 }
 
 /*
- * Locks them until the segment is committed: of two files that copy a shared block at once the second waits, plans
- * again and, where it has become the only owner, need not copy; and no block is moved between being planned
- * for, copied and given up. With the locks of the new plan held, and no other's in between, it stands.
+ * Locks them until the segment is committed. Of two files that copy a shared block at once the
+ * second waits, plans again and, if it has become the only owner, need not copy; and no block is
+ * moved between being planned for, copied and released. A plan is valid if it was made with its
+ * locks held, and nobody else held them in between.
  */
 static int segment_lock(struct writer *w, struct segment *s, size_t len)
 {
@@ -677,7 +674,7 @@ static int segment_lock(struct writer *w, struct segment *s, size_t len)
 	return 0;
 }
 
-/* Plans, and sees to the lock that the plan needs. */
+/* Plans, and takes the lock that the plan needs. */
 static int segment_begin(struct writer *w, struct segment *s)
 {
 	size_t len = s->len;
@@ -721,12 +718,12 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 		if (!err)
 			err = segment_run(w, &s);
 		um_master_unlock(w->fs->page, &s.hold);
-		/* Memory failed under it, or before: with a new plan, which goes around what is bad. */
+		/* Memory failed under it, or before: try a new plan, which avoids what is bad. */
 		if (err == -EIO && (atomic_load(&w->fs->pool->nfailed) != failed ||
 					   (cures++ < UM_CURES && segment_cured(w->fs, &s))))
 			continue;
 		if (err == -ENOSPC && !waited) {
-			/* What was removed lately may still be on its way to free space. */
+			/* Recently removed files may still be on their way to free space. */
 			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);
 			waited = true;
 			continue;
@@ -752,7 +749,7 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 	return err;
 }
 
-/* How much of a write fits below the largest file size. -EFBIG when nothing does. */
+/* How much of a write fits below the largest file size. -EFBIG if nothing does. */
 static int clip(uint64_t off, size_t *len)
 {
 	if (*len > SSIZE_MAX)
@@ -812,7 +809,7 @@ static ssize_t write_file(
 	ssize_t done;
 	int err = um_data_may_change(w->fs);
 
-	/* Where the end is must not change meanwhile. */
+	/* The end must not move meanwhile. */
 	w->alone = w->flags & (UMBRA_WRITE_APPEND | UMBRA_WRITE_CACHED);
 	if (!err)
 		err = um_mem_get(w->fs, ino, &w->mem);
