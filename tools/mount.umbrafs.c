@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * mount.umbrafs(8): what mount(8) runs for the types umbrafs and fuse.umbrafs. Starts umbrafs, which
- * returns when the mount answers; a remount is the kernel's alone.
- */
+/* mount.umbrafs(8): run by mount(8) for the types umbrafs and fuse.umbrafs. Starts umbrafs, which
+ * returns when the mount answers; a remount is done in the kernel alone. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -43,7 +41,7 @@ static int add_options(struct helper *h, const char *more)
 	return 0;
 }
 
-/* An exit status, or -1 to go on. */
+/* An exit status, or -1 to continue. */
 static int take_arguments(struct helper *h, int argc, char **argv)
 {
 	char msg[256];
@@ -100,7 +98,7 @@ static int take_arguments(struct helper *h, int argc, char **argv)
 
 /* ---- remount --------------------------------------------------------------------------------------- */
 
-/* What can only be chosen when the filesystem is mounted is passed over, and that is said. */
+/* Options that can only be chosen when the filesystem is mounted are ignored, with a warning. */
 static void warn_of_options(const struct helper *h, const char *dir)
 {
 	struct um_ioc_mount answer;
@@ -113,7 +111,8 @@ static void warn_of_options(const struct helper *h, const char *dir)
 	if (fd < 0 || um_mounts_ask(fd, &answer) ||
 		um_options_parse(&have, answer.options, true, word, sizeof(word)))
 		goto end;
-	/* The kernel's part it does, and shows "relatime" of what it leaves to the daemon. */
+	/* The kernel handles these itself, and shows "relatime" for what it leaves to the
+	 * daemon. */
 	have.ms_flags = h->opt.ms_flags;
 	if (h->opt.fs.atime == UMBRA_RELATIME)
 		have.fs.atime = UMBRA_RELATIME;
@@ -135,9 +134,9 @@ static uint32_t sync_bits(unsigned long flags)
 }
 
 /*
- * The kernel remounts by itself and tells the daemon nothing: that is done here, before the first write may come, and after the
- * last. -EROFS, -EACCES: the pool cannot be written. A daemon that could not become read-only has nobody left who writes, but
- * for access times.
+ * The kernel remounts by itself and does not inform the daemon: that is done here, before the first
+ * possible write, and after the last. -EROFS, -EACCES: the pool cannot be written. If the daemon
+ * cannot become read-only nobody writes any more, except access times.
  */
 static int change(const struct helper *h, const char *dir, unsigned long flags)
 {
@@ -145,7 +144,7 @@ static int change(const struct helper *h, const char *dir, unsigned long flags)
 	int err = flags & MS_RDONLY ? 0 : um_mounts_say(dir, false, sync);
 
 	if (err == -ENXIO) {
-		err = 0; /* a pool of an ordinary user's: the kernel's word has to do */
+		err = 0; /* an ordinary user's pool: the kernel's flag has to suffice */
 	} else if (err == -EBUSY) {
 		fprintf(stderr,
 			"mount.umbrafs: %s stays read-only: another process is looking at the "
@@ -191,13 +190,14 @@ static int remount(const struct helper *h)
 		free(dir);
 		return EXIT_MOUNT;
 	}
-	/* ST_* of these equal MS_*: what no option speaks of stays as it is. */
+	/* ST_* of these equal MS_*: flags that no option names stay as they are. */
 	flags = h->opt.ms_flags & h->opt.ms_named;
 	if (statvfs(dir, &now) == 0) {
 		flags |= now.f_flag & kept & ~h->opt.ms_named;
 		/*
-		 * A mount that is read-only by itself stays so, and the filesystem as it is for its other mounts: mount(8)
-		 * hands in all options that a mount has, so that "ro" may be nobody's wish.
+		 * A mount that is read-only by itself stays so, and the filesystem stays as it is
+		 * for its other mounts: mount(8) passes all options that a mount has, so "ro" may
+		 * be nobody's wish.
 		 */
 		if (flags & now.f_flag & MS_RDONLY && !where.readonly)
 			flags |= MS_BIND;
@@ -228,7 +228,7 @@ static int check_only(const struct helper *h)
 	return EXIT_OK;
 }
 
-/* umbrafs as it was installed with us, or built with us, or else the one in the path. */
+/* The umbrafs that was installed or built with this program, or else the one in the path. */
 static int run_daemon(const struct helper *h)
 {
 	static const char *const beside[] = {"../bin/umbrafs", "umbrafs"};

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * umount.umbrafs(8): what umount(8) runs for fuse.umbrafs. The kernel neither tells a FUSE daemon of an
- * unmount nor waits for it: this waits until the pool is released.
- */
+/* umount.umbrafs(8): run by umount(8) for fuse.umbrafs. The kernel neither informs a FUSE daemon of
+ * an unmount nor waits for it: this program waits until the pool is released. */
 #include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
@@ -31,7 +29,7 @@ struct helper {
 static const char usage_text[] =
 	"usage: umount.umbrafs DIR [-f] [-l] [-n] [-r] [-v] [-t TYPE] [-N NAMESPACE]\n";
 
-/* An exit status, or -1 to go on. */
+/* An exit status, or -1 to continue. */
 static int take_arguments(struct helper *h, int argc, char **argv)
 {
 	int c;
@@ -92,7 +90,8 @@ static int find(struct helper *h)
 	return err;
 }
 
-/* Before the mount goes, since the source is as somebody typed it, in a directory we do not know. */
+/* Before the unmount, since the source is as the user typed it, relative to an unknown
+ * directory. */
 static void learn_pool(struct helper *h)
 {
 	if (h->where.source[0] == '/')
@@ -124,7 +123,7 @@ static int fusermount(const struct helper *h)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -ECANCELED;
 }
 
-/* ST_* equal MS_* for all flags that a FUSE mount keeps but those of access times. */
+/* ST_* equal MS_* for all flags that a FUSE mount keeps except those of access times. */
 static int make_readonly(const char *dir)
 {
 	const unsigned long kept = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS;
@@ -161,7 +160,7 @@ static int await_release(const struct helper *h)
 	struct um_where other;
 	bool used = true;
 
-	/* Mounted a second time: the daemon stays, rightly. */
+	/* Mounted a second time: the daemon rightly stays. */
 	if (um_mounts_of_device(h->where.major, h->where.minor, &other) == 0 || !h->pool[0]) {
 		um_where_clear(&other);
 		return EXIT_OK;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Seeing to bad blocks (src/DESIGN.md, section 11). Each is one transaction that puts its bytes elsewhere or on record as
- * lost; the event that tells of it may follow later, since the record says whether it is still owed. So a death at
- * any moment leaves a block either as it was, to be met again, or seen to.
+ * Handling bad blocks (src/DESIGN.md, section 11). Each takes one transaction, which puts its bytes
+ * elsewhere or records it as lost; the event that reports it may follow later, since the record
+ * says whether one is still owed. So a crash at any moment leaves a block either as it was, to be
+ * found again, or handled.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ bool um_failure_given_up(const struct um_failures *f, um_lba_t lba)
 	return lba < f->nblocks && f->given_up[lba / 64] >> (lba % 64) & 1;
 }
 
-/* False: it was before. */
+/* Notes that nothing can be done for a block; false: it was noted before. */
 bool um_failure_give_up(struct um_failures *f, um_lba_t lba)
 {
 	bool before = um_failure_given_up(f, lba);
@@ -50,7 +51,7 @@ static size_t given_up_bytes(const struct um_failures *f)
 	return f->nblocks / 8 + sizeof(*f->given_up);
 }
 
-/* Takes no memory but where bits are set. */
+/* Uses memory only where bits are set. */
 static int open_given_up(struct um_failures *f, uint64_t nblocks)
 {
 	void *map;
@@ -118,7 +119,7 @@ static void begin_event(struct um_event *event, um_lba_t lba, unsigned kind, uns
 	};
 }
 
-/* An event that no record stands for. */
+/* Adds an event for which there is no record. */
 void um_failure_tell(struct umbra_fs *fs, const struct um_found *found, um_lba_t lba,
 	unsigned cause, unsigned done, um_lba_t other)
 {
@@ -139,7 +140,7 @@ void um_failure_tell(struct umbra_fs *fs, const struct um_found *found, um_lba_t
 		um_warn("%s: event not recorded: %s", fs->pool->path, strerror(-ret));
 }
 
-/* The event of a record that has none so far. */
+/* Adds the event of a record that has none yet. */
 static int tell_one(struct umbra_fs *fs, um_lba_t lba, const struct um_bad *bad)
 {
 	_Alignas(8) uint8_t buf[UM_EVENT_MAX];
@@ -160,7 +161,8 @@ static int tell_one(struct umbra_fs *fs, um_lba_t lba, const struct um_bad *bad)
 	ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 	if (ret)
 		return ret;
-	/* The block may have been given up meanwhile, and the record with it: it is told all the same. */
+	/* The block may have been freed meanwhile, and the record with it: the event is written all
+	 * the same. */
 	ret = um_bad_get(um_txn_src(txn), lba, &now);
 	if (!ret) {
 		now.flags |= UM_BAD_TOLD;
@@ -251,7 +253,7 @@ static int see_to_place(struct umbra_fs *fs, um_lba_t place)
 	return 0;
 }
 
-/* -EAGAIN: to be looked at again; whoever reads it, or a scrub, will. */
+/* -EAGAIN: to be checked again later; the next reader or a scrub will. */
 static int see_to_wrong(struct umbra_fs *fs, um_lba_t lba)
 {
 	struct um_found found;
@@ -403,7 +405,7 @@ static void *failures_main(void *arg)
 	return NULL;
 }
 
-/* What the kernel lists at each mount was told of when it was retired. */
+/* What the kernel lists at each mount was reported when it was retired. */
 static void know_retired(struct umbra_fs *fs)
 {
 	for (um_lba_t lba = 0; um_pool_next_bad(fs->pool, &lba); lba++)

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Inside the filesystem room: what its files share. Above is umbra/umbra.h, below are trees, space
- * and transactions.
+ * Internal to fs/: what its files share. Above is umbra/umbra.h, below are trees, space and
+ * transactions.
  *
  * Inode records are not cached: an operation loads the record from the inode tree (as a reader, or
- * through its transaction), so there is one truth. What exists in memory only (lookups, opens, the
- * lock that orders writers of one file) is struct um_mem.
+ * through its transaction), so there is only one copy to be right. What exists in memory only
+ * (lookups, opens, the lock that orders writers of one file) is struct um_mem.
  *
  * Locks, outermost first:
  *   mem->lock     one inode's data: shared for overwrites of unshared, written blocks; exclusive for
  *                 what changes the mapping or the size (truncate, fallocate, clone, extending
  *                 writes). Reads of data take none (epochs). Two inodes: in ascending ino order.
  *                 Namespace operations take none: the transaction serialises them.
- *   log->writer   the transaction; every check that an operation's success rests on is made in it
- *   table bucket  struct um_mem look-up; a leaf
+ *   log->writer   the transaction; every check on which an operation's success depends is made in it
+ *   table bucket  struct um_mem lookup; a leaf
  */
 #ifndef UM_FS_FS_H
 #define UM_FS_FS_H
@@ -38,19 +38,19 @@ struct umbra_fs {
 	struct um_space *space;
 	struct umbra_options opt;
 	atomic_bool readonly; /* changes are refused */
-	bool taken;           /* the pool is open for storing, not just looked at */
+	bool taken;           /* the pool is open for writing */
 	bool stores;          /* marked as in use; the threads below run */
 	struct um_mem_table *mems;
 	struct um_page *page;         /* masters and shadows */
 	struct um_reaper *reaper;     /* background thread: orphans, quarantine, commit timer */
-	struct um_failures *failures; /* another: bad blocks */
-	struct um_scrub *scrub;       /* another, when asked for */
-	struct um_errors *errors;     /* of writing, not yet told to all: errors.c */
+	struct um_failures *failures; /* another: handles bad blocks */
+	struct um_scrub *scrub;       /* another, on request */
+	struct um_errors *errors;     /* write errors not yet reported to all: errors.c */
 	struct um_again *again;       /* another, when direct reads have failed: fetch.c */
-	pthread_mutex_t scrub_lock;   /* of starting and ending that */
-	pthread_mutex_t grow_lock;    /* one grows the pool at a time; outermost */
-	bool discarding;              /* what comes free goes back to the host; the reaper's */
-	bool loose_tails;             /* bytes behind the end of a file are not known to be zeros */
+	pthread_mutex_t scrub_lock;   /* serialises starting and ending it */
+	pthread_mutex_t grow_lock;    /* one grow at a time; outermost */
+	bool discarding;              /* freed space is returned to the host; used by the reaper */
+	bool loose_tails;             /* bytes beyond the end of a file may be non-zero */
 	atomic_int stopped;           /* 0, or the errno that changes fail with */
 	_Atomic(uint64_t) fetching;   /* bytes, see fetch.c */
 	atomic_uint_fast64_t stat_clones, stat_cow_blocks, stat_reads, stat_writes, stat_read_bytes,
@@ -64,7 +64,7 @@ extern const struct um_tree_type um_inodes_type, um_orphans_type, um_bads_type, 
 	um_extents_type, um_dir_type, um_xattr_type;
 int um_root_tree(struct um_src src, enum um_root_which which, struct um_tree *out);
 int um_root_store(struct um_txn *txn, enum um_root_which which, const struct um_tree *tree);
-/* The pool root block for reading, and its copy for changing. */
+/* The pool root block, for reading and for changing. */
 int um_root_get(struct um_src src, const struct um_pool_root **out);
 int um_root_edit(struct um_txn *txn, struct um_pool_root **out);
 
@@ -78,16 +78,16 @@ struct um_inode {
 };
 enum um_fork { UM_FORK_DATA, UM_FORK_XATTR };
 
-/* -ESTALE when there is no such inode; -EUCLEAN when its record is unsound. */
+/* -ESTALE: there is no such inode; -EUCLEAN: its record is invalid. */
 int um_inode_load(struct um_src src, um_ino_t ino, struct um_inode *out);
-/* As a reader: takes and drops the read lock around the load. */
+/* As a reader: takes and releases the read lock around the load. */
 int um_inode_read(struct umbra_fs *fs, um_ino_t ino, struct um_inode *out);
 int um_inode_store(struct um_txn *txn, const struct um_inode *inode);
-/* A new inode: number and generation given, times now, nlink 0, no forks; stored by the caller's
+/* A new inode: number and generation assigned, times now, nlink 0, no forks; stored by the caller's
  * um_inode_store. */
 int um_inode_new(struct um_txn *txn, mode_t mode, struct um_inode *out);
 int um_inode_remove(struct um_txn *txn, um_ino_t ino);
-/* A fork as a tree in hand, and back into the record after changes (marks nothing else). */
+/* Loads a fork as a tree, and puts it back into the record after changes (marks nothing else). */
 void um_inode_tree(const struct um_inode *inode, enum um_fork fork, struct um_tree *out);
 void um_inode_set_tree(struct um_inode *inode, enum um_fork fork, const struct um_tree *tree);
 void um_inode_attr(const struct um_inode *inode, struct umbra_attr *out);
@@ -96,7 +96,7 @@ void um_inode_attr(const struct um_inode *inode, struct umbra_attr *out);
 #define UM_TOUCH_M 2u
 #define UM_TOUCH_C 4u
 void um_inode_touch(struct um_inode *inode, unsigned what); /* now, from CLOCK_REALTIME */
-/* Clears set-id bits as a write by an unprivileged user does; true when the mode changed. Also removes
+/* Clears set-id bits like a write by an unprivileged user; true if the mode changed. Also removes
  * security.capability. */
 int um_inode_killpriv(struct um_txn *txn, struct um_inode *inode);
 
@@ -105,65 +105,65 @@ int um_inode_killpriv(struct um_txn *txn, struct um_inode *inode);
 struct um_mem {
 	um_ino_t ino;
 	pthread_rwlock_t lock;
-	uint64_t nlookup; /* under the bucket lock, as the next three */
+	uint64_t nlookup; /* under the bucket lock, like the next three */
 	uint32_t nopen, nopen_write;
 	uint32_t pins;          /* users of this struct */
 	atomic_bool unlinked;   /* nlink reached 0: free with the last lookup and open */
-	uint64_t unlinked_nsec; /* CLOCK_MONOTONIC of that, for statfs's bounded wait */
-	struct um_told *told;   /* error of writing: errors.c */
+	uint64_t unlinked_nsec; /* CLOCK_MONOTONIC time of that, for the bounded wait in statfs */
+	struct um_told *told;   /* write error: errors.c */
 	um_lba_t next_goal;     /* where the file's last allocation ended; under lock */
-	/* The caller's cache; under the bucket lock, modulo 2^32: mem.c. */
+	/* Coherence of the caller's cache; under the bucket lock, modulo 2^32: mem.c. */
 	uint32_t fills; /* reads and writes that may have left something in it */
-	uint32_t clean; /* that when it was last known to have nothing old */
+	uint32_t clean; /* value of fills when it last had nothing stale */
 	uint32_t drops; /* writes past it since the last fill */
 	struct um_mem *next;
 };
 int um_mem_table_open(struct um_mem_table **out);
 void um_mem_table_close(struct um_mem_table *table);
-/* Pins the struct, making it when absent; -ENOMEM. put drops it when nothing holds it. */
+/* Pins the struct, creating it if absent; -ENOMEM. put drops it when nothing holds it. */
 int um_mem_get(struct umbra_fs *fs, um_ino_t ino, struct um_mem **out);
 void um_mem_put(struct umbra_fs *fs, struct um_mem *mem);
-/* Called in the transaction's commit hook when nlink became 0, and when it rises again (link of a tmpfile). */
+/* Called in the transaction's commit hook when nlink becomes 0, and when it rises again (link of a
+ * tmpfile). */
 void um_mem_set_unlinked(struct umbra_fs *fs, um_ino_t ino, bool unlinked);
-/* Has nobody the inode in hand? (orphan processing asks before it frees) */
+/* Does nobody hold the inode? (checked by orphan processing before it frees) */
 bool um_mem_idle(struct umbra_fs *fs, um_ino_t ino);
 /*
- * Lookups and opens. An inode without links that nobody holds yet is -ESTALE: the reaper may be at
- * it. To be called where the inode's record was loaded, before the read lock or the txn is given up.
+ * Lookups and opens. For an inode without links that nobody holds yet: -ESTALE, as the reaper may
+ * be freeing it. To be called where the inode's record was loaded, before the read lock or the txn
+ * is released.
  */
 int um_mem_ref(struct umbra_fs *fs, const struct um_inode *inode);
 int um_mem_ref_new(struct umbra_fs *fs, um_ino_t ino); /* an inode that this txn makes */
 void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n);
 int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, bool write);
 void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write);
-/* Unlinked not longer ago than that, not open, and only its lookups not forgotten yet? */
+/* Unlinked recently, not open, and held only by lookups that have not been forgotten yet? */
 bool um_mem_leaving(struct umbra_fs *fs, um_ino_t ino, uint64_t max_age_nsec);
 uint64_t um_mem_count(struct umbra_fs *fs);
 
 /* ---- orphans (orphan.c) ------------------------------------------------------------------------------ */
 
-/*
- * An inode has one record. UNLINKED takes the place of any other, since freeing the inode covers it;
- * TRUNCATE leaves an UNLINKED one as it is, and is noted inside a TMPFILE one.
- */
+/* An inode has one record. UNLINKED replaces any other, since freeing the inode includes it;
+ * TRUNCATE leaves an UNLINKED one as it is, and is noted inside a TMPFILE one. */
 int um_orphan_add(struct um_txn *txn, um_ino_t ino, uint32_t what, uint64_t arg);
-/* A truncation has come to its end; records of unlinked inodes stay. No record is no error. */
+/* A truncation is complete; records of unlinked inodes stay. No record is no error. */
 int um_orphan_del(struct um_txn *txn, um_ino_t ino);
-/* A tmpfile gets its first name; -ENOENT when the inode is none (any more). */
+/* A tmpfile gets its first name; -ENOENT if the inode is none (any more). */
 int um_orphan_relink(struct um_txn *txn, um_ino_t ino);
 int um_reaper_start(struct umbra_fs *fs);
 void um_reaper_stop(struct umbra_fs *fs);
-/* There may be work for this inode (last close of an unlinked file). Small files are freed by the
- * reaper at once; it never holds the writer lock for more than one bounded step. */
+/* There may be work for this inode (last close of an unlinked file). The reaper frees small files
+ * at once; it never holds the writer lock for more than one bounded step. */
 void um_reaper_kick(struct umbra_fs *fs, um_ino_t ino);
-/* Tests: set before a mount, no thread is started, and what there is to do waits for um_reaper_run. */
+/* For tests: set before a mount, no thread is started, and work waits for um_reaper_run. */
 extern bool um_reaper_manual;
 void um_reaper_run(struct umbra_fs *fs);
-/* An inode was unlinked that somebody still holds: um_reaper_wait looks out for it. */
+/* An inode was unlinked that somebody still holds: um_reaper_wait watches for it. */
 void um_reaper_note(struct umbra_fs *fs, um_ino_t ino);
-/* Frees some inodes in the calling thread when the backlog is long; for threads that add to it. */
+/* Frees some inodes in the calling thread if the backlog is long; for threads that add to it. */
 void um_reaper_help(struct umbra_fs *fs);
-/* Idle unlinked inodes waiting to be freed. */
+/* Number of idle unlinked inodes waiting to be freed. */
 uint64_t um_reaper_backlog(struct umbra_fs *fs);
 /* Waits, at most `msec`, until no idle unlinked inode is left to free. */
 void um_reaper_wait(struct umbra_fs *fs, unsigned msec);
@@ -171,7 +171,7 @@ void um_reaper_wait(struct umbra_fs *fs, unsigned msec);
 /* ---- back to the host (trim.c) ------------------------------------------------------------------------- */
 
 void um_discard_start(struct umbra_fs *fs);
-/* From the reaper, once a second. */
+/* Called by the reaper, once a second. */
 void um_discard_tick(struct umbra_fs *fs);
 
 /* ---- growth (grow.c) ---------------------------------------------------------------------------------- */
@@ -186,17 +186,18 @@ void um_scrub_close(struct umbra_fs *fs);
 
 /* ---- file data (data.c, write.c, clone.c ...) ---------------------------------------------------------- */
 
-/* New size of a regular file: frees or zeroes what is cut off, in bounded steps; resumable after a
- * crash through the orphan tree. Takes mem->lock. */
+/* Sets the size of a regular file: frees or zeroes what is cut off, in bounded steps; resumable
+ * after a crash through the orphan tree. Takes mem->lock. */
 int um_data_resize(struct umbra_fs *fs, um_ino_t ino, uint64_t size, bool killpriv);
-/* One bounded step of dropping all of a regular file's blocks; stores the inode. *done at the end. */
+/* One bounded step of dropping all of a regular file's blocks; stores the inode. *done at the
+ * end. */
 int um_data_drop_step(struct um_txn *txn, struct um_inode *inode, uint64_t first_block, bool *done);
 /* The same for a directory's or xattr fork's tree. */
 int um_fork_drop_step(struct um_txn *txn, struct um_inode *inode, enum um_fork fork, bool *done);
 /* Resumes a truncation found in the orphan tree after a crash. */
 int um_data_resume_truncate(struct umbra_fs *fs, um_ino_t ino, uint64_t first_block);
 
-/* Reads past the mapping (fetch.c): before the first, and when all are done. */
+/* Reads past the mapping (fetch.c): open before the first, close when all are done. */
 int um_fetch_open(struct umbra_fs *fs);
 void um_fetch_close(struct umbra_fs *fs);
 
@@ -204,7 +205,7 @@ void um_fetch_close(struct umbra_fs *fs);
 
 uint64_t um_name_hash(
 	const struct um_pool *pool, const char *name, size_t len); /* XXH3 with the pool's seed */
-/* The first key a name can have in a directory (n = 0), and as an xattr (n = 0, piece 0). */
+/* The first possible key of a name in a directory (n = 0), and as an xattr (n = 0, piece 0). */
 uint64_t um_dir_key(const struct um_pool *pool, const char *name, size_t len);
 uint64_t um_xattr_key(const struct um_pool *pool, const char *name, size_t len);
 int um_xattr_get(struct um_src src, const struct um_inode *inode, const char *name, void *buf,
@@ -212,25 +213,25 @@ int um_xattr_get(struct um_src src, const struct um_inode *inode, const char *na
 int um_xattr_set(struct um_txn *txn, struct um_inode *inode, const char *name, const void *value,
 	size_t len, int flags);
 int um_xattr_remove(struct um_txn *txn, struct um_inode *inode, const char *name);
-/* Default ACL of the parent applied to a new inode: mode and ACL xattrs; without one, the umask. */
+/* Applies the parent's default ACL to a new inode: mode and ACL xattrs; without one, the umask. */
 int um_acl_inherit(
 	struct um_txn *txn, const struct um_inode *parent, struct um_inode *inode, mode_t umask);
-int um_acl_chmod(struct um_txn *txn, struct um_inode *inode); /* access ACL follows core.mode */
+int um_acl_chmod(struct um_txn *txn, struct um_inode *inode); /* access ACL from core.mode */
 int um_acl_set_mode(struct um_inode *inode, const void *acl, size_t len, bool kill_sgid,
-	bool *out_equiv); /* core.mode follows the access ACL; equiv: the mode says it all */
+	bool *out_equiv); /* core.mode from the access ACL; equiv: the mode says it all */
 
 /* ---- every operation (fs.c) ---------------------------------------------------------------------------- */
 
-/* um_txn_begin for changes asked for by a caller: -EIO after a shutdown, -EROFS when read-only. */
+/* um_txn_begin for changes requested by a caller: -EIO after a shutdown, -EROFS if read-only. */
 int um_fs_begin(struct umbra_fs *fs, unsigned flags, struct um_txn **out);
-/* 0, or -EIO after a shutdown; reads ask this. */
+/* 0, or -EIO after a shutdown; checked by reads. */
 static inline int um_fs_alive(struct umbra_fs *fs)
 {
 	return -atomic_load_explicit(&fs->stopped, memory_order_relaxed);
 }
-/* What the superblock says. (info.c) */
+/* Fills in what the superblock says. (info.c) */
 void um_info_super(const struct um_pool *pool, struct umbra_info *out);
-/* An inode was read: sets atime as the mount's policy wants it. Best effort. (file.c) */
+/* An inode was read: updates atime according to the mount's policy. Best effort. (file.c) */
 void um_atime_update(struct umbra_fs *fs, um_ino_t ino);
 
 static inline struct um_src um_fs_src(struct umbra_fs *fs)
@@ -238,7 +239,7 @@ static inline struct um_src um_fs_src(struct umbra_fs *fs)
 	return (struct um_src){fs->pool, NULL};
 }
 
-/* umbra_read_iov(); load: what is handed out is loaded first. Not for who reads past the mapping. */
+/* umbra_read_iov(); load: what is handed out is loaded first. Not for reads past the mapping. */
 int um_read_iov(struct umbra_fs *fs, um_ino_t ino, uint64_t off, size_t len, bool load,
 	struct iovec *iov, unsigned max, unsigned *out_n, size_t *out_len);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Blocks that the pool before knew to be bad, for the pool that takes its place: memory does not get better by being
- * formatted. Nothing of the old pool is trusted, and nothing of it is changed: its journal is replayed to private pages.
+ * Preserves the previous pool's list of bad blocks for the pool that replaces it: formatting does
+ * not repair memory. Nothing of the old pool is trusted, and nothing of it is changed: its journal
+ * is replayed to private pages.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,7 +11,7 @@
 #include "fs/failure.h"
 #include "fs/mkfs_int.h"
 
-#define RETIRE_STEP 64u /* blocks to a transaction */
+#define RETIRE_STEP 64u /* blocks per transaction */
 
 /* ---- the list ------------------------------------------------------------------------------------- */
 
@@ -55,7 +56,7 @@ void um_badset_sort(struct um_badset *set)
 	set->n = n;
 }
 
-/* The first place in the list that is not before lba. */
+/* Position of the first entry of the list that is not before lba. */
 static size_t place_of(const struct um_badset *set, um_lba_t lba)
 {
 	size_t low = 0, high = set->n;
@@ -90,7 +91,8 @@ static int add_retired(struct um_pool *pool, uint64_t chunk, struct um_badset *s
 	return ret ? ret : um_guard_check();
 }
 
-/* Blocks in use whose memory failed; of the others on record only the bytes were wrong, or are not known (parity). */
+/* Blocks in use whose memory failed. For the others on record only the bytes were wrong, or are
+ * unknown (parity). */
 static int add_recorded(struct um_pool *pool, struct um_badset *set)
 {
 	struct um_src src = {pool, NULL};
@@ -126,7 +128,7 @@ static int read_old(struct um_pool *pool, struct um_badset *set)
 int um_badset_load(const char *path, struct um_badset *set)
 {
 	struct um_pool *pool;
-	/* Who calls has the lock. */
+	/* The caller has the lock. */
 	int ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_PRIVATE | UM_POOL_NOLOCK, 0, &pool);
 
 	if (!ret) {
@@ -147,7 +149,7 @@ int um_badset_load(const char *path, struct um_badset *set)
 
 /* ---- where the new pool has something that cannot be elsewhere ------------------------------------------- */
 
-/* Begins behind the last bad block that is in the way, as often as need be. */
+/* Starts over after the last bad block in the way, as often as necessary. */
 static um_lba_t first_run(
 	const struct um_badset *bad, um_lba_t lba, um_lba_t end, uint64_t n, bool last)
 {
@@ -182,10 +184,8 @@ um_lba_t um_badset_room(
 	return found;
 }
 
-/*
- * One block where a table has to be: in a table all is rewritten anyhow, in a way that lets the device heal. Parity
- * does not matter: a mount gets over a block of it that is bad.
- */
+/* A bad block where a table has to be: all of it is rewritten anyway, in a way that lets the device
+ * heal. Parity does not matter: a mount can handle a bad block of it. */
 static int make_fixed_good(struct um_pool *pool, um_lba_t lba)
 {
 	static const uint8_t zeros[UM_BLOCK_SIZE];

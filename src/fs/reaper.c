@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The reaper: frees inodes that nobody can reach any more, and does what has to be done every few
- * seconds. Its queue holds candidates only: whether an inode may go is decided inside the transaction
- * that frees it, by its orphan record, its link count and um_mem_idle(). So an inode may be queued
- * twice, or too early, without harm.
+ * The reaper: frees inodes that nobody can reach any more, and does the periodic work. Its queue
+ * holds candidates only: whether an inode may go is decided inside the transaction that frees it,
+ * by its orphan record, its link count and um_mem_idle(). So an inode may be queued twice, or too
+ * early, without harm.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,11 +16,11 @@
 #include "pool/cond.h"
 
 #define BATCH 16u               /* inodes in one transaction */
-#define BATCH_BYTES (32u << 10) /* and the record it should not grow beyond */
-#define BACKLOG_HELP 10000u     /* from here on whoever unlinks also frees */
-#define NOTES 4096u             /* inodes unlinked lately that are still held */
-#define LEAVING_NSEC 100000000u /* unlinked longer ago than this and held: somebody means to */
-#define GRACE_NSEC 20000000u    /* how long the forget of one may take */
+#define BATCH_BYTES (32u << 10) /* and the record size it should not exceed */
+#define BACKLOG_HELP 10000u     /* from this backlog on, callers that unlink also free */
+#define NOTES 4096u             /* recently unlinked inodes that are still held */
+#define LEAVING_NSEC 100000000u /* unlinked earlier than this and still held: held on purpose */
+#define GRACE_NSEC 20000000u    /* time allowed for the forget of one */
 #define FAILED_LOG 20u
 #define TICK_NSEC 1000000000u
 #define SCAN 256u /* records read at a time after mount */
@@ -37,17 +37,17 @@ struct um_reaper {
 	bool manual;          /* no thread: um_reaper_run() */
 	pthread_mutex_t lock; /* everything below; only a bucket of the mem table is taken inside */
 	pthread_cond_t wake;  /* of the reaper */
-	pthread_cond_t freed; /* of those who wait */
+	pthread_cond_t freed; /* for threads that wait */
 	um_ino_t *queue;      /* ring */
 	size_t head, n, cap;  /* cap: power of 2, or 0 */
 	unsigned busy;        /* batches being worked on */
 	atomic_uint nfailed;  /* inodes that could not be freed; the first few are logged */
-	bool stop, dead;      /* dead: the log takes no more transactions */
-	bool scan;            /* records of the tree from scan_pos on are to be looked at */
+	bool stop, dead;      /* dead: the log accepts no more transactions */
+	bool scan;            /* records of the tree from scan_pos on have to be examined */
 	uint64_t scan_pos;
 	struct note note[NOTES]; /* ring of the latest */
 	uint64_t nnotes;
-	bool retry; /* something could not be freed for want of memory or space: scan at the next tick */
+	bool retry; /* no memory or space to free something: scan at the next tick */
 	uint64_t next_tick, next_commit;
 };
 
@@ -90,7 +90,7 @@ static void push(struct um_reaper *r, um_ino_t ino)
 	if (r->dead)
 		return;
 	if (r->n == r->cap && !queue_grow(r)) {
-		/* The orphan tree has it too: read that again when there is room. */
+		/* It is in the orphan tree too: that is scanned again when there is room. */
 		r->scan = true;
 		r->scan_pos = 0;
 		return;
@@ -112,7 +112,7 @@ static unsigned pop(struct um_reaper *r, um_ino_t *ino, unsigned max)
 
 /* ---- freeing ------------------------------------------------------------------------------------------- */
 
-/* Takes a record that does not fit its inode out of the way; the inode itself is left to fsck. */
+/* Removes a record that does not fit its inode; the inode itself is left to fsck. */
 static int drop_strange(struct um_txn *txn, um_ino_t ino, const char *why)
 {
 	um_warn("orphan record of inode %llu dropped: %s", (unsigned long long)ino, why);
@@ -133,7 +133,7 @@ static int drop_forks(struct um_txn *txn, struct um_inode *inode, bool *done)
 	return ret;
 }
 
-/* One bounded step towards freeing ino; *done when there is no more to do for it, *freed if it went. */
+/* One bounded step of freeing ino; *done if nothing is left to do for it, *freed if it is gone. */
 static int reap_step(struct umbra_fs *fs, struct um_txn *txn, um_ino_t ino, bool *done, bool *freed)
 {
 	struct um_src src = um_txn_src(txn);
@@ -169,11 +169,11 @@ static int reap_step(struct umbra_fs *fs, struct um_txn *txn, um_ino_t ino, bool
 struct batch {
 	um_ino_t ino[BATCH];
 	unsigned n, pos;
-	bool single; /* after an error: one inode a transaction, to find which it is */
+	bool single; /* after an error: one inode per transaction, to find the one that fails */
 	bool retry;  /* one of them may be freed later */
 };
 
-/* One transaction's worth of a batch. Errors of begin are returned: the log is stopped, or full. */
+/* One transaction of a batch. Errors of begin are returned: the log is stopped, or full. */
 static int reap_txn(struct umbra_fs *fs, struct batch *b)
 {
 	unsigned start = b->pos, nfreed = 0;
@@ -195,7 +195,7 @@ static int reap_txn(struct umbra_fs *fs, struct batch *b)
 	ret = um_txn_end(txn, ret);
 	if (!ret) {
 		atomic_fetch_add(&fs->stat_orphans_freed, nfreed);
-		/* Reads of inodes that nobody held. */
+		/* Inodes read while nobody held them. */
 		for (unsigned i = start; i < b->pos; i++)
 			um_shadow_toss(fs->page, b->ino[i], 0, UINT64_MAX, NULL, NULL);
 		if (nfreed)
@@ -216,7 +216,7 @@ static int reap_txn(struct umbra_fs *fs, struct batch *b)
 	return 0;
 }
 
-/* Called and returns with the lock held; false when there was nothing to do. */
+/* Called and returns with the lock held; false if there was nothing to do. */
 static bool work(struct umbra_fs *fs, struct um_reaper *r)
 {
 	struct batch b = {.n = pop(r, b.ino, BATCH)};
@@ -232,7 +232,8 @@ static bool work(struct umbra_fs *fs, struct um_reaper *r)
 	r->busy--;
 	r->retry |= b.retry;
 	if (ret) {
-		/* No room in the journal as the file below cannot grow, or no memory: the orphan tree has them all. */
+		/* No room in the journal because the file below cannot grow, or no memory: all are
+		 * in the orphan tree. */
 		if (ret == -ENOSPC || ret == -ENOMEM)
 			r->retry = true;
 		else
@@ -268,7 +269,7 @@ static void scan(struct umbra_fs *fs, struct um_reaper *r)
 	pthread_cond_broadcast(&r->freed);
 }
 
-/* What time alone brings. Called and returns with the lock held. */
+/* The periodic work. Called and returns with the lock held. */
 static void tick(struct umbra_fs *fs, struct um_reaper *r, uint64_t now)
 {
 	unsigned seconds = fs->opt.commit_seconds ? fs->opt.commit_seconds : 5;
@@ -326,8 +327,9 @@ static void reaper_free(struct um_reaper *r)
 }
 
 /*
- * Truncations cut short by a crash are finished before anybody may extend those files: a file that
- * grew over blocks still to be dropped would show them. There are as many as threads ran then.
+ * Truncations interrupted by a crash are completed before anybody may extend those files: a file
+ * that grew over blocks still to be dropped would expose them. There are at most as many as there
+ * were threads.
  */
 static int resume_truncates(struct umbra_fs *fs)
 {
@@ -462,12 +464,12 @@ uint64_t um_reaper_backlog(struct umbra_fs *fs)
 	return n;
 }
 
-/* Is the forget of any lately unlinked inode still on its way? Under the lock. */
+/* Is the forget of any recently unlinked inode still to come? Under the lock. */
 static bool any_leaving(struct umbra_fs *fs, const struct um_reaper *r, uint64_t now)
 {
 	uint64_t i = r->nnotes;
 
-	/* Newest first: behind the first that is too old there are only older ones. */
+	/* Newest first: after the first that is too old there are only older ones. */
 	while (i && r->nnotes - i < NOTES) {
 		const struct note *note = &r->note[--i % NOTES];
 
@@ -494,7 +496,7 @@ void um_reaper_wait(struct umbra_fs *fs, unsigned msec)
 	while (!r->dead && !r->stop && now < end) {
 		if (r->n || r->busy || r->scan) {
 			wait_until(&r->freed, &r->lock, end);
-			/* What just went shows that forgets do come in. */
+			/* This success shows that forgets do arrive. */
 			grace = now_nsec() + GRACE_NSEC;
 		} else if (now < grace && any_leaving(fs, r, now)) {
 			wait_until(&r->freed, &r->lock, now + 1000000);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The scrub: reads all that is in use, so that what went bad is found while there is another copy. A thread at the
- * lowest priority, in steps that hold the read lock for some dozens of nodes; what it finds goes the way of all bad
- * blocks (failure.c). Where it has come to is in the pool root from time to time, so that a mount goes on there.
+ * The scrub: reads everything in use, so that failures are found while there is another copy. A
+ * thread at the lowest priority, in steps that hold the read lock for some dozens of nodes; what it
+ * finds is handled like all bad blocks (failure.c). Its position is stored in the pool root from
+ * time to time, so that a later mount can continue.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -16,21 +17,21 @@
 #define STEP_INODES 32u
 #define STEP_BLOCKS 256u
 #define SAVE_SECONDS 10
-#define SLICE_NSEC 5000000 /* of sleep, at most, at once */
+#define SLICE_NSEC 5000000 /* maximum length of one sleep */
 
 enum phase { TABLES, INODES, BLOCKS, DATA, PARITY, PHASES };
 
 struct um_scrub {
 	struct umbra_fs *fs;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows */
-	bool running, stop;   /* the thread is there; it is to end */
+	pthread_mutex_t lock; /* protects what follows */
+	bool running, stop;   /* the thread exists; it is to end */
 	struct umbra_scrub now;
-	/* The thread's own. */
+	/* Used by the thread only. */
 	enum phase phase;
 	uint64_t pos, bytes, inodes;
 	uint8_t *
-		seen; /* blocks whose checksums were looked at, a bit each; NULL: all are, again and again */
+		seen; /* bitmap of blocks whose checksums were verified; NULL: verify all each time */
 	struct timespec began, saved;
 };
 
@@ -57,7 +58,7 @@ struct tree_scrub {
 	enum um_kind kind;
 };
 
-/* A node that clones share is looked at with each of them: it is in the processor's cache by then. */
+/* A node that clones share is checked once per clone: by then it is in the processor's cache. */
 static int check_node(void *arg, struct um_ptr ptr, unsigned level)
 {
 	struct tree_scrub *t = arg;
@@ -74,18 +75,18 @@ static void check_tree(
 	struct tree_scrub t = {s, type->kind};
 
 	if (root->format != UM_ROOT_NODE)
-		return; /* it is in the record, or empty */
+		return; /* in the record, or empty */
 	um_tree_nodes(um_fs_src(s->fs), &tree, check_node, &t);
 }
 
-/* What the failure code knows by itself how to write again. */
+/* Queues a block that the failure code can rewrite on its own. */
 static void found_wrong(struct um_scrub *s, um_lba_t lba)
 {
 	um_trouble_add(s->fs->pool, &(struct um_trouble){.lba = lba, .what = UM_TROUBLE_WRONG});
 	add_bad(s, 1);
 }
 
-/* A superblock, or a backup: they are all the same. */
+/* The superblock, or a backup: all are identical. */
 static void check_super(struct um_scrub *s, um_lba_t lba)
 {
 	struct um_pool *pool = s->fs->pool;
@@ -94,7 +95,7 @@ static void check_super(struct um_scrub *s, um_lba_t lba)
 	if (um_pool_lost(pool, lba, 1))
 		return;
 	s->bytes += UM_BLOCK_SIZE;
-	um_guard_check(); /* a mark left by somebody else's load is not about this block */
+	um_guard_check(); /* a mark left by an earlier load is not about this block */
 	right = !um_block_verify(pool, um_pool_ptr(pool, lba), 0, UM_KIND_SUPER, NULL);
 	if (!um_guard_check() && !right)
 		found_wrong(s, lba);
@@ -116,7 +117,8 @@ static void check_cover(struct um_scrub *s, uint32_t ag)
 	}
 }
 
-/* Words, counts, checksums of one group; with the first, the pool root and the pool's own trees. */
+/* Words, counts and checksums of one group; with the first group also the pool root and the pool's
+ * own trees. */
 static void check_group(struct um_scrub *s, uint32_t ag)
 {
 	struct um_pool *pool = s->fs->pool;
@@ -177,7 +179,7 @@ static int check_inode(void *arg, uint64_t key, const void *val, uint16_t len)
 	return 0;
 }
 
-/* fn for inodes from the position on. 0: there are no more. */
+/* Calls fn for inodes from the position on. 0: there are no more. */
 static int each_inode(struct um_scrub *s, struct inode_scrub *i, um_tree_visit_fn *fn)
 {
 	struct um_tree tree;
@@ -188,7 +190,8 @@ static int each_inode(struct um_scrub *s, struct inode_scrub *i, um_tree_visit_f
 	return ret < 0 ? 0 : ret;
 }
 
-/* Blocks in use, whatever they are: free ones would only take room in a file with holes. */
+/* Reads blocks in use, whatever they are: reading free ones would only allocate space in a file
+ * with holes. */
 static void touch_blocks(struct um_scrub *s)
 {
 	struct umbra_fs *fs = s->fs;
@@ -215,10 +218,8 @@ static void touch_blocks(struct um_scrub *s)
 
 /* ---- parity ----------------------------------------------------------------------------------------- */
 
-/*
- * Is a block that parity covers known to be right, or not known to be wrong? Without checksums of data nobody can tell:
- * then parity is made to fit what there is, as fsck does.
- */
+/* Is a block that parity covers known to be right, or not known to be wrong? Without data checksums
+ * that cannot be determined: then parity is adapted to the data, as fsck does. */
 static bool may_trust(struct um_scrub *s, um_lba_t lba)
 {
 	struct um_pool *pool = s->fs->pool;
@@ -234,7 +235,7 @@ static bool may_trust(struct um_scrub *s, um_lba_t lba)
 	       !um_guard_check();
 }
 
-/* The parity of the stripes of STEP_BLOCKS blocks. */
+/* Checks the parity of the stripes of STEP_BLOCKS blocks. */
 static void check_parity(struct um_scrub *s)
 {
 	struct um_pool *pool = s->fs->pool;
@@ -252,7 +253,7 @@ static void check_parity(struct um_scrub *s)
 		s->bytes += UM_BLOCK_SIZE;
 		if (um_parity_right(um_fs_src(s->fs), at))
 			continue;
-		/* If it is the fault of a block of the stripe, parity is what makes that one good again. */
+		/* If a block of the stripe is wrong, parity is what repairs it. */
 		for (i = 0; i < UM_PARITY_WIDTH; i++)
 			if (!um_parity_rebuild(um_fs_src(s->fs), s->pos + i, any) &&
 				!may_trust(s, s->pos + i))
@@ -337,7 +338,7 @@ static void check_file(struct um_scrub *s, um_ino_t ino)
 
 /* ---- one step after the other --------------------------------------------------------------------------- */
 
-/* False: the phase has come to its end. */
+/* False: the phase is complete. */
 static bool phase_step(struct um_scrub *s)
 {
 	struct inode_scrub i = {.s = s, .left = STEP_INODES};
@@ -380,7 +381,7 @@ static bool phase_step(struct um_scrub *s)
 	return false;
 }
 
-/* In thousandths, by what there is to do in each phase. */
+/* Progress in thousandths, by the amount of work in each phase. */
 static unsigned progress(struct um_scrub *s, uint64_t ninodes)
 {
 	const uint64_t all[PHASES] = {s->fs->pool->nags, ninodes + 1, s->fs->pool->nblocks / 16,
@@ -430,7 +431,7 @@ static void save(struct um_scrub *s)
 	um_txn_end(txn, ret);
 }
 
-/* Shows where it is, and sleeps as the rate asks for. True: it is to end. */
+/* Publishes the progress, and sleeps according to the rate. True: it is to end. */
 static bool publish(struct um_scrub *s)
 {
 	const struct um_pool_root *root;

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Free space goes back to what the pool lies on: asked for, or by itself (option discard). */
+/* Returning free space to the host: on request, or automatically (option discard). */
 #include <errno.h>
 #include <string.h>
 
 #include "fs/data.h"
 
 #define WAIT_MSEC 2000
-#define DISCARD_CHUNKS 128u /* in a second, at most */
+#define DISCARD_CHUNKS 128u /* per second, at most */
 
-/* What was removed up to now is free, durably, and no record needs it. */
+/* Makes what was removed so far free, durably and without a record that needs it. */
 static int let_go(struct umbra_fs *fs)
 {
 	int ret;
@@ -71,7 +71,7 @@ void um_discard_tick(struct umbra_fs *fs)
 	ret = um_space_discard_some(fs->space, DISCARD_CHUNKS, &more);
 	if (!ret)
 		return;
-	/* Once: a host that refuses will do so again. */
+	/* Once: a host that refuses will refuse again. */
 	um_warn("%s: the option discard ends: giving space back: %s", fs->pool->path,
 		strerror(-ret));
 	fs->discarding = false;

@@ -500,8 +500,8 @@ static int64_t since(const struct timespec *now, const struct um_time *then)
 }
 
 /*
- * Plain files: data went in place, and the times are those of this very tick of the kernel's clock,
- * than which they are not told more finely, or somebody else's. There is nothing to commit.
+ * Plain files: data went in place, and the times are those of the present tick of the kernel's
+ * clock, which is their granularity, or are not ours to set. There is nothing to commit.
  */
 static bool segment_is_done(const struct umbra_fs *fs, const struct segment *s, unsigned flags)
 {

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The hidden mount: detached, in no namespace, reached by its descriptor only. Its threads speak the
- * protocol themselves, since it is short here: files named by their number, opened, read, and, when bound,
- * written.
+ * The hidden mount: detached, in no namespace, reached only through its descriptor. Its threads
+ * implement the protocol themselves, since little of it is needed: files named by number, opened,
+ * read, and, when bound, written.
  *
- * The front's requests, and the kernel on behalf of the front's users, wait for these threads. So they wait
- * for nobody: no system call on either mount, no notification, no lock but the engine's and v->lock.
+ * The front mount's requests, and the kernel on behalf of its users, wait for these threads. So
+ * they wait for nobody: no system call on either mount, no notification, no locks but the engine's
+ * and v->lock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -44,7 +45,7 @@ static void reply(const struct request *r, int err, const void *data, size_t len
 	struct iovec iov[2] = {{&out, sizeof(out)}, {(void *)data, err ? 0 : len}};
 
 	out.len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
-	/* It fails when the request was interrupted or the mount is gone: nothing to be done. */
+	/* It fails if the request was interrupted or the mount is gone: nothing to be done. */
 	if (writev(r->v->hidden.dev, iov, iov[1].iov_len ? 2 : 1) < 0 && errno != ENOENT &&
 		errno != ENODEV)
 		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
@@ -52,7 +53,7 @@ static void reply(const struct request *r, int err, const void *data, size_t len
 
 /* ---- files -------------------------------------------------------------------------------------------- */
 
-/* Whose content a view shows now. */
+/* The inode whose content a view shows now. */
 struct target {
 	struct um_view *view;
 	uint64_t ino;
@@ -121,10 +122,8 @@ static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
 	return err;
 }
 
-/*
- * The name is not to be remembered: the inode, with its pages, then goes as soon as nobody has it open
- * any more.
- */
+/* The name must not be cached: then the inode goes, with its pages, as soon as nobody has it open
+ * any more. */
 static void on_lookup(const struct request *r)
 {
 	struct fuse_entry_out out = {.attr_valid = FOREVER};
@@ -186,7 +185,7 @@ static void on_setattr(const struct request *r)
 	reply(r, err, &out, sizeof(out));
 }
 
-/* O_TRUNC, O_APPEND and the access mode are the front's business. */
+/* The front mount handles O_TRUNC, O_APPEND and the access mode. */
 static void on_open(const struct request *r)
 {
 	struct fuse_open_out out = {.open_flags = FOPEN_KEEP_CACHE | FOPEN_NOFLUSH};
@@ -237,7 +236,7 @@ static void answer_read(
 		um_message(UMBRA_LOG_WARN, "hidden mount: answering failed: %s", strerror(errno));
 }
 
-/* Plain files: when the data has come, by a thread of the engine's. */
+/* Plain files: answered when the data has arrived, by a thread of the engine. */
 struct fetched {
 	struct um_views *v;
 	struct target t;
@@ -298,7 +297,8 @@ static void on_read(const struct request *r)
 	done_with(r->v, &t);
 }
 
-/* Pages of a mapping, stored to: the front's inode has new times, which the kernel cannot know. */
+/* Pages of a mapping were stored to: the front inode has new times, which the kernel cannot
+ * know. */
 static void note_mapped_write(struct um_views *v, uint64_t ino)
 {
 	struct um_share *s;
@@ -313,12 +313,12 @@ static void note_mapped_write(struct um_views *v, uint64_t ino)
 	pthread_mutex_unlock(&v->lock);
 }
 
-/* An answer that waits for the medium: no thread does. */
+/* A reply that waits for the medium, without a thread. */
 struct syncing {
 	struct um_views *v;
 	struct target t;
 	uint64_t unique;
-	ssize_t written; /* a write's answer; -1: there is none */
+	ssize_t written; /* bytes for the reply to a write; -1: not a write */
 };
 
 static void on_synced(void *arg, int err)
@@ -366,7 +366,7 @@ static void on_write(const struct request *r)
 	}
 	if (r->v->m->sync & MS_SYNCHRONOUS)
 		flags |= UMBRA_WRITE_SYNC;
-	/* The kernel remembers it for our descriptor, not for those of the file. */
+	/* The kernel records the error for our descriptor, not for those of the file. */
 	if (in->write_flags & FUSE_WRITE_CACHE)
 		flags |= UMBRA_WRITE_LATE | UMBRA_WRITE_CACHED;
 	n = -EPERM;
@@ -419,7 +419,7 @@ static void on_init(const struct request *r)
 	const uint32_t want = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_MAX_PAGES |
 			      FUSE_EXPLICIT_INVAL_DATA | FUSE_PARALLEL_DIROPS | FUSE_DO_READDIRPLUS;
 	struct um_init_out out = {.major = FUSE_KERNEL_VERSION,
-		.minor = 31, /* what is used here is not newer */
+		.minor = 31, /* nothing newer is used here */
 		.max_background = 64,
 		.congestion_threshold = 48,
 		.max_write = UM_MAX_IO,
@@ -480,7 +480,7 @@ static void handle(const struct request *r)
 	}
 }
 
-/* Somebody ended the connection: what is open fails, but no more files go that way. */
+/* Somebody aborted the connection: what is open fails, but no more files are opened through it. */
 static void lost(struct um_views *v)
 {
 	pthread_mutex_lock(&v->lock);
@@ -494,7 +494,7 @@ static void lost(struct um_views *v)
 static void *serve(void *arg)
 {
 	struct um_views *v = arg;
-	/* So placed that a write's data begins on a page. */
+	/* Aligned so that the data of a write begins on a page. */
 	const size_t head = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
 	char *map = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	char *buf = map + BLOCK - head;

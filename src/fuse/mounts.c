@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* /proc/self/mountinfo, the question "which pool is this?", and the pool's lock. */
+/* /proc/self/mountinfo, asking a daemon which pool it serves, and the pool's lock. */
 #include "fuse/mounts.h"
 
 #include <assert.h>
@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define ASK_MSEC 3000 /* what a daemon gets to say which pool it serves */
+#define ASK_MSEC 3000 /* time for a daemon to answer which pool it serves */
 
 void um_where_clear(struct um_where *where)
 {
@@ -203,7 +203,7 @@ static bool match_id(const struct um_where *where, void *arg)
 	return where->id == *(const uint64_t *)arg;
 }
 
-/* What the kernel says of a descriptor asks nothing of the filesystem, which may be dead. */
+/* What the kernel says about a descriptor needs no request to the filesystem, which may be dead. */
 static int mount_id(int fd, uint64_t *out)
 {
 	char path[40], line[128];
@@ -245,7 +245,7 @@ static_assert(sizeof(struct um_ioc_info) <= PIPE_BUF && sizeof(struct um_ioc_mou
 
 struct question {
 	int dir_fd;
-	const char *dir; /* from dir_fd on */
+	const char *dir; /* relative to dir_fd */
 	unsigned long cmd;
 	size_t len; /* of the answer */
 };
@@ -261,7 +261,8 @@ static void put_question(const void *arg, int to)
 	_exit(write(to, answer, q->len) == (ssize_t)q->len ? 0 : 1);
 }
 
-/* A process that waits for a request which a hung daemon has read cannot be killed: it is left behind. */
+/* A process that waits for a request which a hung daemon has read cannot be killed: it is left
+ * behind. */
 static void reap(pid_t pid)
 {
 	kill(pid, SIGKILL);
@@ -271,7 +272,8 @@ static void reap(pid_t pid)
 
 typedef void child_fn(const void *arg, int to);
 
-/* In a process of its own: a daemon that hangs would hold whoever asks. The answer has just that length, or is none. */
+/* Runs fn in a child process: a hung daemon would block the caller. The answer has exactly this
+ * length, or there is none. */
 static int in_child(child_fn *fn, const void *arg, void *out, size_t len)
 {
 	struct pollfd answer = {.events = POLLIN};
@@ -317,7 +319,8 @@ int um_mounts_ask(int dir_fd, struct um_ioc_mount *out)
 	return err;
 }
 
-/* The kernel may still answer for a dead mount from what it has cached; only STATFS is always asked of the daemon. */
+/* The kernel may still answer for a dead mount from its caches; only STATFS always goes to the
+ * daemon. */
 static void put_end(const void *arg, int to)
 {
 	struct statvfs now;
@@ -373,7 +376,7 @@ static bool match_pool(const struct um_where *where, void *arg)
 
 	if (!um_where_is_ours(where))
 		return false;
-	/* The source is as somebody typed it: a relative one says nothing here. */
+	/* The source is as the user typed it: a relative one has no meaning here. */
 	if (where->source[0] == '/')
 		return same_file(where->source, arg);
 	return um_mounts_ask_pool(where->dir, pool, sizeof(pool)) == 0 && same_file(pool, arg);
@@ -428,10 +431,8 @@ static bool may_be_pool(int fd)
 	return strcmp(base ? base + 1 : link, "dax") == 0;
 }
 
-/*
- * The path may be what an ordinary user's mount says of itself, and the caller root: what is no pool is not
- * opened, as that alone makes some devices (a watchdog) do something.
- */
+/* The path may be one that an ordinary user's mount claims for itself, and the caller may be root:
+ * what is not a pool is not opened, as opening alone triggers some devices (a watchdog). */
 static int open_pool(const char *path)
 {
 	int at = open(path, O_PATH | O_CLOEXEC), fd;
@@ -465,7 +466,7 @@ int um_pool_in_use(const char *path, bool *out)
 	return 0;
 }
 
-/* realpath(3) asks about the last component too; here only its parent is followed. */
+/* realpath(3) accesses the last component too; here only its parent is resolved. */
 static int resolve_parent(char *path, char **out)
 {
 	char *slash = strrchr(path, '/');
@@ -514,7 +515,8 @@ int um_mounts_detach(int fd, const struct um_where *where)
 	int status, err;
 	pid_t pid;
 
-	/* This leads to what was opened, and no way that somebody could have changed meanwhile. */
+	/* This leads to what was opened, not along a path that somebody could have changed
+	 * meanwhile. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	err = umount2(path, MNT_DETACH) ? -errno : 0;
 	if (err != -EPERM)

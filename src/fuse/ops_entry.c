@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Requests that name entries of directories, and forget. */
+/* Requests that name directory entries, and forget. */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -44,7 +44,7 @@ int um_dir_changed(const struct um_mount *m, uint64_t dir)
 	return umbra_fsync(m->fs, dir, false);
 }
 
-/* Answers with an entry whose lookup reference the kernel takes over, if it takes the answer. */
+/* Replies with an entry whose lookup reference the kernel takes over, if it accepts the reply. */
 static void reply_entry(fuse_req_t req, const struct umbra_attr *attr)
 {
 	struct um_mount *m = um_of(req);
@@ -72,8 +72,9 @@ static void reply_new(fuse_req_t req, uint64_t parent, int err, const struct umb
 }
 
 /*
- * An NFS server's handle: "." of any inode, a file's too. The kernel asks only when it does not know the
- * inode, so one without links is not held by anybody: its forget is still on the way.
+ * A lookup of "." through an NFS server's handle, for any inode, including files. The kernel asks
+ * only if it does not know the inode, so one without links is held by nobody: its forget is still
+ * in flight.
  */
 static int lookup_self(struct um_mount *m, uint64_t ino, struct umbra_attr *out)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ioctls: inode flags, the filesystem's own of ioctl.h, shutdown. */
+/* Ioctls: inode flags, the filesystem's own (ioctl.h), shutdown. */
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -22,9 +22,10 @@
 #include "fuse/text.h"
 #include "fuse/view.h"
 
-/* FS_IOC_SHUTDOWN, also known as XFS_IOC_GOINGDOWN. It says "read" of an argument that it takes in. */
+/* FS_IOC_SHUTDOWN, also known as XFS_IOC_GOINGDOWN. Its number says "read" although it takes its
+ * argument in. */
 #define UM_IOC_GOINGDOWN _IOR('X', 125, __u32)
-#define DEDUPE_STEP (64ull << 20) /* bytes compared by one request at most */
+#define DEDUPE_STEP (64ull << 20) /* maximum number of bytes compared per request */
 
 struct ioctl_in {
 	fuse_req_t req;
@@ -314,7 +315,7 @@ static int map_one(void *arg, const struct umbra_extent *extent)
 	return 0;
 }
 
-/* The clones of views are nobody's business. */
+/* The clones held by views are not shown. */
 static void discount_map(const struct ioctl_in *io, struct um_ioc_map *out)
 {
 	struct umbra_content content;
@@ -477,10 +478,8 @@ static bool in_group(fuse_req_t req, gid_t gid)
 	return false;
 }
 
-/*
- * The kernel's rule for a dedupe's destination: open for writing, or the caller is root, owns it, or
- * could open it for writing. An ACL is taken to forbid what the mode alone would allow.
- */
+/* The kernel's rule for the destination of a dedupe: open for writing, or the caller is root, owns
+ * it, or could open it for writing. An ACL is assumed to forbid what the mode alone would allow. */
 static int may_dedupe(const struct ioctl_in *io)
 {
 	uid_t uid = fuse_req_ctx(io->req)->uid;
@@ -526,7 +525,7 @@ static int dedupe(const struct ioctl_in *io, uint64_t src, struct um_ioc_clone *
 		return err;
 	want->done = done;
 	want->status = same ? FILE_DEDUPE_RANGE_SAME : FILE_DEDUPE_RANGE_DIFFERS;
-	/* The bytes are what they were; only block counts may differ. */
+	/* The bytes are unchanged; only block counts may differ. */
 	um_inval_attr(io->m, io->ino);
 	return answer(io, want, sizeof(*want));
 }
@@ -646,7 +645,7 @@ static int do_poison(const struct ioctl_in *io)
 
 /* ---- trees ----------------------------------------------------------------------------------------------- */
 
-/* Nothing that is checked on the way from name to name could be refused to the caller. */
+/* Could nothing that is checked on the path by names be refused to the caller? */
 static bool may_everything(const struct fuse_ctx *ctx)
 {
 	static const unsigned caps[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,

@@ -48,11 +48,11 @@ struct job {
 static int remount(struct um_mount *m, bool readonly)
 {
 	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* at a time */
-	const bool alone = m->gated && !readonly;               /* what is there is exchanged */
+	const bool alone = m->gated && !readonly;               /* what is mapped is exchanged */
 	int err;
 
 	pthread_mutex_lock(&one);
-	/* First the kernel's side, views and what they need; and last again. */
+	/* First the kernel's part, views and what they need; and last again. */
 	if (readonly)
 		m->readonly = true;
 	if (alone) {
@@ -97,7 +97,7 @@ static void *job_main(void *arg)
 	return NULL;
 }
 
-/* In a thread of its own: it waits for all others that are at a request. */
+/* In a separate thread: it waits for all other requests. */
 int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
 {
 	struct job *job = malloc(sizeof(*job));

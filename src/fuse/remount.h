@@ -5,12 +5,13 @@
 
 #include "fuse/session.h"
 
-/* Answers the request later, or returns an error and leaves that to the caller. */
+/* Answers the request later, or returns an error and leaves the answer to the caller. */
 int um_remount(struct um_mount *m, fuse_req_t req, bool readonly);
 
 /*
- * A pool that was opened for reading only is opened anew, for storing, when nobody is at it: every thread that serves requests
- * is in here meanwhile (true: leave it again). Mounts that began writable have no such gate.
+ * A pool that was opened read-only is reopened for writing while nobody uses it: every thread that
+ * serves requests is inside this gate meanwhile (true: leave it again). Mounts that began writable
+ * have no such gate.
  */
 int um_gate_new(pthread_rwlock_t *out);
 bool um_gate_enter(struct um_mount *m);

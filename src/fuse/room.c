@@ -56,7 +56,7 @@ static bool stops(const struct trimming *t)
 	return fuse_session_exited(t->m->se) || um_door_interrupted(t->m->door, t->unique);
 }
 
-/* In bounded pieces, so that somebody who has had enough of it is heard. */
+/* In bounded pieces, so that it can be interrupted. */
 static void trim(void *arg)
 {
 	struct trimming *t = arg;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A mount's life: mounting, INIT, workers, signals, the end. */
+/* The life cycle of a mount: mounting, INIT, workers, signals, shutdown. */
 #include "fuse/session.h"
 
 #include <errno.h>
@@ -27,8 +27,8 @@
 #include "fuse/view.h"
 #include "fuse/worker.h"
 
-#define DRAIN_SEC 10       /* after a signal: how long users of the mount may take to leave it */
-#define READ_AHEAD_KB 2048 /* two requests under way */
+#define DRAIN_SEC 10       /* after a signal: time for users of the mount to leave it */
+#define READ_AHEAD_KB 2048 /* two requests in flight */
 
 const struct fuse_lowlevel_ops um_ops;
 
@@ -43,7 +43,8 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 			      FUSE_CAP_ASYNC_DIO | FUSE_CAP_CACHE_SYMLINKS |
 			      FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_IOCTL_DIR;
 
-	/* Locks stay in the kernel, where they are exact, can be waited for and be interrupted. */
+	/* Locks are left to the kernel, where they are exact, can be waited for and be
+	 * interrupted. */
 	conn->want = want & conn->capable;
 	conn->max_write = UM_MAX_IO;
 	conn->max_background = 64;
@@ -52,7 +53,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	m->inited = true;
 }
 
-/* Of fuseblk mounts, whose umount(2) waits for this; of others at the end, when nobody waits. */
+/* For fuseblk mounts, whose umount(2) waits for this; for others at the end, when nobody waits. */
 static void op_destroy(void *userdata)
 {
 	const struct um_mount *m = userdata;
@@ -100,7 +101,7 @@ const struct fuse_lowlevel_ops um_ops = {
 
 /* ---- mounting ---------------------------------------------------------------------------------------- */
 
-/* Appends a word to an option list, as libfuse reads it: commas and backslashes escaped. */
+/* Appends a word to an option list for libfuse: commas and backslashes are escaped. */
 static int list_add(char **list, const char *word, const char *value)
 {
 	size_t have = *list ? strlen(*list) : 0;
@@ -170,7 +171,7 @@ static struct fuse_session *session_new(struct um_mount *m, const char *source)
 	return se;
 }
 
-/* mountinfo knows the number of the filesystem's device, so that nothing is asked of ourselves here. */
+/* mountinfo has the filesystem's device number, so no request to ourselves is needed. */
 static void learn_device(struct um_mount *m)
 {
 	struct um_where where;
@@ -182,7 +183,7 @@ static void learn_device(struct um_mount *m)
 	um_where_clear(&where);
 }
 
-/* What the kernel lets privileged servers tune; without it reads are as right, only smaller. */
+/* Tuning that the kernel permits to privileged servers; without it reads are only smaller. */
 static void tune(const struct um_mount *m)
 {
 	char path[64];
@@ -243,7 +244,7 @@ fail:
 
 /* ---- the end ------------------------------------------------------------------------------------------ */
 
-/* Unmounted everywhere, so that the mount point may be another filesystem's by now? */
+/* Is it unmounted everywhere, so that the mount point may belong to another filesystem by now? */
 static bool is_gone(const struct um_mount *m)
 {
 	struct pollfd dev = {.fd = m->dev};
@@ -252,8 +253,9 @@ static bool is_gone(const struct um_mount *m)
 }
 
 /*
- * Takes the filesystem out of the namespace, all its mounts, also those of parts of it; whoever has files open keeps them. One
- * that is covered by another mount cannot be reached, and what covers it is not ours to take.
+ * Detaches all mounts of the filesystem, including those of parts of it; open files stay usable. A
+ * mount that is covered by another one cannot be reached, and the covering one is not ours to
+ * unmount.
  */
 static void detach(const struct um_mount *m)
 {
@@ -320,7 +322,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 	if (signals < 0)
 		return -errno;
 	if (geteuid() == 0) {
-		/* Our own memory must not be reclaimed by writing to ourselves. */
+		/* Memory reclaim by this process must not write to this filesystem. */
 		prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
 		tune(m);
 	}
@@ -353,7 +355,7 @@ void um_mount_free(struct um_mount *m)
 	if (m->se) {
 		if (m->dev)
 			detach(m);
-		/* Else libfuse would unmount by path, and hit what is there now. */
+		/* Otherwise libfuse would unmount by path, and hit what is there now. */
 		if (m->dev && is_gone(m))
 			fuse_session_unmount(m->se);
 		fuse_session_destroy(m->se);

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The FUSE room: one mounted pool. Requests come in through seam.c, are decoded by libfuse or by the
- * seam itself, and are carried out by the ops_*.c files, which call umbra_* and nothing else of the
+ * fuse/: one mounted pool. Requests come in through seam.c, are decoded by libfuse or by the seam
+ * itself, and are carried out by the ops_*.c files, which call umbra_* and nothing else of the
  * engine. No filesystem logic lives here.
  *
- * Caching. The kernel asks each thing once: names (also the absence of one) and attributes are handed
- * out for ever and file pages stay from one open to the next. That is right because every change comes
- * through this mount, and the kernel drops what its own requests change. What it cannot know of, we
- * tell it: um_inval_attr().
+ * Caching. The kernel asks for each thing once: names (also their absence) and attributes are
+ * returned with an unlimited timeout, and file pages stay from one open to the next. That is
+ * correct because every change comes through this mount, and the kernel drops what its own requests
+ * change. Other changes are notified: um_inval_attr().
  */
 #ifndef UM_FUSE_SESSION_H
 #define UM_FUSE_SESSION_H
@@ -21,13 +21,13 @@
 #include "umbra/umbra.h"
 
 #define UM_MAX_IO (1u << 20) /* bytes of a read or write request */
-#define UM_FOREVER_SEC 1.0e9 /* of cached names and attributes */
+#define UM_FOREVER_SEC 1.0e9 /* timeout of cached names and attributes */
 #define UM_ROOT_NODE 1u      /* FUSE_ROOT_ID; the pool's root inode has the same number */
-/* A file's handle: open(2)'s flags, these, and the number of the open. */
+/* A file handle: the flags of open(2), these, and the number of the open. */
 #define UM_FH_FLAGS 0xffffffull
 #define UM_FH_KILLCAP (1ull << 24) /* it had security.capability, see ops_file.c */
 #define UM_FH_THROUGH (1ull << 25) /* passed through a view, which knows it by its number */
-#define UM_FH_SHIFT 26             /* of the number, of which this keeps 38 bits */
+#define UM_FH_SHIFT 26             /* of the number, of which 38 bits are kept */
 #define UM_FH_NUMBERS (~0ull >> UM_FH_SHIFT)
 
 struct um_direct;
@@ -58,35 +58,31 @@ struct um_mount {
 	struct um_direct *direct;     /* direct.h; NULL: before Linux 6.6 */
 	struct um_views *views;       /* shared page cache: view.h; NULL: none */
 	struct um_guardian *guardian; /* with writeback: back.h */
-	atomic_uint late;             /* requests in threads of their own: late.h */
-	atomic_uint fetching;   /* requests whose answer comes when the data has, or is durable */
+	atomic_uint late;             /* requests in separate threads: late.h */
+	atomic_uint fetching;   /* requests answered when their data has arrived or is durable */
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	struct um_workers *workers;
-	int ended; /* eventfd: a worker saw the end of the session */
+	int ended; /* eventfd: a worker noticed the end of the session */
 };
 
 extern const struct fuse_lowlevel_ops um_ops;
 
 /* ---- session.c ------------------------------------------------------------------------------------ */
 
-/*
- * Mounts fs at dir and answers INIT. source: shown as the mount's source. Errors are logged in a
- * sentence. The caller keeps fs.
- */
+/* Mounts fs at dir and answers INIT. source: shown as the mount's source. Errors are logged as a
+ * message. The caller keeps fs. */
 int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *pool,
 	const char *source, const char *dir, struct um_mount **out);
-/*
- * Serves until the filesystem is unmounted or a signal asks for it. ready(arg) is called when requests
- * are being answered. SIGTERM, SIGINT and SIGHUP must be blocked in every thread.
- */
+/* Serves until the filesystem is unmounted or a signal requests the end. ready(arg) is called when
+ * requests are being answered. SIGTERM, SIGINT and SIGHUP must be blocked in every thread. */
 int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg);
-/* Takes the mount away if it is still there, and frees m. */
+/* Unmounts if still mounted, and frees m. */
 void um_mount_free(struct um_mount *m);
 
 /* ---- shared by the ops ----------------------------------------------------------------------------- */
 
-/* Who asks; the part of fuse_ctx that requests decoded by the seam have too. */
+/* The caller; the part of fuse_ctx that requests decoded by the seam have too. */
 struct um_caller {
 	uid_t uid;
 	gid_t gid;
@@ -101,19 +97,18 @@ static inline struct um_mount *um_of(fuse_req_t req)
 struct umbra_cred um_cred(const struct um_caller *caller);
 struct um_caller um_caller_of(fuse_req_t req);
 void um_fill_entry(const struct umbra_attr *attr, struct fuse_entry_param *out);
-/* After a change in directory dir: durable now, if the mount says so (sync, dirsync). */
+/* After a change in directory dir: makes it durable if the mount requires it (sync, dirsync). */
 int um_dir_changed(const struct um_mount *m, uint64_t dir);
-/*
- * The kernel's copy of ino's attributes and ACLs is out of date. Safe inside any request: only the
- * inode's marks are set, no page and no inode lock is waited for.
- */
+/* The kernel's copy of ino's attributes and ACLs is outdated. Safe inside any request: it only
+ * marks the inode, and waits for no page and no inode lock. */
 void um_inval_attr(const struct um_mount *m, uint64_t ino);
-/* The file's content in [off, off+len) too (len 0: to the end); waits for pages in flight, so it is
- * for the door's thread only. Dirty pages of mappings are written first. */
+/* So is the file's content in [off, off+len) (len 0: to the end). Waits for pages in flight, so it
+ * is only for the door's threads. Dirty pages of mappings are written first. */
 void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_t len);
 /* Would a write by an unprivileged caller drop set-id bits of this file? */
 bool um_has_setid(const struct um_mount *m, uint64_t ino);
-/* Content changed by caller in a way that the kernel sends no kill flag for: drops set-id bits. */
+/* The caller changed content in a way for which the kernel sends no kill flag: drops set-id
+ * bits. */
 int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller);
 
 /* ---- ops_*.c ------------------------------------------------------------------------------------------ */
@@ -132,7 +127,7 @@ void um_op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_
 	const char *newname, unsigned flags);
 void um_op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	struct fuse_file_info *fi);
-/* The unnamed file of O_TMPFILE, opened; *out_fh as in open. Handed out with a lookup reference. */
+/* The unnamed file of O_TMPFILE, opened; *out_fh as in open. Returned with a lookup reference. */
 int um_tmpfile(struct um_mount *m, uint64_t parent, mode_t mode, int flags,
 	const struct um_caller *caller, struct umbra_attr *out, uint64_t *out_fh);
 
@@ -161,20 +156,20 @@ void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
 	uint64_t dst, uint64_t dst_off, uint64_t len);
-/* Answers when the file is durable: a write (of so many bytes) or, with -1, anything else. fh: 0, or the descriptor's
- * that is told of writes that failed before. */
+/* Replies when the file is durable: to a write (of this many bytes) or, with -1, to anything else.
+ * fh: 0, or the descriptor to which earlier write errors are reported. */
 void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, ssize_t written);
-/* The answer's flags for a file opened with open(2) flags, as granted; also sets fi->fh. */
+/* The flags in the reply for a file opened with open(2) flags, as granted; also sets fi->fh. */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);
 /* A number for an open: not 0. */
 uint64_t um_fh_number(const struct um_mount *m);
-/* What views know the open by, or 0. */
+/* The number by which views know the open, or 0. */
 static inline uint64_t um_fh_seq(uint64_t fh)
 {
 	return fh & UM_FH_THROUGH ? fh >> UM_FH_SHIFT : 0;
 }
-/* FOPEN_* bits of the same, for answers that the seam writes. */
+/* The same as FOPEN_* bits, for replies that the seam writes. */
 uint32_t um_open_bits(const struct fuse_file_info *fi);
 
 void um_op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size);

@@ -14,7 +14,7 @@
 #include "pool/backend.h"
 #include "pool/log.h"
 
-#define ZERO_FALLOCATE_MIN (1u << 20) /* from here on a range is zeroed by the filesystem below */
+#define ZERO_FALLOCATE_MIN (1u << 20) /* from this size on the filesystem below zeroes a range */
 
 static int file_map_part(struct um_pool *pool, uint64_t from, uint64_t to)
 {
@@ -74,7 +74,7 @@ static int file_apply(struct um_pool *pool, uint64_t off, const void *src, size_
 
 static void file_drain(struct um_pool *pool)
 {
-	(void)pool; /* pwrite has handed it to the kernel */
+	(void)pool; /* pwrite has passed it to the kernel */
 }
 
 static int file_barrier(struct um_pool *pool)
@@ -110,13 +110,13 @@ static int file_writeback(struct um_pool *pool, um_lba_t lba, const void *images
 
 static void file_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
 {
-	/* Failing only costs memory: the private page has the same bytes as the file. */
+	/* Failure only costs memory: the private page has the same bytes as the file. */
 	if (madvise(pool->base + (lba << UM_BLOCK_SHIFT), (size_t)n << UM_BLOCK_SHIFT,
 		    MADV_DONTNEED))
 		um_warn("%s: cannot give private pages back: %s", pool->path, strerror(errno));
 }
 
-/* Devices give a sector that cannot be read another place when it is written. */
+/* Devices remap an unreadable sector when it is written. */
 static int file_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 {
 	off_t off = (off_t)(lba << UM_BLOCK_SHIFT);

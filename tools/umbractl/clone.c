@@ -20,7 +20,8 @@ static void on_signal(int sig)
 	um_clone_signal = sig;
 }
 
-/* Ends are noticed between steps, so that what was begun can be undone. An ignored signal stays so. */
+/* Signals are noticed between steps, so that what was begun can be undone. An ignored signal stays
+ * ignored. */
 static void catch_signals(void)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
@@ -34,7 +35,7 @@ static void catch_signals(void)
 			sigaction(signals[i], &sa, NULL);
 }
 
-/* Ends as the signal would have, so that a calling shell sees it. */
+/* Ends by the same signal, so that a calling shell sees it. */
 static int end_by_signal(void)
 {
 	signal(um_clone_signal, SIG_DFL);
@@ -109,12 +110,13 @@ static int name_file(int fd, int dir, const char *name)
 		return 0;
 	if (errno != ENOENT && errno != EPERM)
 		return -errno;
-	/* Not permitted that way to everybody, and to nobody before Linux 6.10. */
+	/* That method is not permitted to everybody, and to nobody before Linux 6.10. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	return linkat(AT_FDCWD, path, dir, name, AT_SYMLINK_FOLLOW) < 0 ? -errno : 0;
 }
 
-/* The destination has no name until it is complete: it is there, whole, or not, whatever interrupts. */
+/* The destination has no name until it is complete: after any interruption it is complete or
+ * absent. */
 static int clone_file(const char *src_path, const char *dst_path)
 {
 	int src, dst = -1, dir, err = -1;
@@ -158,7 +160,7 @@ out:
 	return err ? UM_EXIT_FAIL : UM_EXIT_OK;
 }
 
-/* "dir/" means dir for what is a directory. */
+/* "dir/" means dir if it is a directory. */
 static void strip_slashes(char *path)
 {
 	size_t n = strlen(path);

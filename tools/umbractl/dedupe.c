@@ -16,7 +16,7 @@ struct pair {
 	uint64_t shared;
 };
 
-/* Shares [off, off+len) where equal, by halves down to LEAST. */
+/* Shares [off, off+len) where equal, halving down to LEAST. */
 static int dedupe_range(struct pair *p, uint64_t off, uint64_t len)
 {
 	uint64_t done, half;
@@ -28,7 +28,7 @@ static int dedupe_range(struct pair *p, uint64_t off, uint64_t len)
 	if (err || same || len <= LEAST)
 		return err;
 	if (done) {
-		/* Part of it was shared before a difference was met. */
+		/* Part of it was shared before a difference was found. */
 		off += done;
 		len -= done;
 	}

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /*
- * The supervisor of umbractl exec: receives notifications and hands each to a thread of its own pool,
- * which grows for as long as all threads are busy: one that waits for a slow mount never holds up another call.
+ * The supervisor of umbractl exec: receives notifications and hands each to a thread of its own
+ * pool, which grows as long as all threads are busy: one that waits for a slow mount never delays
+ * another call.
  */
 #include "exec.h"
 
@@ -38,7 +39,7 @@ struct job {
 	struct um_call call;
 	pthread_t thread;  /* that serves it */
 	struct job *next;  /* in the queue, then among the busy ones */
-	struct job **self; /* what points at it there */
+	struct job **self; /* the pointer to it there */
 };
 
 static struct {
@@ -67,12 +68,13 @@ static void answer(const struct um_call *call, int64_t val)
 		resp->error = call->error;
 		resp->val = call->error ? 0 : val;
 	}
-	/* Fails when the task was killed meanwhile: nobody wants the answer then. */
+	/* Fails if the task was killed meanwhile: then nobody wants the answer. */
 	(void)ioctl(call->listener, SECCOMP_IOCTL_NOTIF_SEND, resp);
 	free(resp);
 }
 
-/* Every duplicated descriptor is closed before the answer, so that an umount right after is not busy. */
+/* Every duplicated descriptor is closed before the answer, so that an umount immediately afterwards
+ * is not busy. */
 static void serve(struct um_call *call)
 {
 	int64_t val = 0;
@@ -81,7 +83,7 @@ static void serve(struct um_call *call)
 		call->arg == UM_EXEC_PROBE) {
 		val = UM_EXEC_ANSWER;
 	} else if (!call->tid || um_task_open(call)) {
-		call->pass = true; /* a process we cannot see, or gone */
+		call->pass = true; /* a process that is invisible to us, or gone */
 	} else if (call->nr != SYS_ioctl) {
 		um_do_statfs(call);
 	} else {
@@ -102,7 +104,7 @@ static void serve(struct um_call *call)
 			call->pass = true;
 		}
 	}
-	/* Without WAIT_KILLABLE a signal would make the task start its call over: answer first. */
+	/* Without WAIT_KILLABLE a signal would make the task restart its call: answer first. */
 	if (call->signal && call->killable)
 		um_task_signal(call);
 	answer(call, val);
@@ -167,17 +169,15 @@ static void *worker(void *arg)
 	return NULL;
 }
 
-/*
- * Interrupts what is done for tasks that were killed: a clone of many extents would otherwise go on and
- * hold the task's files open. Says whether to look again soon.
- */
+/* Interrupts work for tasks that were killed: otherwise a clone of many extents would continue and
+ * hold the task's files open. Returns whether to check again soon. */
 static bool look_after(bool killable)
 {
 	bool any;
 
 	pthread_mutex_lock(&pool.lock);
 	any = pool.busy || pool.queued;
-	/* Otherwise a call that is no longer valid may only have been put off by a signal. */
+	/* Otherwise a call that is no longer valid may only have been interrupted by a signal. */
 	for (struct job *job = pool.busy; job && killable; job = job->next)
 		if (!um_task_waits(&job->call))
 			pthread_kill(job->thread, SIGUSR1);
@@ -222,7 +222,7 @@ static void dispatch(struct job *job)
 	pthread_mutex_unlock(&pool.lock);
 	if (!grow || start_thread())
 		return;
-	/* No thread to be had: a busy one will come round to it. */
+	/* No thread can be started: a busy one will get to it. */
 	pthread_mutex_lock(&pool.lock);
 	pool.threads--;
 	alone = !pool.threads;
@@ -231,7 +231,8 @@ static void dispatch(struct job *job)
 		do_job(job);
 }
 
-/* The filter notifies ioctl under any of the machine's tables, all else under its own only. */
+/* The filter notifies ioctl under any of the machine's tables, everything else under its own
+ * only. */
 static int native_nr(const struct seccomp_data *data)
 {
 	if (data->nr == SYS_statfs || data->nr == SYS_fstatfs)

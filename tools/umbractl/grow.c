@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl grow: makes a pool larger, mounted or not. */
+/* umbractl grow: enlarges a pool, mounted or not. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -40,7 +40,8 @@ static bool parse(int argc, char **argv, struct args *out)
 	return !strcmp(argv[optind + 1], "max") || um_parse_size(argv[optind + 1], &out->size);
 }
 
-/* A directory of a mount. -ENOTTY: it is none; a file may well be a pool that lies on another one's mount. */
+/* A directory of a mount. -ENOTTY: it is not; a file may well be a pool that lies on the mount of
+ * another one. */
 static int grow_mount(const struct args *args, struct um_ioc_grow *io)
 {
 	int fd = open(args->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), err;
@@ -71,7 +72,7 @@ static int grow_pool(const struct args *args, struct um_ioc_grow *io)
 	return err ? err : err2;
 }
 
-/* Errors that have a meaning here. */
+/* Errors with a specific meaning here. */
 static const char *reason(int err)
 {
 	switch (err) {
