@@ -19,6 +19,7 @@ enum kind {
 	DISCARD, /* value: or not */
 	CACHE,   /* value: none or not */
 	BACK,    /* value: or not */
+	HANDLES, /* value: none or not */
 	ERRORS,  /* value: enum umbra_errors */
 	SHARE,   /* value: enum um_share_policy */
 	SIZE,    /* after '=': bytes, with K, M or G */
@@ -81,6 +82,8 @@ static const struct word words[] = {
 	{"cache=none", CACHE, 1, NULL},
 	{"writeback", BACK, 1, NULL},
 	{"nowriteback", BACK, 0, NULL},
+	{"handles", HANDLES, 0, NULL},
+	{"nohandles", HANDLES, 1, NULL},
 	{"share=auto", SHARE, UM_SHARE_AUTO, NULL},
 	{"share=all", SHARE, UM_SHARE_ALL, NULL},
 	{"share=immutable", SHARE, UM_SHARE_IMMUTABLE, NULL},
@@ -259,6 +262,9 @@ static int take_word(
 	case BACK:
 		opt->writeback = word->value;
 		break;
+	case HANDLES:
+		opt->no_handles = word->value;
+		break;
 	case SHARE:
 		opt->share = (enum um_share_policy)word->value;
 		break;
@@ -389,12 +395,14 @@ void um_options_text(const struct um_options *opt, char *out, size_t len)
 	if (opt->threads)
 		snprintf(threads, sizeof(threads), ",threads=%u", opt->threads);
 	snprintf(out, len,
-		"%s%s,%s,%s,%s,%s,%s,%s,%s,commit=%u,busy_poll=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
+		"%s%s,%s,%s,%s,%s,%s,%s,%s,%s,commit=%u,busy_poll=%u,shadow_mem=%lluK%s%s%s%s%s%s%"
+		"s",
 		word_text(ATIME, opt->fs.atime), opt->fs.nodiratime ? ",nodiratime" : "",
 		word_text(DATA, opt->fs.data), word_text(CSUM, opt->fs.data_csum),
 		word_text(ERRORS, opt->fs.errors), word_text(DISCARD, opt->fs.discard),
 		word_text(CACHE, opt->cache_none), word_text(BACK, opt->writeback),
-		word_text(SHARE, opt->share), commit_seconds(opt), opt->busy_poll,
+		word_text(HANDLES, opt->no_handles), word_text(SHARE, opt->share),
+		commit_seconds(opt), opt->busy_poll,
 		(unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10), threads,
 		opt->allow_other ? ",allow_other" : "",
 		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
@@ -408,7 +416,8 @@ static bool same_whole(const struct um_options *a, const struct um_options *b)
 	       a->fs.data == b->fs.data && a->fs.errors == b->fs.errors &&
 	       a->fs.discard == b->fs.discard && a->fs.data_csum == b->fs.data_csum &&
 	       a->cache_none == b->cache_none && a->writeback == b->writeback &&
-	       a->share == b->share && commit_seconds(a) == commit_seconds(b) &&
+	       a->no_handles == b->no_handles && a->share == b->share &&
+	       commit_seconds(a) == commit_seconds(b) &&
 	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
 	       a->busy_poll == b->busy_poll && a->allow_other == b->allow_other &&
 	       a->fuseblk == b->fuseblk && !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);

@@ -19,6 +19,7 @@ struct um_options {
 	unsigned long ms_named; /* those of them that an option named */
 	bool cache_none;        /* no file page stays in the kernel's page cache */
 	bool writeback;         /* the kernel keeps what is written, and sizes and times: back.h */
+	bool no_handles;        /* file handles of the mount cannot be opened */
 	enum um_share_policy share;
 	bool allow_other;
 	bool remount;       /* for the helper */

@@ -18,6 +18,7 @@
 /* INIT flags, the two words as one. */
 #define UM_INIT_DIRECT_IO_ALLOW_MMAP (1ull << 36) /* 7.39 */
 #define UM_INIT_PASSTHROUGH (1ull << 37)          /* 7.40 */
+#define UM_INIT_NO_EXPORT_SUPPORT (1ull << 38)    /* 7.40 */
 #define UM_INIT_HAS_RESEND (1ull << 39)           /* 7.40 */
 
 /* Passthrough (7.40): the reply to OPEN has a backing id in place of the padding. */

@@ -273,6 +273,10 @@ static void patch_init(const struct um_mount *m, struct um_init_out *out)
 	} else if (m->opt->share != UM_SHARE_OFF && !m->opt->cache_none) {
 		want |= UM_INIT_PASSTHROUGH;
 	}
+	if (m->opt->no_handles) {
+		want |= UM_INIT_NO_EXPORT_SUPPORT;
+		refuse |= FUSE_EXPORT_SUPPORT;
+	}
 	flags &= ~refuse;
 	flags |= want & m->offered;
 	out->flags = (uint32_t)flags;

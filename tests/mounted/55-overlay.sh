@@ -72,4 +72,19 @@ pool_remount
 overlay || die "the overlay does not mount again"
 check "after a remount"
 umount "$T/over" || die "umount of the overlay"
+rm -r "$MNT/upper" "$MNT/work" "$lower"
+
+# Linux 6.16 to 6.18 consider the lower file stale that overlayfs finds by its handle.
+say "both layers on umbrafs, without handles, with a remount"
+pool_umount
+pool_mount nohandles
+lower=$MNT/lower
+make_layers
+change
+check "no handles"
+umount "$T/over" || die "umount of the overlay"
+pool_remount
+overlay || die "the overlay does not mount again"
+check "no handles, after a remount"
+umount "$T/over" || die "umount of the overlay"
 pool_finish

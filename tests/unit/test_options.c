@@ -93,6 +93,10 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(opt.fs.data, UMBRA_DATA_INPLACE);
 	assert_true(opt.cache_none);
 	assert_int_equal(opt.share, UM_SHARE_AUTO);
+	assert_int_equal(parse(&opt, "handles,nohandles", false, msg), 0);
+	assert_true(opt.no_handles);
+	assert_int_equal(parse(&opt, "nohandles,handles", false, msg), 0);
+	assert_false(opt.no_handles);
 	assert_int_equal(parse(&opt, "nowriteback,writeback", false, msg), 0);
 	assert_true(opt.writeback);
 	assert_int_equal(parse(&opt, "writeback,nowriteback,cache=none", false, msg), 0);
@@ -230,6 +234,8 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 	assert_string_equal(differs("commit=17", "commit=18"), "commit=18");
 	assert_string_equal(differs("", "commit=5,relatime,shadow_mem=64M,share=auto"), "");
 	assert_string_equal(differs("commit=17", "commit=18,commit=17"), "");
+	assert_string_equal(differs("", "nohandles,handles"), "");
+	assert_string_equal(differs("", "nohandles"), "nohandles");
 	assert_string_equal(differs("", "noatime,rw"), "noatime");
 	assert_string_equal(differs("errors=continue", "errors=shutdown"), "errors=shutdown");
 	assert_string_equal(differs("noatime", "relatime"), "relatime");
