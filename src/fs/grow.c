@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A pool grows. Nothing that is there moves: behind the old end new groups begin (a seam, see FORMAT.md). Their tables
- * are written while nobody knows of them; when they are durable one transaction changes both superblocks, and when
- * that is at home, so that no record of the journal is of before it, what is new is given to the allocator. A cut
- * leaves the old size or the new one, with a file that may be longer than either. The backups in the groups that were
- * there before follow, a few at a time, as there are as many as groups.
+ * Growing a pool. Nothing that exists moves: new groups begin behind the old end (a seam, see
+ * FORMAT.md). Their tables are written while nobody knows of them; when they are durable one
+ * transaction changes both superblocks; and when that is home, so that no record in the journal
+ * predates it, the new space is given to the allocator. A crash leaves the old size or the new one,
+ * with a file that may be longer than either. The backups in the older groups follow, a few at a
+ * time, as there is one per group.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -12,7 +13,7 @@
 
 #include "fs/data.h"
 
-/* All that asks where things are asks a pool: one of the new size, that has nothing but a superblock. */
+/* Geometry functions take a pool: this is one of the new size, with nothing but a superblock. */
 static int make_shape(const struct um_super *super, struct um_pool **out)
 {
 	struct um_pool *shape = calloc(1, sizeof(*shape));
@@ -38,10 +39,8 @@ static int all_durable(struct um_pool *pool, int ret)
 	return ret ? ret : um_pool_barrier(pool);
 }
 
-/*
- * The new groups' tables, then their backups of the superblock, all durable. A backup is only ever of a size whose tables
- * are there: fsck may have to take one at its word.
- */
+/* The new groups' tables, then their backups of the superblock, all durable. A backup always has a
+ * size whose tables exist: fsck may have to rely on it. */
 static int write_groups(
 	struct um_pool *pool, const struct um_pool *shape, uint32_t from, const void *block)
 {
@@ -58,7 +57,8 @@ struct step {
 	struct um_super *next;
 };
 
-/* In the transaction's commit: from here on there is no way back. On a direct pool it is at home by now. */
+/* In the transaction's commit: from here on there is no way back. On a direct pool it is home by
+ * now. */
 static void committed(void *arg)
 {
 	struct step *step = arg;
@@ -89,7 +89,8 @@ static int change_supers(struct umbra_fs *fs, const struct um_super *super, cons
 	return ret;
 }
 
-/* Is the backup a sound one of another size? One that is bad is left to who reports such: the scrub, fsck. */
+/* Is the backup a valid one of another size? A bad one is left to the scrub and fsck, which report
+ * it. */
 static bool is_old(const struct um_pool *pool, um_lba_t lba, const void *block)
 {
 	const void *at = um_pool_ptr(pool, lba);
@@ -103,7 +104,7 @@ static bool is_old(const struct um_pool *pool, um_lba_t lba, const void *block)
 	return !um_guard_check() && old;
 }
 
-/* Some backups from group *ag on, in one transaction; where to go on. */
+/* Updates some backups from group *ag on, in one transaction; returns where to continue. */
 static int refresh_some(struct umbra_fs *fs, uint32_t *ag, const void *block)
 {
 	struct um_pool *pool = fs->pool;
@@ -121,7 +122,8 @@ static int refresh_some(struct umbra_fs *fs, uint32_t *ag, const void *block)
 	return um_txn_end(txn, ret);
 }
 
-/* In place, but through the journal: one that a cut tears is put right by replay. grow_lock is held. */
+/* In place, but through the journal: one that a crash tears is repaired by replay. grow_lock is
+ * held. */
 static void refresh_backups(struct umbra_fs *fs)
 {
 	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
@@ -149,8 +151,9 @@ void um_backups_refresh(struct umbra_fs *fs)
 }
 
 /*
- * What was committed, perhaps by a call before that could not go on, comes into force. Indirect pools: not before it is at
- * home, as records that name new blocks are unsound to who opens the pool with its old size.
+ * Makes the committed superblock take effect, perhaps for an earlier call that could not finish.
+ * Indirect pools: not before it is home, since records that name new blocks are invalid for a
+ * process that opens the pool with its old size.
  */
 static int take_force(struct umbra_fs *fs, uint64_t was)
 {
@@ -181,7 +184,7 @@ static int grow_to(struct umbra_fs *fs, uint64_t size, bool sparse)
 	int ret = um_super_grow(&pool->super, size / UM_CHUNK_SIZE, super);
 
 	if (ret)
-		return ret == -EINVAL ? 0 : ret; /* less than a group more */
+		return ret == -EINVAL ? 0 : ret; /* less than a group was added */
 	um_block_seal(block);
 	ret = um_pool_extend(pool, super->nchunks * UM_CHUNK_SIZE, sparse);
 	if (!ret)
@@ -215,7 +218,7 @@ int umbra_grow(
 		ret = -EINVAL;
 	if (!ret)
 		ret = grow_to(fs, size, sparse);
-	/* Also those that a call before, or a daemon that died, has left. */
+	/* Including those that an earlier call, or a daemon that died, has left. */
 	if (!ret)
 		refresh_backups(fs);
 	*out_size = pool->size;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Making a pool. The order is what makes an interrupted mkfs harmless: old superblocks are wiped
- * first, the new ones are written when all they lead to is on the medium. What the old pool knew of bad blocks is noted
- * before that.
+ * Creating a pool. The order makes an interrupted mkfs harmless: old superblocks are wiped first,
+ * the new ones are written when everything they lead to is on the medium. The old pool's list of
+ * bad blocks is saved before that.
  */
 #include <errno.h>
 #include <string.h>
@@ -39,7 +39,8 @@ static int random_bytes(void *buf, size_t len)
 	return getrandom(buf, len, 0) == (ssize_t)len ? 0 : -EIO;
 }
 
-/* At the start of what can be allocated in group 0, its second copy at the end; as near as bad blocks let it. */
+/* At the start of what can be allocated in group 0, its second copy at the end; as near as bad
+ * blocks allow. */
 static int place_journal(struct um_pool *pool, const struct um_badset *bad)
 {
 	struct um_super *super = &pool->super;
@@ -59,7 +60,7 @@ static int place_journal(struct um_pool *pool, const struct um_badset *bad)
 	return -ENOSPC;
 }
 
-/* The superblock as it will be, in pool->super only: everything below works from there. */
+/* The future superblock, in pool->super only: everything below works from there. */
 static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt)
 {
 	struct um_super *super = &pool->super;
@@ -92,7 +93,7 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	return ret;
 }
 
-/* Blocks that may hold a superblock of this pool, or of one made here before. */
+/* Wipes blocks that may hold a superblock of this pool, or of one made here before. */
 static int wipe_supers(struct um_pool *pool)
 {
 	uint64_t ag;
@@ -146,7 +147,8 @@ static void fill_root_inode(
 	core->mtime = core->ctime = core->btime = core->atime;
 }
 
-/* The root directory, by the engine's own hands: what mkfs leaves is what a transaction leaves. */
+/* The root directory, created by the engine itself, so that mkfs leaves what a transaction
+ * leaves. */
 static int make_root_inode(
 	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
 {
@@ -178,7 +180,7 @@ static int make_root_inode(
 	return ret;
 }
 
-/* Backups first, then the second copy, then the first: whoever finds one finds a finished pool. */
+/* Backups first, then the second copy, then the first: each leads to a complete pool. */
 static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *opt)
 {
 	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
@@ -207,10 +209,8 @@ static int write_supers(struct um_pool *pool, const struct umbra_mkfs_options *o
 	return ret;
 }
 
-/*
- * In a sparse file the journal has its space all the same, which it would take in a while: when the filesystem below is full,
- * files can be removed.
- */
+/* Even in a sparse file the journal is allocated, as it will be needed soon anyway: if the
+ * filesystem below is full, files can still be removed. */
 static int reserve_journal(struct um_pool *pool)
 {
 	const struct um_super *super = &pool->super;
@@ -221,7 +221,7 @@ static int reserve_journal(struct um_pool *pool)
 	return ret;
 }
 
-/* Without the note a cut costs the list; that is no reason not to make a pool. */
+/* Without the note an interruption costs the list; that is no reason not to make a pool. */
 static void note_bad(struct um_pool *pool, const struct um_badset *bad)
 {
 	int ret = um_badnote_write(pool, bad);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A note of bad blocks, for the time in which mkfs has destroyed the pool that knew them and the new one does not know them
- * yet: without, who is cut there and begins again would use that memory. It lies in blocks of the table chunks that no pool
- * uses, twice; it is there before anything is wiped and goes when the new superblocks are on the medium.
+ * The note of bad blocks, for the time when mkfs has destroyed the pool that had the list and the
+ * new one does not have it yet: without it, an mkfs that is started again after an interruption
+ * would use that memory. It is in blocks of the table chunks that no pool uses, twice. It is
+ * written before anything is wiped and removed when the new superblocks are on the medium.
  */
 #include <errno.h>
 #include <string.h>
@@ -18,7 +19,7 @@ static uint32_t groups_of(const struct um_pool *pool, uint64_t *used)
 	return um_pool_groups(pool->nchunks, used);
 }
 
-/* Block i of the first copy or the second, in a pool without seams of this size. */
+/* Block i of the first or the second copy, in a pool of this size without seams. */
 static um_lba_t place(const struct um_pool *pool, unsigned copy, uint32_t i)
 {
 	uint64_t chunk = i / UM_NOTE_BLOCKS * (uint64_t)UM_AG_CHUNKS, used;
@@ -42,7 +43,7 @@ static enum found read_at(struct um_pool *pool, um_lba_t lba, struct um_bad_note
 	return um_block_csum(out) == out->csum && out->nruns <= UM_NOTE_RUNS ? SOUND : TORN;
 }
 
-/* The second copy is written first: alone it says nothing. */
+/* The second copy is written first: alone it has no meaning. */
 static enum found read_first(struct um_pool *pool, struct um_bad_note *out)
 {
 	enum found found = read_at(pool, place(pool, 0, 0), out);
@@ -84,7 +85,7 @@ int um_badnote_load(struct um_pool *pool, struct um_badset *set)
 	return ret;
 }
 
-/* The runs from bad->lba[*at] on, as many as a block takes. */
+/* The runs from bad->lba[*at] on, as many as fit a block. */
 static void fill(const struct um_badset *bad, size_t *at, struct um_bad_note *out)
 {
 	out->nruns = 0;
@@ -121,7 +122,8 @@ static bool same_list(const struct um_badset *a, const struct um_badset *b)
 	return a->n == b->n && !memcmp(a->lba, b->lba, a->n * sizeof(*a->lba));
 }
 
-/* Is this very list there already, from an mkfs that was cut? Then there is no moment without it. */
+/* Is exactly this list there already, from an interrupted mkfs? Then there is no moment without
+ * it. */
 static bool is_noted(struct um_pool *pool, const struct um_badset *bad)
 {
 	struct um_badset set = {0};
@@ -150,7 +152,7 @@ int um_badnote_write(struct um_pool *pool, const struct um_badset *bad)
 		return -EIO;
 	ret = write_copy(pool, bad, 1, &head);
 	ret2 = write_copy(pool, bad, 0, &head);
-	/* Where memory is bad there is no note; one copy will do. */
+	/* Where memory is bad there is no note; one copy is sufficient. */
 	return ret && ret2 ? ret2 : 0;
 }
 
@@ -160,7 +162,7 @@ int um_badnote_clear(struct um_pool *pool)
 	bool any = false;
 	int ret = 0;
 
-	/* The first last: what is left of a note that is cut here is a whole one, or none. */
+	/* The first block last: an interrupted removal leaves a complete note, or none. */
 	for (int copy = 1; copy >= 0; copy--) {
 		um_lba_t lba = place(pool, (unsigned)copy, 0);
 		int err = read_at(pool, lba, &note) == ABSENT

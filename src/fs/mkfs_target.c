@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * What mkfs does around the pool itself: looks at what the target holds, refuses what it should not
- * destroy, makes or extends a plain file, wipes foreign signatures.
- */
+/* The work of mkfs around the pool itself: examines the target's contents, refuses to destroy what
+ * it should not, creates or extends a plain file, wipes foreign signatures. */
 #include <blkid/blkid.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,7 +15,7 @@
 struct target {
 	const char *path;
 	enum umbra_pool_kind kind;
-	bool created;  /* by us: removed again when mkfs fails */
+	bool created;  /* by us: removed again if mkfs fails */
 	bool absent;   /* dry run, and there is no such file */
 	uint64_t have; /* bytes before we began */
 	uint64_t size; /* of the pool, whole chunks */
@@ -39,10 +37,8 @@ static bool is_super(struct um_pool *pool, um_lba_t lba, char label[65])
 	return true;
 }
 
-/*
- * Has the target an umbrafs superblock, in the first place, in a backup, or where the second copy of a smaller pool
- * would be (the start of some chunk)? The label comes along.
- */
+/* Does the target have an umbrafs superblock, in the first place, in a backup, or where the second
+ * copy of a smaller pool would be (the start of some chunk)? Also returns the label. */
 static bool holds_pool(struct um_pool *pool, char label[65])
 {
 	uint64_t chunks = pool->nchunks <= UM_AG_CHUNKS ? pool->nchunks : UM_AG_CHUNKS + 1;
@@ -73,7 +69,7 @@ static int open_probe(int fd, blkid_probe *out)
 	return 0;
 }
 
-/* -EEXIST and a log line when libblkid knows what is on the target. */
+/* -EEXIST and a log line if libblkid finds something on the target. */
 static int refuse_foreign(const char *path, int fd)
 {
 	const char *what = NULL;
@@ -101,11 +97,11 @@ static int refuse_foreign(const char *path, int fd)
 	return ret;
 }
 
-/* Signatures that lie where a pool writes nothing would outlive it, and mislead others. */
+/* Signatures in places where a pool writes nothing would survive, and mislead others. */
 static int wipe_foreign(const char *path, int fd)
 {
 	blkid_probe probe = NULL;
-	unsigned limit = 64; /* of signatures; more means that wiping does not take */
+	unsigned limit = 64; /* of signatures; more means that wiping has no effect */
 	int ret = open_probe(fd, &probe);
 
 	while (!ret && limit-- && blkid_do_probe(probe) == 0)
@@ -123,8 +119,8 @@ static bool can_probe(enum umbra_pool_kind kind)
 }
 
 /*
- * What the target knows to be bad. A note is there when an mkfs was cut: of the pool that it was about to replace there may
- * be pieces, which are not asked if the first superblock is gone.
+ * What the target knows to be bad. A note is there when an mkfs was cut: of the pool that it was
+ * about to replace there may be pieces, which are not asked if the first superblock is gone.
  */
 static int load_bad(const char *path, struct um_pool *pool, bool held, struct um_badset *bad)
 {
@@ -144,7 +140,7 @@ static int load_bad(const char *path, struct um_pool *pool, bool held, struct um
 	return held && (ret || is_super(pool, 0, label)) ? um_badset_load(path, bad) : 0;
 }
 
-/* 0: it may be overwritten; *bad is what must not be used of it. */
+/* 0: it may be overwritten; *bad: blocks of it that must not be used. */
 static int check_content(const struct target *target, struct um_pool *pool,
 	const struct umbra_mkfs_options *opt, struct um_badset *bad)
 {
@@ -198,7 +194,8 @@ static int choose_size(struct target *target, const struct umbra_mkfs_options *o
 	return 0;
 }
 
-/* Makes or extends a plain file to the pool's size, with its space unless it shall be sparse. */
+/* Creates or extends a plain file to the pool's size, and allocates it unless it is to be
+ * sparse. */
 static int grow_file(const struct target *target, const struct umbra_mkfs_options *opt)
 {
 	int fd, ret = 0;
@@ -247,7 +244,7 @@ static int create_file(struct target *target, const struct umbra_mkfs_options *o
 	}
 	close(fd);
 	target->created = true;
-	/* Now that it exists its kind can be told: a file on a DAX filesystem is not a plain one. */
+	/* Now that it exists its kind is known: a file on a DAX filesystem is not a plain one. */
 	return um_pool_probe(target->path, &target->have, &target->kind);
 }
 
@@ -269,10 +266,8 @@ static int find_target(struct target *target, const struct umbra_mkfs_options *o
 	return ret;
 }
 
-/*
- * What an existing file holds is looked at, under the pool's lock, before anything about the file
- * changes, its size included. A file too short to be a pool is in nobody's use as one.
- */
+/* The content of an existing file is examined, under the pool's lock, before anything about the
+ * file changes, including its size. A file too short to be a pool cannot be in use as one. */
 static int check_before(const struct target *target, const struct umbra_mkfs_options *opt)
 {
 	uint64_t size = target->have - target->have % UM_CHUNK_SIZE;
@@ -333,7 +328,7 @@ static int make_pool(const struct target *target, const struct umbra_mkfs_option
 
 	if (ret)
 		return ret;
-	/* Again, now that the lock will be held to the end: it was free between the two looks. */
+	/* Again, now that the lock will be held to the end: it was free in between. */
 	ret = check_content(target, pool, opt, &bad);
 	if (!ret && can_probe(target->kind) && !target->created)
 		ret = wipe_foreign(target->path, pool->fd);

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A second mount of a filesystem in use. The kernel makes it as a copy of the first one, as for a bind mount; from then on the two
- * are equals. What is mounted below one of them does not appear below the other (they are no peers), each has flags of its
- * own, and either can be unmounted first. When the last one goes the kernel ends the filesystem, and that ends the daemon.
+ * A second mount of a filesystem in use. The kernel makes it as a copy of the first one, as for a
+ * bind mount; afterwards the two are equals. What is mounted below one of them does not appear
+ * below the other (they are not peers), each has flags of its own, and either can be unmounted
+ * first. When the last one goes the kernel ends the filesystem, and that ends the daemon.
  *
- * The copy is taken first, before it is attached anywhere, and all questions (is this the right pool, whose mount is it?) are put
- * to the copy: a path may lead elsewhere a moment later, a descriptor does not. mount(2) with MS_BIND would not do: for a
- * moment the second mount would be there without its flags.
+ * The copy is taken first, before it is attached anywhere, and all queries (is this the right pool,
+ * whose mount is it?) go through the copy: a path may lead elsewhere a moment later, a descriptor
+ * does not. mount(2) with MS_BIND would expose the second mount for a moment without its flags.
  */
 #include "fuse/second.h"
 
@@ -44,7 +45,8 @@ static int set_attributes(int mount, const struct um_options *opt)
 		{MS_NODEV, MOUNT_ATTR_NODEV},
 		{MS_NOEXEC, MOUNT_ATTR_NOEXEC},
 	};
-	/* What the first mount has for access times is left alone: it is the daemon who sets them. */
+	/* The access time flags stay as on the first mount, since the daemon maintains these
+	 * times. */
 	struct mount_attr attr = {.propagation = MS_PRIVATE};
 
 	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
@@ -65,8 +67,8 @@ static int attach(int mount, int target)
 }
 
 /*
- * Asks the kernel only, as the daemon may hang. With mask 0 it fills in the device number even where the caller may not look
- * into the mount.
+ * Asks the kernel only, as the daemon may hang. With mask 0 it fills in the device number even
+ * where the caller may not look into the mount.
  */
 static int look(int fd, unsigned mask, struct statx *out)
 {
@@ -82,9 +84,9 @@ static bool is_pool(const struct um_ioc_mount *answer, const struct stat *st)
 }
 
 /*
- * Is the copy of a mount of that pool, and did the caller's user mount it? An ordinary user's daemon may claim to serve any pool, and
- * sees all that is done in its mount. -EACCES: somebody else did; -ENOENT: it is of something else; -ENOTCONN: its daemon
- * does not answer.
+ * Is the copy of a mount of that pool, mounted by the caller's user? An ordinary user's daemon may
+ * claim to serve any pool, and sees everything that is done in its mount. -EACCES: another user's;
+ * -ENOENT: another pool's; -ENOTCONN: its daemon does not answer.
  */
 static int examine(
 	int mount, const struct stat *pool, struct um_where *where, struct um_ioc_mount *answer)
@@ -157,13 +159,15 @@ static int make(const struct um_second *want, int mount, int target)
 	return err;
 }
 
-/* *done: this was the pool's mount, so that others need not be tried, whether it went well or not. */
+/* *done: this was the pool's mount, so that others need not be tried, whether it went well or
+ * not. */
 static int try_one(const struct um_second *want, const struct um_where *first, int target,
 	const struct stat *pool, bool *done)
 {
 	struct um_ioc_mount answer;
 	struct um_where where = {0};
-	/* Others' are not even looked for: the way to one may lead through a mount whose daemon hangs. */
+	/* Other users' mounts are not even resolved: the path may lead through a mount whose daemon
+	 * hangs. */
 	int mount = first->user == geteuid() ? open_copy(first->dir) : -1;
 	int err = mount >= 0                 ? examine(mount, pool, &where, &answer)
 		  : first->user == geteuid() ? -errno

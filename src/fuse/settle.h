@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* After an ioctl that changed a file's size: makes the kernel know it. */
+/* After an ioctl that changed a file's size: makes sure that the kernel knows it. */
 #ifndef UM_FUSE_SETTLE_H
 #define UM_FUSE_SETTLE_H
 
@@ -9,10 +9,11 @@
 #include <unistd.h>
 
 /*
- * fstat(2) alone does not do: when the daemon tells the kernel of another change of the file (a time) between the kernel's
- * question and its use of the answer, the caller is told the new size, but the kernel goes on with the old one, behind which
- * mappings get SIGBUS. So: until what it has and what it says agree. 0 or -errno; -EAGAIN: they have not for two seconds,
- * as others change the file, or have its times change, all the time.
+ * fstat(2) alone does not suffice: if the daemon notifies the kernel of another change of the file
+ * (a time) between the kernel's request and its use of the reply, the caller gets the new size, but
+ * the kernel keeps the old one, beyond which mappings get SIGBUS. So this repeats it until the
+ * cached and the returned size agree. 0 or -errno; -EAGAIN: they have not for two seconds, as
+ * others keep changing the file or its times.
  */
 #define UM_SETTLE_TRIES 1000 /* at once; then as many again, with pauses */
 static inline int um_ioc_settle(int fd)

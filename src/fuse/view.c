@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Views: the tables, making them, and giving them up. */
+/* Views: the tables, creating them, and giving them up. */
 #include "fuse/view_int.h"
 
 #include <errno.h>
@@ -171,7 +171,8 @@ uint64_t um_view_unread(struct um_views *v, struct um_view *view)
 
 /* ---- making ---------------------------------------------------------------------------------------- */
 
-/* The kernel asks the hidden mount to open the file in our own name: it must not count as a user's. */
+/* The kernel asks the hidden mount to open the file on our own behalf: it must not count as a
+ * user's open. */
 static int expect_own(struct um_views *v, struct um_view *view)
 {
 	struct um_pending *p = malloc(sizeof(*p));
@@ -272,7 +273,7 @@ int um_view_make(struct um_views *v, struct um_view *view, uint64_t ino)
 
 /* ---- giving up ---------------------------------------------------------------------------------------- */
 
-/* Called and returns with the lock held, given up meanwhile. */
+/* Called and returns with the lock held, which is released meanwhile. */
 static void forget(struct um_views *v, uint64_t clone)
 {
 	bool entered;
@@ -286,7 +287,8 @@ static void forget(struct um_views *v, uint64_t clone)
 	pthread_mutex_lock(&v->lock);
 }
 
-/* Takes one off the list of the dead. Called and returns with the lock held, given up meanwhile. */
+/* Takes one off the list of the dead. Called and returns with the lock held, which is released
+ * meanwhile. */
 static void inter(struct um_views *v)
 {
 	struct um_view *view = v->dead;
@@ -308,7 +310,7 @@ static void inter(struct um_views *v)
 	forget(v, um_view_unread(v, view));
 }
 
-/* How many views' clones are among a block's owners; counts no further than to `enough`. */
+/* How many clones of views are among a block's owners; counts at most to `enough`. */
 static unsigned owned_by_views(const struct um_views *v, uint64_t lba, unsigned enough)
 {
 	unsigned n = 0;
@@ -321,10 +323,8 @@ static unsigned owned_by_views(const struct um_views *v, uint64_t lba, unsigned 
 	return n;
 }
 
-/*
- * Gives up an idle view if of its content there are its clone and at most one file besides other clones of
- * views: nothing left to share. Called and returns with the lock held, given up meanwhile.
- */
+/* Gives up an idle view if its content belongs to at most one file besides clones of views: nothing
+ * is left to share. Called and returns with the lock held, which is released meanwhile. */
 static void sweep_view(struct um_views *v, struct um_view *view)
 {
 	uint64_t clone = view->hidden_ino;
@@ -411,7 +411,8 @@ void um_views_stir(struct um_views *v, bool removed)
 
 /* ---- the keeper: does what hidden threads and requests must not ----------------------------------- */
 
-/* What the kernel has in the front inodes' names and is old. Called and returns with the lock held. */
+/* Invalidates outdated attributes of front inodes in the kernel. Called and returns with the lock
+ * held. */
 static void tell_kernel(struct um_views *v)
 {
 	v->inval = false;
@@ -480,7 +481,7 @@ static void *keeper(void *arg)
 
 /* ---- start and end ---------------------------------------------------------------------------------- */
 
-/* Why files cannot be shared here, or NULL. */
+/* The reason why files cannot be shared here, or NULL. */
 static const char *obstacle(const struct um_mount *m)
 {
 	if (m->opt->cache_none)
@@ -560,7 +561,7 @@ void um_views_guarded(struct um_views *v)
 	pthread_mutex_unlock(&v->lock);
 }
 
-/* All that is left when the threads have ended. */
+/* Frees what is left when the threads have ended. */
 static void free_all(struct um_views *v)
 {
 	for (unsigned b = 0; b < UM_VIEW_BUCKETS; b++) {
@@ -597,7 +598,7 @@ static void free_all(struct um_views *v)
 	free(v);
 }
 
-/* What was stored through mappings that are still there is written before the files go. */
+/* Stores through mappings that still exist are written before the files go. */
 static void bury_all(struct um_views *v)
 {
 	pthread_mutex_lock(&v->lock);

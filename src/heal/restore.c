@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Both superblocks are bad: one of the backups in the groups' table chunks takes their place. Where a group begins only
- * a superblock says; so each chunk is looked at, and data that looks like a backup, as a file that is a pool's image
- * has it, must not be taken for one. Of the pool's own the one that says most is the latest.
+ * Both superblocks are bad: they are replaced from one of the backups in the groups' table chunks.
+ * Only a superblock says where groups begin, so each chunk is examined; and data that looks like a
+ * backup, as in a file that is the image of a pool, must not be taken for one. Of the pool's own
+ * backups the one with the most chunks is the latest.
  */
 #include <errno.h>
 #include <string.h>
@@ -10,7 +11,7 @@
 #include "heal/check_int.h"
 #include "pool/log.h"
 
-/* A group begins there by what the block itself says. */
+/* The block itself says that a group begins there. */
 static bool backup_sound(const struct um_pool *pool, um_lba_t lba, const void *block)
 {
 	const struct um_super *super = block;
@@ -27,7 +28,7 @@ struct search {
 	struct um_pool *pool;
 	um_lba_t lba; /* of the best backup so far; 0: none */
 	um_block_t best;
-	um_block_t other; /* the last that is not this pool's: there may be many of the same */
+	um_block_t other; /* the last one that is not this pool's: there may be many of the same */
 };
 
 static void look(struct search *s, um_lba_t lba)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Files on a DAX filesystem: mapped by libpmem with MAP_SYNC, so that flushes from user space are
- * enough and the filesystem's own metadata is never behind ours. PMEM_IS_PMEM_FORCE=1 makes libpmem
- * say the same of a file on tmpfs: the emulation.
+ * sufficient and the filesystem's own metadata is never behind ours. PMEM_IS_PMEM_FORCE=1 makes
+ * libpmem treat a file on tmpfs in the same way: the emulation.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@ int um_pmem_map(struct um_pool *pool)
 	int is_pmem = 0;
 	void *map;
 
-	/* By descriptor, so that what is mapped is what was locked; by name where /proc is missing. */
+	/* By descriptor, so that what is mapped is what was locked; by name if /proc is missing. */
 	snprintf(name, sizeof(name), "/proc/self/fd/%d", pool->fd);
 	map = pmem_map_file(access(name, F_OK) ? pool->path : name, 0, 0, 0, &len, &is_pmem);
 	if (!map)
@@ -46,10 +46,8 @@ void um_pmem_unmap(struct um_pool *pool)
 	pmem_unmap(pool->base, (size_t)pool->priv);
 }
 
-/*
- * One aligned word: as one store, which libpmem's memcpy does not promise. Everything else: data and
- * records are not read back soon, so past the cache.
- */
+/* An aligned word is stored at once, which libpmem's memcpy does not promise. Everything else: data
+ * and records are not read back soon, so bypass the cache. */
 int um_pmem_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
 {
 	if (len == sizeof(uint64_t) && !(off & 7) && src) {
@@ -69,7 +67,7 @@ int um_pmem_write(struct um_pool *pool, uint64_t off, const void *src, size_t le
 	return 0;
 }
 
-/* Metadata is read again at once: through the cache, then flushed. */
+/* Metadata is read again soon: store through the cache, then flush. */
 int um_pmem_apply(struct um_pool *pool, uint64_t off, const void *src, size_t len)
 {
 	unsigned flush = um_seeded_bug(9) ? PMEM_F_MEM_NOFLUSH : PMEM_F_MEM_NODRAIN;
@@ -121,7 +119,7 @@ int um_fsdax_own_space(struct um_pool *pool)
 
 	if (ret == -ENOMEM)
 		return ret;
-	/* A filesystem that does not say where its files lie: there may be holes everywhere. */
+	/* A filesystem that does not report where its files lie: there may be holes everywhere. */
 	um_host_lacks(pool, ret ? 0 : layout.end, pool->map_len);
 	return layout.shared ? unshare_file(pool) : 0;
 }
@@ -159,10 +157,8 @@ bool um_fsdax_detect(int fd)
 	return is_pmem;
 }
 
-/*
- * By the filesystem, which clears what the device says of the place or puts the block elsewhere; then mapped anew,
- * as the guard may have put a page of zeros there.
- */
+/* Through the filesystem, which clears the device's record of the place or moves the block; then
+ * mapped anew, as the guard may have put a page of zeros there. */
 static int fsdax_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 {
 	off_t off = (off_t)(lba << UM_BLOCK_SHIFT);
@@ -178,7 +174,8 @@ static int fsdax_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 	return 0;
 }
 
-/* With MAP_SYNC; without, if libpmem takes the memory for persistent all the same: the emulation. */
+/* With MAP_SYNC; without, if libpmem considers the memory persistent all the same: the
+ * emulation. */
 static int fsdax_map_part(struct um_pool *pool, uint64_t from, uint64_t to)
 {
 	uint8_t *at = pool->base + from;

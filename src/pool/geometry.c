@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Where the fixed structures of a pool are; FORMAT.md has the picture. */
+/* The places of a pool's fixed structures; FORMAT.md has the picture. */
 #include <errno.h>
 #include <string.h>
 
@@ -20,9 +20,9 @@ uint32_t um_pool_groups(uint64_t nchunks, uint64_t *out_used)
 }
 
 /*
- * A pool that is in use may grow meanwhile (um_pool_publish): then a seam is added behind all others, and the number of
- * chunks goes up, in this order. Whoever looks asks the other way round: who sees the new chunks sees the seam in front of them, so
- * that what was there before keeps its place.
+ * A pool in use may grow meanwhile (um_pool_publish): a seam is added behind all others, then the
+ * number of chunks is raised. Readers load them in the opposite order: a reader that sees the new
+ * chunks also sees the seam before them, so what existed before keeps its place.
  */
 static uint32_t seams_of(const struct um_super *super)
 {
@@ -34,7 +34,7 @@ static uint64_t chunks_of(const struct um_super *super)
 	return __atomic_load_n(&super->nchunks, __ATOMIC_ACQUIRE);
 }
 
-/* What lies between two seams, or between them and the pool's ends. */
+/* The range between two seams, or between a seam and an end of the pool. */
 struct stretch {
 	uint64_t first, end; /* chunks */
 	uint64_t group;      /* number of the first group */
@@ -113,7 +113,7 @@ uint32_t um_super_groups(const struct um_super *super)
 	return (uint32_t)(s.group + um_pool_groups(s.end - s.first, NULL));
 }
 
-/* Chunks of a group, and the first of them. */
+/* The number of chunks of a group, and the first of them. */
 static uint32_t group_at(const struct um_super *super, uint32_t ag, uint64_t *out_first)
 {
 	struct stretch s = stretch_of_group(super, ag);
@@ -165,7 +165,7 @@ int um_super_grow(const struct um_super *super, uint64_t nchunks, struct um_supe
 {
 	uint32_t n = super->nseams;
 	struct stretch last = last_stretch(super);
-	/* A last group that is whole needs no seam behind it. */
+	/* A full last group needs no seam behind it. */
 	bool seam = (last.end - last.first) % UM_AG_CHUNKS;
 	uint64_t first = seam ? last.end : last.first, used;
 

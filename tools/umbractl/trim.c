@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-/* umbractl trim: free space of a mounted pool goes back to what the pool lies on. */
+/* umbractl trim: returns free space of a mounted pool to the host. */
 #include "umbractl.h"
 
 #include <errno.h>
@@ -25,7 +25,7 @@ static const char *reason(int err)
 
 int um_cmd_trim(int argc, char **argv)
 {
-	/* As fstrim(8), which does as well. */
+	/* As fstrim(8), which works too. */
 	struct fstrim_range range = {.len = UINT64_MAX};
 	bool json = false, plain = false;
 	char size[UM_SIZE_STR];
