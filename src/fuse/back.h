@@ -10,7 +10,7 @@
 
 #include "fuse/session.h"
 
-/* Starts the guardian: threads of the daemon will wait for pages. */
+/* Starts the guardian, before the threads that will wait for pages. */
 void um_back_start(struct um_mount *m);
 /* No thread waits any more. */
 void um_back_stop(struct um_mount *m);

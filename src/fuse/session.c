@@ -226,6 +226,8 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	if (!err)
 		err = um_answer_init(m);
 	if (!err)
+		um_back_start(m);
+	if (!err)
 		err = um_door_open(m, &m->door);
 	if (!err && m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP)
 		err = um_direct_open(m, &m->direct);
@@ -330,7 +332,6 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 	if (!err)
 		err = um_workers_start(m, &m->workers);
 	if (!err) {
-		um_back_start(m);
 		if (ready)
 			ready(arg);
 		um_views_guarded(m->views);

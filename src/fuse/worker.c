@@ -38,7 +38,7 @@
 struct um_workers {
 	struct um_mount *m;
 	pthread_t *threads;
-	unsigned n;
+	atomic_uint n;       /* requests ask for it while more are being started */
 	int64_t poll_max_ns; /* 0: never */
 	_Atomic int64_t
 		poll_ns;     /* how long to poll: doubled if a request came, halved if none did */
