@@ -305,11 +305,14 @@ int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
 uint64_t umbra_open_number(struct umbra_fs *fs);
 uint64_t umbra_open_latest(struct umbra_fs *fs); /* that of the next descriptor; takes none */
 int umbra_open_error(struct umbra_fs *fs, uint64_t ino, uint64_t number);
-/* umbra_fsync without waiting: fn is called once, in this thread or another, when it is done.
- * umbra_close must not be called before. */
+/*
+ * umbra_fsync without waiting: fn is called once, in this thread or another, when it is done.
+ * umbra_close must not be called before. may_wait: this thread may wait for the medium after all,
+ * which is faster if the medium has been quick.
+ */
 typedef void umbra_synced_fn(void *arg, int err);
 void umbra_fsync_start(
-	struct umbra_fs *fs, uint64_t ino, bool datasync, umbra_synced_fn *fn, void *arg);
+	struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait, umbra_synced_fn *fn, void *arg);
 
 /*
  * As FICLONERANGE: makes dst share src's blocks in the range. Both offsets and, except at the end

@@ -32,7 +32,7 @@ static void on_synced(struct um_synced *synced, int err)
 }
 
 void umbra_fsync_start(
-	struct umbra_fs *fs, uint64_t ino, bool datasync, umbra_synced_fn *fn, void *arg)
+	struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait, umbra_synced_fn *fn, void *arg)
 {
 	int stopped = atomic_load(&fs->stopped);
 	struct waiter *w = fs->pool->direct || stopped ? NULL : malloc(sizeof(*w));
@@ -42,5 +42,5 @@ void umbra_fsync_start(
 		return;
 	}
 	*w = (struct waiter){.synced.done = on_synced, .fn = fn, .arg = arg};
-	um_log_sync_start(fs->log, &w->synced);
+	um_log_sync_start(fs->log, may_wait, &w->synced);
 }

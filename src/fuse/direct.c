@@ -63,7 +63,7 @@ static void answer(const struct written *w)
 	if (!w->req)
 		return;
 	if (w->sync)
-		um_reply_synced(w->req, w->ino, w->fh, true, (ssize_t)w->len);
+		um_reply_synced(w->req, w->ino, w->fh, true, false, (ssize_t)w->len);
 	else
 		fuse_reply_write(w->req, (size_t)w->len);
 }

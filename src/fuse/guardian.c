@@ -113,13 +113,14 @@ static int open_abort(int ctl, unsigned major, unsigned minor)
 static int open_fusectl(void)
 {
 	enum { CLOEXEC = 1, CREATE = 6 };
-	int fs = (int)syscall(SYS_fsopen, "fusectl", CLOEXEC);
-	int mnt = -1, err = fs < 0 ? -errno : 0;
+	int fs, mnt = -1, err;
 
 	if (geteuid()) {
 		mnt = open(FUSECTL, O_PATH | O_DIRECTORY | O_CLOEXEC);
 		return mnt < 0 ? -errno : mnt;
 	}
+	fs = (int)syscall(SYS_fsopen, "fusectl", CLOEXEC);
+	err = fs < 0 ? -errno : 0;
 	if (!err && syscall(SYS_fsconfig, fs, CREATE, NULL, NULL, 0))
 		err = -errno;
 	if (!err) {

@@ -341,7 +341,7 @@ static void reply_synced(const struct request *r, const struct target *t, ssize_
 	if (s) {
 		*s = (struct syncing){r->v, *t, r->in->unique, written};
 		atomic_fetch_add(&r->v->m->fetching, 1);
-		umbra_fsync_start(r->v->m->fs, t->ino, false, on_synced, s);
+		umbra_fsync_start(r->v->m->fs, t->ino, false, false, on_synced, s);
 		return;
 	}
 	reply(r, umbra_fsync(r->v->m->fs, t->ino, false), &out, written < 0 ? 0 : sizeof(out));

@@ -6,6 +6,7 @@
 
 #include "fuse/proto.h"
 #include "fuse/session.h"
+#include "fuse/worker.h"
 
 /* A reply being filled. */
 struct listing {
@@ -126,5 +127,5 @@ void um_op_readdirplus(
 void um_op_fsyncdir(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	(void)fi;
-	um_reply_synced(req, ino, 0, datasync, -1);
+	um_reply_synced(req, ino, 0, datasync, um_worker_may_wait(um_of(req)), -1);
 }

@@ -15,6 +15,7 @@
 #include "fuse/seam.h"
 #include "fuse/session.h"
 #include "fuse/view.h"
+#include "fuse/worker.h"
 
 /* Bytes per request if blocks cannot be shared, so that no request takes long. */
 #define COPY_STEP (64ull << 20)
@@ -272,7 +273,7 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 		free(iov);
 }
 
-/* A reply that waits for the medium, without a worker. */
+/* A reply that waits for the medium: as a rule no worker does. */
 struct syncing {
 	fuse_req_t req;
 	struct um_mount *m;
@@ -301,7 +302,8 @@ static void on_synced(void *arg, int err)
 	atomic_fetch_sub(&s.m->fetching, 1);
 }
 
-void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, ssize_t written)
+void um_reply_synced(
+	fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, bool may_wait, ssize_t written)
 {
 	struct um_mount *m = um_of(req);
 	struct syncing *s = malloc(sizeof(*s));
@@ -310,7 +312,7 @@ void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, s
 	if (s) {
 		*s = (struct syncing){req, m, ino, fh, written};
 		atomic_fetch_add(&m->fetching, 1);
-		umbra_fsync_start(m->fs, ino, datasync, on_synced, s);
+		umbra_fsync_start(m->fs, ino, datasync, may_wait, on_synced, s);
 		return;
 	}
 	err = outcome(m, ino, fh, umbra_fsync(m->fs, ino, datasync));
@@ -336,6 +338,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
 	bool direct = is_direct(fi), back = m->writeback && fi->writepage, sync;
 	blkcnt_t blocks = back ? blocks_of(m, ino) : 0;
+	struct umbra_attr none = {0};
 	ssize_t n;
 
 	if (fi->writepage)
@@ -344,7 +347,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		flags |= UMBRA_WRITE_KILLPRIV;
 	else if (fi->fh & UM_FH_KILLCAP)
 		umbra_removexattr(m->fs, ino, "security.capability");
-	if (!direct && !fi->writepage)
+	if (!direct && (!fi->writepage || back))
 		umbra_cache_fills(m->fs, ino);
 	/* The kernel has turned O_APPEND into an offset, under its lock of the inode. */
 	n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
@@ -354,6 +357,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		um_views_sweep(m->views);
 		n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	}
+	if (n > 0 && back && m->ending)
+		umbra_setattr(m->fs, ino, &none, UMBRA_SET_MTIME_NOW | UMBRA_SET_OWED, &none);
 	/* Writeback allocates space that the kernel does not know of. */
 	if (n >= 0 && (kill || (back && blocks_of(m, ino) != blocks)))
 		um_inval_attr(m, ino);
@@ -363,7 +368,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		 um_direct_wrote(m->direct, req, ino, fi->fh, (uint64_t)off, (size_t)n, sync))
 		return;
 	else if (sync)
-		um_reply_synced(req, ino, fi->fh, true, n);
+		um_reply_synced(req, ino, fi->fh, true, um_worker_may_wait(m), n);
 	else
 		fuse_reply_write(req, (size_t)n);
 }
@@ -371,7 +376,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
 	um_views_flush(um_of(req)->views, ino);
-	um_reply_synced(req, ino, fi->fh, datasync, -1);
+	um_reply_synced(req, ino, fi->fh, datasync, um_worker_may_wait(um_of(req)), -1);
 }
 
 void um_op_fallocate(

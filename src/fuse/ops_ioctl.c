@@ -254,8 +254,7 @@ static int do_remount(const struct ioctl_in *io)
 	if (io->in_size < sizeof(want))
 		return -EINVAL;
 	memcpy(&want, io->in, sizeof(want));
-	um_remount_sync(io->m, want.sync);
-	return um_remount(io->m, io->req, want.readonly);
+	return um_remount(io->m, io->req, want.readonly, want.sync);
 }
 
 static int do_text(const struct ioctl_in *io)
@@ -557,11 +556,15 @@ static int do_clone(const struct ioctl_in *io)
 	if (io->in_size < sizeof(want) || io->out_size < sizeof(want))
 		return -EINVAL;
 	memcpy(&want, io->in, sizeof(want));
-	err = check_clone(io, &want);
-	if (!err)
-		err = um_door_redeem(io->m->door, want.token, &src);
+	/* Whatever comes of it, the token is used up, and holds its file no longer. */
+	err = um_door_redeem(io->m->door, want.token, &src);
 	if (err)
 		return err;
+	err = check_clone(io, &want);
+	if (err) {
+		umbra_forget(io->m->fs, src, 1);
+		return err;
+	}
 	want.status = 0;
 	want.done = 0;
 	if (want.op == UM_CLONE_RANGE) {

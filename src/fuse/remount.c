@@ -43,9 +43,27 @@ struct job {
 	struct um_mount *m;
 	fuse_req_t req;
 	bool readonly;
+	uint32_t sync;
 };
 
-static int remount(struct um_mount *m, bool readonly)
+static void remount_sync(struct um_mount *m, uint32_t word)
+{
+	static const struct {
+		uint32_t bit;
+		unsigned long flag;
+	} pairs[] = {{UM_REMOUNT_SYNC, MS_SYNCHRONOUS}, {UM_REMOUNT_DIRSYNC, MS_DIRSYNC}};
+
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
+		if (!(word & UM_REMOUNT_NAMES(pairs[i].bit)))
+			continue;
+		if (word & pairs[i].bit)
+			atomic_fetch_or(&m->sync, pairs[i].flag);
+		else
+			atomic_fetch_and(&m->sync, ~pairs[i].flag);
+	}
+}
+
+static int remount(struct um_mount *m, bool readonly, uint32_t sync)
 {
 	static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER; /* at a time */
 	const bool alone = m->gated && !readonly;               /* what is mapped is exchanged */
@@ -67,7 +85,14 @@ static int remount(struct um_mount *m, bool readonly)
 	}
 	if (!readonly)
 		m->readonly = err != 0;
+	if (m->gated && m->readonly && !alone) {
+		/* A change that began before. */
+		pthread_rwlock_wrlock(&m->gate);
+		pthread_rwlock_unlock(&m->gate);
+	}
 	m->frozen = m->gated && m->readonly;
+	if (!err)
+		remount_sync(m, sync);
 	if (alone) {
 		um_views_let_go(m->views);
 		pthread_rwlock_unlock(&m->gate);
@@ -88,7 +113,7 @@ static void *job_main(void *arg)
 	int err;
 
 	free(arg);
-	err = remount(job.m, job.readonly);
+	err = remount(job.m, job.readonly, job.sync);
 	if (err)
 		fuse_reply_err(job.req, -err);
 	else
@@ -98,7 +123,7 @@ static void *job_main(void *arg)
 }
 
 /* In a separate thread: it waits for all other requests. */
-int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
+int um_remount(struct um_mount *m, fuse_req_t req, bool readonly, uint32_t sync)
 {
 	struct job *job = malloc(sizeof(*job));
 	pthread_t thread;
@@ -106,7 +131,7 @@ int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
 
 	if (!job)
 		return -ENOMEM;
-	*job = (struct job){m, req, readonly};
+	*job = (struct job){m, req, readonly, sync};
 	atomic_fetch_add(&m->late, 1);
 	err = pthread_create(&thread, NULL, job_main, job);
 	if (err) {
@@ -116,25 +141,6 @@ int um_remount(struct um_mount *m, fuse_req_t req, bool readonly)
 	}
 	pthread_detach(thread);
 	return 0;
-}
-
-/* ---- sync, dirsync -------------------------------------------------------------------------------------- */
-
-void um_remount_sync(struct um_mount *m, uint32_t word)
-{
-	static const struct {
-		uint32_t bit;
-		unsigned long flag;
-	} pairs[] = {{UM_REMOUNT_SYNC, MS_SYNCHRONOUS}, {UM_REMOUNT_DIRSYNC, MS_DIRSYNC}};
-
-	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++) {
-		if (!(word & UM_REMOUNT_NAMES(pairs[i].bit)))
-			continue;
-		if (word & pairs[i].bit)
-			atomic_fetch_or(&m->sync, pairs[i].flag);
-		else
-			atomic_fetch_and(&m->sync, ~pairs[i].flag);
-	}
 }
 
 void um_remount_options(const struct um_mount *m, char *out, size_t len)

@@ -5,8 +5,11 @@
 
 #include "fuse/session.h"
 
-/* Answers the request later, or returns an error and leaves the answer to the caller. */
-int um_remount(struct um_mount *m, fuse_req_t req, bool readonly);
+/*
+ * Answers the request later, or returns an error and leaves the answer to the caller. sync: UM_REMOUNT_*, what is to be
+ * durable before it returns from then on. (The kernel minds "sync" of a remount for writes only, and forgets "dirsync".)
+ */
+int um_remount(struct um_mount *m, fuse_req_t req, bool readonly, uint32_t sync);
 
 /*
  * A pool that was opened read-only is reopened for writing while nobody uses it: every thread that
@@ -17,11 +20,6 @@ int um_gate_new(pthread_rwlock_t *out);
 bool um_gate_enter(struct um_mount *m);
 void um_gate_leave(struct um_mount *m, bool entered);
 
-/*
- * UM_REMOUNT_*: what is durable before it returns from now on. The kernel minds "sync" of a remount for writes only, and forgets
- * "dirsync".
- */
-void um_remount_sync(struct um_mount *m, uint32_t word);
 /* um_options_text of what the filesystem has now. */
 void um_remount_options(const struct um_mount *m, char *out, size_t len);
 

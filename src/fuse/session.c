@@ -307,6 +307,7 @@ static void serve_until_end(struct um_mount *m, int signals)
 	detach(m);
 	if (!await_end(m, signals, DRAIN_SEC * 1000, &sig)) {
 		um_message(UMBRA_LOG_WARN, "%s is still used; its users will get errors", m->dir);
+		m->ending = true;
 		um_back_fetch_all(m);
 	}
 }

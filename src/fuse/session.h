@@ -54,6 +54,7 @@ struct um_mount {
 	bool inited;
 	uint64_t offered;             /* INIT flags of the kernel */
 	bool writeback;               /* agreed on at INIT: back.h */
+	atomic_bool ending;           /* the kernel will not send the times of what it writes back */
 	struct um_door *door;         /* clones, tokens: door.c */
 	struct um_direct *direct;     /* direct.h; NULL: before Linux 6.6 */
 	struct um_views *views;       /* shared page cache: view.h; NULL: none */
@@ -157,8 +158,9 @@ void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
 	uint64_t dst, uint64_t dst_off, uint64_t len);
 /* Replies when the file is durable: to a write (of this many bytes) or, with -1, to anything else.
- * fh: 0, or the descriptor to which earlier write errors are reported. */
-void um_reply_synced(fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, ssize_t written);
+ * fh: 0, or the descriptor to which earlier write errors are reported. may_wait: see umbra_fsync_start. */
+void um_reply_synced(
+	fuse_req_t req, uint64_t ino, uint64_t fh, bool datasync, bool may_wait, ssize_t written);
 /* The flags in the reply for a file opened with open(2) flags, as granted; also sets fi->fh. */
 void um_open_answer(
 	struct um_mount *m, uint64_t ino, struct fuse_file_info *fi, const struct um_grant *grant);

@@ -341,5 +341,10 @@ void um_workers_free(struct um_workers *w)
 
 unsigned um_workers_count(const struct um_workers *w)
 {
-	return w ? w->n : 0;
+	return w ? atomic_load(&w->n) : 0;
+}
+
+bool um_worker_may_wait(const struct um_mount *m)
+{
+	return um_workers_count(m->workers) > 1;
 }

@@ -12,6 +12,8 @@ int um_workers_start(struct um_mount *m, struct um_workers **out);
 void um_workers_stop(struct um_workers *w);
 void um_workers_free(struct um_workers *w);
 unsigned um_workers_count(const struct um_workers *w);
+/* Are there others that go on serving while a worker waits for the medium? */
+bool um_worker_may_wait(const struct um_mount *m);
 /* Serves requests in this thread until INIT has been answered. */
 int um_answer_init(struct um_mount *m);
 

@@ -107,7 +107,9 @@ static int write_group(struct um_log *log, bool full, enum um_rests_end *out_end
 /* A moving mean, in which the last three rounds count for more than all others. */
 static void note_duration(struct um_log *log, uint64_t ns)
 {
-	atomic_store(&log->round_ns, (3 * atomic_load(&log->round_ns) + ns) / 4);
+	uint64_t before = atomic_load(&log->round_ns);
+
+	atomic_store(&log->round_ns, before ? (3 * before + ns) / 4 : ns);
 }
 
 static uint64_t now_ns(void)
@@ -246,7 +248,7 @@ void um_log_serve_end(struct um_log *log)
 
 /*
  * On a medium that is quick, a handover to another thread takes as long as the round. So the caller
- * carries it out itself, one caller at a time, and only if it need not wait for another round first.
+ * carries it out itself if it may, one caller at a time, and only if it need not wait for another round first.
  */
 static bool is_quick(const struct um_log *log)
 {
@@ -254,13 +256,13 @@ static bool is_quick(const struct um_log *log)
 	       !log->committer.relieved && atomic_load(&log->round_ns) < QUICK_ROUND_NS;
 }
 
-void um_log_sync_start(struct um_log *log, struct um_synced *synced)
+void um_log_sync_start(struct um_log *log, bool may_wait, struct um_synced *synced)
 {
 	struct um_committer *c = &log->committer;
 	int ret;
 
 	pthread_mutex_lock(&log->sync_lock);
-	if (!c->runs || is_quick(log)) {
+	if (!c->runs || (may_wait && is_quick(log))) {
 		c->relieved = true;
 		pthread_mutex_unlock(&log->sync_lock);
 		ret = um_log_sync(log);

@@ -45,7 +45,7 @@ struct um_synced {
 	void (*done)(struct um_synced *synced, int err);
 	struct um_synced *next; /* used by the log */
 };
-void um_log_sync_start(struct um_log *log, struct um_synced *synced);
+void um_log_sync_start(struct um_log *log, bool may_wait, struct um_synced *synced);
 /* Starts a thread of the log that does this; before that, and on direct pools, the caller's thread
  * does. */
 int um_log_serve(struct um_log *log);

@@ -540,7 +540,7 @@ static void a_synchronous_write_waits_for_nothing(void **state)
 	assert_true(sync);
 	umbra_stat(fs, count_syncs, &after);
 	assert_int_equal(before, after);
-	umbra_fsync_start(fs, ino, false, synced, w);
+	umbra_fsync_start(fs, ino, false, true, synced, w);
 	pthread_mutex_lock(&w->lock);
 	while (!w->done)
 		pthread_cond_wait(&w->cond, &w->lock);
@@ -579,7 +579,7 @@ static void a_quick_medium_is_waited_for(void **state)
 	for (i = 0; i < 1000 && here < 10; i++) {
 		assert_int_equal(umbra_write(fs, ino, "abc", 3, i, 0, NULL), 3);
 		w->done = false;
-		umbra_fsync_start(fs, ino, false, synced, w);
+		umbra_fsync_start(fs, ino, false, true, synced, w);
 		pthread_mutex_lock(&w->lock);
 		here += w->done;
 		while (!w->done)
