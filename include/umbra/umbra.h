@@ -311,8 +311,8 @@ int umbra_open_error(struct umbra_fs *fs, uint64_t ino, uint64_t number);
  * which is faster if the medium has been quick.
  */
 typedef void umbra_synced_fn(void *arg, int err);
-void umbra_fsync_start(
-	struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait, umbra_synced_fn *fn, void *arg);
+void umbra_fsync_start(struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait,
+	umbra_synced_fn *fn, void *arg);
 
 /*
  * As FICLONERANGE: makes dst share src's blocks in the range. Both offsets and, except at the end

@@ -31,8 +31,8 @@ static void on_synced(struct um_synced *synced, int err)
 	free(w);
 }
 
-void umbra_fsync_start(
-	struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait, umbra_synced_fn *fn, void *arg)
+void umbra_fsync_start(struct umbra_fs *fs, uint64_t ino, bool datasync, bool may_wait,
+	umbra_synced_fn *fn, void *arg)
 {
 	int stopped = atomic_load(&fs->stopped);
 	struct waiter *w = fs->pool->direct || stopped ? NULL : malloc(sizeof(*w));

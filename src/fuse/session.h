@@ -52,12 +52,12 @@ struct um_mount {
 	atomic_bool frozen; /* it is, and nothing of it can change until that gate was shut */
 	pthread_rwlock_t gate;
 	bool inited;
-	uint64_t offered;             /* INIT flags of the kernel */
-	bool writeback;               /* agreed on at INIT: back.h */
-	atomic_bool ending;           /* the kernel will not send the times of what it writes back */
-	struct um_door *door;         /* clones, tokens: door.c */
-	struct um_direct *direct;     /* direct.h; NULL: before Linux 6.6 */
-	struct um_views *views;       /* shared page cache: view.h; NULL: none */
+	uint64_t offered;         /* INIT flags of the kernel */
+	bool writeback;           /* agreed on at INIT: back.h */
+	atomic_bool ending;       /* the kernel will not send the times of what it writes back */
+	struct um_door *door;     /* clones, tokens: door.c */
+	struct um_direct *direct; /* direct.h; NULL: before Linux 6.6 */
+	struct um_views *views;   /* shared page cache: view.h; NULL: none */
 	struct um_guardian *guardian; /* with writeback: back.h */
 	atomic_uint late;             /* requests in separate threads: late.h */
 	atomic_uint fetching;   /* requests answered when their data has arrived or is durable */

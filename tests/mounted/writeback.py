@@ -430,6 +430,7 @@ def case_hold():
     synced, kept = open_new("synced"), open_new("kept")
     os.write(synced, pattern(MIB, 3)[:MIB])
     os.fsync(synced)
+    os.utime(path("kept"), (1e9, 1e9))
     os.write(kept, pattern(MIB, 4)[:MIB])
     print("ready", flush=True)
     time.sleep(60)
@@ -440,6 +441,7 @@ def case_held():
     assert content("synced") == pattern(MIB, 3)[:MIB], "what fsync acknowledged is lost"
     if sys.argv[4] == "all":
         assert content("kept") == pattern(MIB, 4)[:MIB], "what was written is lost"
+        assert os.stat(path("kept")).st_mtime > 1.5e9, "new content has an old time"
 
 
 globals()[f"case_{CASE}"]()
