@@ -82,9 +82,11 @@ int um_tree_share(struct um_txn *txn, const struct um_tree *tree);
 /*
  * The maximum number of parents of the nodes on the path to the leaf that holds key: if above 1,
  * the record is shared, with at least that many owners. What the record itself refers to is not
- * considered.
+ * considered. Parents that a power cut would bring back count too, for readers that decide by it;
+ * um_tree_parents_now leaves them out.
  */
 int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out);
+int um_tree_parents_now(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out);
 /* The nodes on the path to where key is or would be, root first; none for an embedded or empty
  * root. */
 struct um_tree_level {

@@ -235,7 +235,8 @@ int um_tree_walk_leaves(struct um_src src, const struct um_tree *tree, uint64_t 
 
 /* ---- sharing ------------------------------------------------------------------------------------- */
 
-int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out)
+static int path_parents(
+	struct um_src src, const struct um_tree *tree, uint64_t key, bool lately, uint32_t *out)
 {
 	struct um_path path;
 	bool exact;
@@ -249,12 +250,21 @@ int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key,
 		uint32_t count;
 
 		err = um_node_count(src, tree, path.step[i].ptr, &count);
-		/* For readers, who ask because of what is below. */
-		if (!err && count < 2 && !src.txn &&
+		if (!err && count < 2 && lately &&
 			um_unshared_lately(src.pool, path.step[i].ptr.lba))
 			count = 2;
 		if (!err && count > *out)
 			*out = count;
 	}
 	return err;
+}
+
+int um_tree_parents(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out)
+{
+	return path_parents(src, tree, key, !src.txn, out);
+}
+
+int um_tree_parents_now(struct um_src src, const struct um_tree *tree, uint64_t key, uint32_t *out)
+{
+	return path_parents(src, tree, key, false, out);
 }

@@ -41,6 +41,8 @@ static inline bool um_run_data(const struct um_run *run)
 }
 
 #define UM_RUNS_REFS 1u /* return owners; runs are split where their number changes */
+/* The owners there are now, without those that a power cut would bring back: to be shown, not to decide by. */
+#define UM_RUNS_NOW 2u
 /*
  * The mapping of file blocks [first, first + n): up to `max` runs, without gaps, ascending from
  * `first`. They cover the whole range unless there are more: then continue after the last one. The

@@ -156,7 +156,8 @@ static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 
 	if (!(c->flags & UM_RUNS_REFS))
 		return collect_push(c, &run);
-	err = um_tree_parents(c->src, c->tree, key, &parents);
+	err = (c->flags & UM_RUNS_NOW ? um_tree_parents_now : um_tree_parents)(
+		c->src, c->tree, key, &parents);
 	while (!err && run.block < end) {
 		err = um_ref_count(c->src, run.lba, (uint32_t)(end - run.block), &count, &same);
 		if (err)
@@ -166,8 +167,8 @@ static int collect_mapped(struct collect *c, uint64_t key, struct um_run run)
 		run.refs = count > parents ? count : parents;
 		/* Nothing that a power cut would show to the other owner may be written in place
 		 * yet. */
-		if (run.refs < 2 && !c->src.txn && !c->src.pool->direct &&
-			lately_shared(c->src.pool, run.lba, &same))
+		if (run.refs < 2 && !(c->flags & UM_RUNS_NOW) && !c->src.txn &&
+			!c->src.pool->direct && lately_shared(c->src.pool, run.lba, &same))
 			run.refs = 2;
 		run.lost = um_pool_any_bad(c->src.pool) && is_lost(c->src.pool, run.lba, &same);
 		run.len = same;

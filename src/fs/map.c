@@ -60,8 +60,8 @@ static int map_runs(struct umbra_fs *fs, um_ino_t ino, uint64_t first, uint64_t 
 		err = um_data_regular(inode);
 	if (!err) {
 		um_inode_tree(inode, UM_FORK_DATA, &tree);
-		err = um_runs_get(
-			um_fs_src(fs), &tree, first, end - first, UM_RUNS_REFS, runs, MAP_RUNS, n);
+		err = um_runs_get(um_fs_src(fs), &tree, first, end - first,
+			UM_RUNS_REFS | UM_RUNS_NOW, runs, MAP_RUNS, n);
 	}
 	um_log_read_unlock(fs->log);
 	return err;

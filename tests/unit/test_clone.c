@@ -523,6 +523,25 @@ static void counts_at_their_limit_make_copies(void **state)
 	unpair(&k, &a, &b);
 }
 
+/* On a plain file the removal is not durable yet, and blocks are still copied when they are written. */
+static void maps_show_the_owners_there_are(void **state)
+{
+	struct kit k;
+	struct file a, b;
+
+	(void)state;
+	kit_open_file(&k, "test_clone.pool", 64);
+	file_make(&k, &a, "a", CAP);
+	file_make(&k, &b, "b", CAP);
+	fragment(&k, &a, 300, 1);
+	clone_file(&k, &a, &b);
+	assert_int_equal(file_map(&k, &a).shared, 300);
+	file_truncate(&k, &b, 0);
+	um_reaper_wait(k.fs, 5000);
+	assert_int_equal(file_map(&k, &a).shared, 0);
+	unpair(&k, &a, &b);
+}
+
 /* ---- many ---------------------------------------------------------------------------------------------- */
 
 #define CLONES 300
@@ -694,6 +713,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(deduped_piece_by_piece_files_adopt_one_root),
 		cmocka_unit_test(inline_files_dedupe_without_sharing),
 		cmocka_unit_test(counts_at_their_limit_make_copies),
+		cmocka_unit_test(maps_show_the_owners_there_are),
 		cmocka_unit_test(many_clones_written_and_removed_give_everything_back),
 		cmocka_unit_test(random_sharing_agrees_with_plain_arrays),
 	};
