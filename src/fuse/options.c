@@ -114,6 +114,9 @@ static const struct word words[] = {
 	{"diratime", UNFLAG, MS_NODIRATIME, NULL},
 	{"silent", IGNORE, 0, NULL},
 	{"loud", IGNORE, 0, NULL},
+	/* Permits to store times late, which is never done. */
+	{"lazytime", IGNORE, 0, NULL},
+	{"nolazytime", IGNORE, 0, NULL},
 	{"user=", IGNORE, 0, NULL},
 	{"comment=", IGNORE, 0, NULL},
 	{"helper=", IGNORE, 0, NULL},

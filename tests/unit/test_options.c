@@ -50,7 +50,8 @@ static void generic_options_and_stray_commas_are_accepted(void **state)
 
 	(void)state;
 	assert_int_equal(
-		parse(&opt, "rw,defaults,nofail,noauto,_netdev,x-systemd.automount,,", false, msg),
+		parse(&opt, "rw,defaults,nofail,noauto,_netdev,lazytime,x-systemd.automount,,",
+			false, msg),
 		0);
 	assert_int_equal(opt.ms_flags, 0);
 	assert_true(opt.allow_other);
