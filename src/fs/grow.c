@@ -13,6 +13,8 @@
 
 #include "fs/data.h"
 
+#define REFRESH_STEP 64u /* old backups collected before a transaction begins */
+
 /* Geometry functions take a pool: this is one of the new size, with nothing but a superblock. */
 static int make_shape(const struct um_super *super, struct um_pool **out)
 {
@@ -104,21 +106,36 @@ static bool is_old(const struct um_pool *pool, um_lba_t lba, const void *block)
 	return !um_guard_check() && old;
 }
 
-/* Updates some backups from group *ag on, in one transaction; returns where to continue. */
-static int refresh_some(struct umbra_fs *fs, uint32_t *ag, const void *block)
+struct old {
+	um_lba_t lba[REFRESH_STEP];
+	uint32_t n;
+};
+
+/*
+ * Finds old backups from group *ag on; returns where to continue. No transaction is open: usually no backup is old, and
+ * reading one block of each group of a large pool would stop all writers for long. grow_lock keeps others from changing
+ * the backups meanwhile.
+ */
+static void find_old(struct um_pool *pool, uint32_t *ag, const void *block, struct old *out)
 {
-	struct um_pool *pool = fs->pool;
+	for (out->n = 0; *ag < pool->nags && out->n < REFRESH_STEP; ++*ag) {
+		um_lba_t lba = backup_of(&pool->super, *ag);
+
+		if (is_old(pool, lba, block))
+			out->lba[out->n++] = lba;
+	}
+}
+
+/* Updates old backups from number *at on, in one transaction of bounded size; returns where to continue. */
+static int refresh_some(struct umbra_fs *fs, const struct old *old, uint32_t *at, const void *block)
+{
 	struct um_txn *txn;
 	int ret = um_fs_begin(fs, UM_TXN_RESERVE, &txn);
 
 	if (ret)
 		return ret;
-	for (; *ag < pool->nags && um_txn_bytes(txn) < UM_TXN_BYTES_SOFT && !ret; ++*ag) {
-		um_lba_t lba = backup_of(&pool->super, *ag);
-
-		if (is_old(pool, lba, block))
-			ret = um_txn_super(txn, lba, block);
-	}
+	while (*at < old->n && um_txn_bytes(txn) < UM_TXN_BYTES_SOFT && !ret)
+		ret = um_txn_super(txn, old->lba[(*at)++], block);
 	return um_txn_end(txn, ret);
 }
 
@@ -128,13 +145,17 @@ static void refresh_backups(struct umbra_fs *fs)
 {
 	_Alignas(64) uint8_t block[UM_BLOCK_SIZE] = {0};
 	struct um_pool *pool = fs->pool;
-	uint32_t ag = 1;
+	uint32_t ag = 1, at;
+	struct old old;
 	int ret = 0;
 
 	memcpy(block, &pool->super, sizeof(pool->super));
 	um_block_seal(block);
-	while (ag < pool->nags && !ret)
-		ret = refresh_some(fs, &ag, block);
+	while (ag < pool->nags && !ret) {
+		find_old(pool, &ag, block, &old);
+		for (at = 0; at < old.n && !ret;)
+			ret = refresh_some(fs, &old, &at, block);
+	}
 	if (ret)
 		um_warn("%s: backups of the superblock stay those of a smaller size: %s",
 			pool->path, strerror(-ret));
