@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Creating a pool. The order makes an interrupted mkfs harmless: old superblocks are wiped first,
- * the new ones are written when everything they lead to is on the medium. The old pool's list of
- * bad blocks is saved before that.
+ * Creating a pool. The order makes an interrupted mkfs harmless: first the old pool is made
+ * unmountable, the new superblocks are written when everything they lead to is on the medium. The
+ * old pool's list of bad blocks is saved before that.
  */
 #include <errno.h>
 #include <string.h>
@@ -93,19 +93,42 @@ static int fill_super(struct um_pool *pool, const struct umbra_mkfs_options *opt
 	return ret;
 }
 
+static int all_durable(struct um_pool *pool, int ret)
+{
+	um_pool_drain(pool);
+	return ret ? ret : um_pool_barrier(pool);
+}
+
+/*
+ * As long as the old pool can be mounted nothing of it may be overwritten. Its first superblock and
+ * its chunk words of group 0 are in the same blocks of chunk 0 whatever its shape. Without the first
+ * superblock the second one is used, which may be anywhere in group 0, even behind the end of the new
+ * pool. With words of no pool in the place of its own that one is refused.
+ */
+static int end_old(struct um_pool *pool)
+{
+	_Alignas(64) uint8_t words[UM_BLOCK_SIZE] = {0};
+	int ret = all_durable(pool, um_pool_zero(pool, 0, 0, UM_BLOCK_SIZE));
+
+	um_block_init(pool, words, UM_KIND_AG, 0, um_ag_ptr(pool, 0), 0, 0);
+	um_block_seal(words);
+	if (!ret)
+		ret = um_pool_write(pool, UM_TABLE_AG, 0, words, UM_BLOCK_SIZE);
+	return all_durable(pool, ret);
+}
+
 /* Wipes blocks that may hold a superblock of this pool, or of one made here before. */
 static int wipe_supers(struct um_pool *pool)
 {
 	uint64_t ag;
-	int ret = um_pool_zero(pool, um_super_mirror(pool->nchunks), 0, UM_BLOCK_SIZE);
+	int ret = end_old(pool);
 
-	for (ag = 0; ag < pool->nags && !ret; ag++)
+	if (!ret)
+		ret = um_pool_zero(pool, um_super_mirror(pool->nchunks), 0, UM_BLOCK_SIZE);
+	for (ag = 1; ag < pool->nags && !ret; ag++)
 		ret = um_pool_zero(pool, um_ag_first(&pool->super, (uint32_t)ag) * UM_CHUNK_BLOCKS,
 			0, UM_BLOCK_SIZE);
-	if (ret)
-		return ret;
-	um_pool_drain(pool);
-	return um_pool_barrier(pool);
+	return all_durable(pool, ret);
 }
 
 static int write_both(struct um_pool *pool, struct um_ptr at, const void *block)
@@ -222,14 +245,27 @@ static int reserve_journal(struct um_pool *pool)
 }
 
 /* Without the note an interruption costs the list; that is no reason not to make a pool. */
-static void note_bad(struct um_pool *pool, const struct um_badset *bad)
+static void say_unnoted(struct um_pool *pool, const struct um_badset *bad, int ret)
 {
-	int ret = um_badnote_write(pool, bad);
-
 	if (ret)
 		um_warn("%s: cannot note the %zu bad blocks (%s): should mkfs be interrupted now, "
 			"nobody knows them any more",
 			pool->path, bad->n, strerror(-ret));
+}
+
+/* Makes the old pool unmountable and saves its list of bad blocks. */
+static int replace_old(
+	struct um_pool *pool, const struct umbra_mkfs_options *opt, const struct um_badset *bad)
+{
+	struct um_badnote note;
+	int ret;
+
+	say_unnoted(pool, bad, um_badnote_begin(pool, bad, &note));
+	progress(opt, 0, 2 * (uint64_t)pool->nags + 2);
+	ret = wipe_supers(pool);
+	if (!ret)
+		say_unnoted(pool, bad, um_badnote_finish(pool, bad, &note));
+	return ret;
 }
 
 static void forget_note(struct um_pool *pool)
@@ -254,9 +290,7 @@ int um_mkfs_write(
 	if (ret)
 		return ret;
 	total = 2 * (uint64_t)pool->nags + 2;
-	note_bad(pool, bad);
-	progress(opt, 0, total);
-	ret = wipe_supers(pool);
+	ret = replace_old(pool, opt, bad);
 	if (!ret)
 		ret = um_space_format(pool);
 	progress(opt, pool->nags, total);

@@ -127,6 +127,7 @@ static int read_old(struct um_pool *pool, struct um_badset *set)
 
 int um_badset_load(const char *path, struct um_badset *set)
 {
+	size_t was = set->n;
 	struct um_pool *pool;
 	/* The caller has the lock. */
 	int ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_PRIVATE | UM_POOL_NOLOCK, 0, &pool);
@@ -135,16 +136,11 @@ int um_badset_load(const char *path, struct um_badset *set)
 		ret = read_old(pool, set);
 		um_pool_close(pool);
 	}
-	if (ret) {
-		um_err("%s: the list of bad blocks of the pool that it holds cannot be read (%s): "
-		       "repair that pool "
-		       "with fsck.umbrafs -y first, or give the list up with --forget-bad",
-			path, strerror(-ret));
-		um_badset_free(set);
-		return ret == -ENOMEM ? ret : -EUCLEAN;
-	}
-	um_badset_sort(set);
-	return 0;
+	if (ret)
+		set->n = was;
+	else
+		um_badset_sort(set);
+	return ret;
 }
 
 /* ---- where the new pool has something that cannot be elsewhere ------------------------------------------- */

@@ -13,7 +13,7 @@ struct um_badset {
 	size_t n, cap;
 };
 /* Adds the blocks of the pool at path, which the caller has locked, that are retired or failed
- * while in use. -EUCLEAN, with a message that says what to do: they cannot be read completely. */
+ * while in use. Adds nothing if they cannot be read completely. */
 int um_badset_load(const char *path, struct um_badset *set);
 void um_badset_free(struct um_badset *set);
 int um_badset_add(struct um_badset *set, um_lba_t lba); /* at the end, unordered */
@@ -31,8 +31,16 @@ int um_badset_fixed(struct um_pool *pool, const struct um_badset *bad);
  * it cannot be read completely.
  */
 int um_badnote_load(struct um_pool *pool, struct um_badset *set);
-/* -E2BIG: there is not enough room; errors of the medium. */
-int um_badnote_write(struct um_pool *pool, const struct um_badset *bad);
+struct um_badnote {
+	uint64_t id;
+	uint32_t count; /* of its blocks */
+	int failed;     /* the first copy cannot be written */
+};
+/* Writes the part whose place no pool uses. -E2BIG: there is not enough room. */
+int um_badnote_begin(struct um_pool *pool, const struct um_badset *bad, struct um_badnote *out);
+/* Writes the rest, when the old pool cannot be mounted any more. Errors of the medium. */
+int um_badnote_finish(
+	struct um_pool *pool, const struct um_badset *bad, const struct um_badnote *note);
 int um_badnote_clear(struct um_pool *pool);
 /* Retires them in the new pool, before anything is allocated. */
 int um_badset_retire(struct um_log *log, struct um_space *space, const struct um_badset *bad);

@@ -2,8 +2,12 @@
 /*
  * The note of bad blocks, for the time when mkfs has destroyed the pool that had the list and the
  * new one does not have it yet: without it, an mkfs that is started again after an interruption
- * would use that memory. It is in blocks of the table chunks that no pool uses, twice. It is
- * written before anything is wiped and removed when the new superblocks are on the medium.
+ * would use that memory. It is in blocks of the table chunks that the new pool does not use, twice.
+ * An old pool that is larger or has seams may have data in these places; only chunk 0 is the same in
+ * all pools. What fits there is written before anything is wiped, the rest when the old pool cannot
+ * be mounted any more. The note is removed when the new superblocks are on the medium. A list that
+ * does not fit (2535 runs of blocks) is incomplete while the rest is written, which its first block
+ * shows.
  */
 #include <errno.h>
 #include <string.h>
@@ -43,7 +47,7 @@ static enum found read_at(struct um_pool *pool, um_lba_t lba, struct um_bad_note
 	return um_block_csum(out) == out->csum && out->nruns <= UM_NOTE_RUNS ? SOUND : TORN;
 }
 
-/* The second copy is written first: alone it has no meaning. */
+/* The second copy alone has no meaning: it may be part of an older note. */
 static enum found read_first(struct um_pool *pool, struct um_bad_note *out)
 {
 	enum found found = read_at(pool, place(pool, 0, 0), out);
@@ -101,17 +105,24 @@ static void fill(const struct um_badset *bad, size_t *at, struct um_bad_note *ou
 	memset(&out->run[out->nruns], 0, (UM_NOTE_RUNS - out->nruns) * sizeof(out->run[0]));
 }
 
-static int write_copy(struct um_pool *pool, const struct um_badset *bad, unsigned copy,
-	const struct um_bad_note *head)
+/* Writes blocks [from, to) of a copy, except those that an interrupted mkfs has left complete. */
+static int write_blocks(struct um_pool *pool, const struct um_badset *bad, unsigned copy,
+	uint32_t from, uint32_t to, const struct um_badnote *head)
 {
-	struct um_bad_note note = *head;
+	struct um_bad_note note = {.magic = UM_NOTE_MAGIC, .id = head->id, .count = head->count};
+	struct um_bad_note there;
 	size_t at = 0;
 	int ret = 0;
 
-	for (note.index = 0; note.index < note.count && !ret; note.index++) {
+	for (note.index = 0; note.index < to && !ret; note.index++) {
+		um_lba_t lba = place(pool, copy, note.index);
+
 		fill(bad, &at, &note);
+		if (note.index < from)
+			continue;
 		note.csum = um_block_csum(&note);
-		ret = um_pool_write(pool, place(pool, copy, note.index), 0, &note, sizeof(note));
+		if (read_at(pool, lba, &there) != SOUND || memcmp(&there, &note, sizeof(note)))
+			ret = um_pool_write(pool, lba, 0, &note, sizeof(note));
 	}
 	um_pool_drain(pool);
 	return ret ? ret : um_pool_barrier(pool);
@@ -122,37 +133,52 @@ static bool same_list(const struct um_badset *a, const struct um_badset *b)
 	return a->n == b->n && !memcmp(a->lba, b->lba, a->n * sizeof(*a->lba));
 }
 
-/* Is exactly this list there already, from an interrupted mkfs? Then there is no moment without
- * it. */
-static bool is_noted(struct um_pool *pool, const struct um_badset *bad)
+/* Is exactly this list there already, from an interrupted mkfs? Then it is continued, and there is
+ * no moment without it. */
+static bool is_noted(struct um_pool *pool, const struct um_badset *bad, uint64_t *out_id)
 {
 	struct um_badset set = {0};
-	bool same = !um_badnote_load(pool, &set) && same_list(&set, bad);
+	struct um_bad_note first;
+	bool same = !um_badnote_load(pool, &set) && same_list(&set, bad) &&
+		    read_first(pool, &first) == SOUND;
 
 	um_badset_free(&set);
+	if (same)
+		*out_id = first.id;
 	return same;
 }
 
-int um_badnote_write(struct um_pool *pool, const struct um_badset *bad)
+int um_badnote_begin(struct um_pool *pool, const struct um_badset *bad, struct um_badnote *out)
 {
-	struct um_bad_note head = {.magic = UM_NOTE_MAGIC};
+	struct um_badnote note = {0};
+	struct um_bad_note block;
 	uint64_t used;
-	int ret, ret2;
 
-	if (!bad->n || is_noted(pool, bad))
+	*out = note;
+	for (size_t at = 0; at < bad->n; note.count++)
+		fill(bad, &at, &block);
+	if (!note.count)
 		return 0;
-	for (size_t at = 0; at < bad->n; head.count++) {
-		struct um_bad_note note;
-
-		fill(bad, &at, &note);
-	}
-	if (head.count > (uint64_t)groups_of(pool, &used) * UM_NOTE_BLOCKS)
+	if (note.count > (uint64_t)groups_of(pool, &used) * UM_NOTE_BLOCKS)
 		return -E2BIG;
-	if (getrandom(&head.id, sizeof(head.id), 0) != sizeof(head.id))
+	if (!is_noted(pool, bad, &note.id) &&
+		getrandom(&note.id, sizeof(note.id), 0) != sizeof(note.id))
 		return -EIO;
-	ret = write_copy(pool, bad, 1, &head);
-	ret2 = write_copy(pool, bad, 0, &head);
-	/* Where memory is bad there is no note; one copy is sufficient. */
+	/* Where memory is bad there is no note; the second copy is sufficient. */
+	note.failed = write_blocks(
+		pool, bad, 0, 0, note.count < UM_NOTE_BLOCKS ? note.count : UM_NOTE_BLOCKS, &note);
+	*out = note;
+	return 0;
+}
+
+int um_badnote_finish(
+	struct um_pool *pool, const struct um_badset *bad, const struct um_badnote *note)
+{
+	int ret = note->failed, ret2;
+
+	if (!ret && note->count > UM_NOTE_BLOCKS)
+		ret = write_blocks(pool, bad, 0, UM_NOTE_BLOCKS, note->count, note);
+	ret2 = note->count ? write_blocks(pool, bad, 1, 0, note->count, note) : 0;
 	return ret && ret2 ? ret2 : 0;
 }
 

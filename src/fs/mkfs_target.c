@@ -120,12 +120,14 @@ static bool can_probe(enum umbra_pool_kind kind)
 
 /*
  * What the target knows to be bad. A note is there when an mkfs was cut: of the pool that it was
- * about to replace there may be pieces, which are not asked if the first superblock is gone.
+ * about to replace there may be pieces, which are not asked if the first superblock is gone. If it
+ * is there but the pool cannot be read, the note is sufficient.
  */
 static int load_bad(const char *path, struct um_pool *pool, bool held, struct um_badset *bad)
 {
 	char label[65];
 	int ret = um_badnote_load(pool, bad);
+	bool noted = !ret;
 
 	if (ret == -ENOMEM)
 		return ret;
@@ -133,11 +135,26 @@ static int load_bad(const char *path, struct um_pool *pool, bool held, struct um
 		um_warn("%s: what an mkfs that did not come to its end has noted of bad blocks "
 			"cannot be read",
 			path);
-	if (!ret)
+	if (noted)
 		um_info("%s: an mkfs did not come to its end here; its list of %zu bad blocks is "
 			"kept to",
 			path, bad->n);
-	return held && (ret || is_super(pool, 0, label)) ? um_badset_load(path, bad) : 0;
+	if (!held || (noted && !is_super(pool, 0, label)))
+		return 0;
+	ret = um_badset_load(path, bad);
+	if (!ret || ret == -ENOMEM)
+		return ret;
+	if (noted) {
+		um_warn("%s: the pool that it holds cannot be asked for its bad blocks (%s): what "
+			"it found after that mkfs is not known",
+			path, strerror(-ret));
+		return 0;
+	}
+	um_err("%s: the list of bad blocks of the pool that it holds cannot be read (%s): "
+	       "repair that pool "
+	       "with fsck.umbrafs -y first, or give the list up with --forget-bad",
+		path, strerror(-ret));
+	return -EUCLEAN;
 }
 
 /* 0: it may be overwritten; *bad: blocks of it that must not be used. */

@@ -203,7 +203,7 @@ static_assert(sizeof(struct um_super) == 4088, "um_super");
 
 /*
  * Which blocks are bad, while mkfs replaces the pool that knows them. Block i of the note is block 3 + i % 5 of the table
- * chunk of group i / 5 of the pool to be, and of its mirror chunk.
+ * chunk of group i / 5 of the pool to be, and of its mirror chunk. Only those of chunk 0 are unused in every old pool.
  */
 #define UM_NOTE_MAGIC "umbbads\0" /* 8 bytes */
 #define UM_NOTE_RUNS 507u

@@ -514,6 +514,180 @@ static void an_mkfs_that_dies_does_not_forget_bad_blocks(void **state)
 	assert_true(counted >= 4);
 }
 
+/* The pool with the note cannot be read: the note is sufficient. Without one mkfs refuses (above). */
+static void a_note_is_enough_when_the_pool_cannot_be_asked(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 32 * MIB, .force = true};
+	struct umbra_fs *fs = made_and_open(&opt);
+	struct umbra_info info;
+
+	(void)state;
+	retire(fs, AT(3, 7));
+	assert_int_equal(umbra_close(fs), 0);
+	assert_false(mkfs_dies(opt, 0));
+	assert_int_equal(umbra_info_pool(path, &info), 0);
+	assert_int_equal(info.retired, 1);
+	/* What is found later counts as well, as long as it can be read. */
+	assert_int_equal(umbra_open(path, NULL, &fs), 0);
+	retire(fs, AT(3, 9));
+	assert_int_equal(umbra_close(fs), 0);
+	assert_false(mkfs_dies(opt, 0));
+	scribble(UM_TABLE_AG);
+	scribble(AT(15, UM_TABLE_AG));
+	assert_int_equal(umbra_mkfs(path, &opt, &info), 0);
+	assert_int_equal(info.retired, 2);
+	assert_true(kept(AT(3, 7)) && kept(AT(3, 9)));
+	assert_sound();
+}
+
+/* The first blocks of each chunk: mkfs writes its tables there. */
+#define HEAD_BYTES (8u * UM_BLOCK_SIZE)
+
+static struct watch {
+	const struct um_pool_ops *real;
+	struct um_pool *pool; /* the new one */
+	const struct um_badset *bad;
+	uint8_t uuid[16]; /* of the old one */
+	uint8_t *before;
+	uint64_t chunks;
+	unsigned looks, found, noted;
+} watch;
+
+static int open_old(struct um_pool **out)
+{
+	int ret = um_pool_open(path, UM_POOL_RDONLY | UM_POOL_PRIVATE | UM_POOL_NOLOCK, 0, out);
+
+	if (!ret && memcmp((*out)->super.hdr.uuid, watch.uuid, sizeof(watch.uuid))) {
+		um_pool_close(*out);
+		ret = -ENOENT;
+	}
+	return ret;
+}
+
+/* As long as the old pool can be mounted, all of it except its first superblock is unchanged. */
+static void look(void)
+{
+	uint8_t head[HEAD_BYTES];
+	struct um_pool *old;
+	int fd;
+
+	watch.looks++;
+	if (open_old(&old))
+		return;
+	um_pool_close(old);
+	watch.found++;
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	for (uint64_t i = 0; i < watch.chunks; i++) {
+		assert_int_equal(
+			pread(fd, head, sizeof(head), (off_t)(i * UM_CHUNK_SIZE)), sizeof(head));
+		for (unsigned j = 0; j < HEAD_BYTES / UM_BLOCK_SIZE; j++)
+			if (i || (j && (j < UM_TABLE_NOTE || j >= UM_TABLE_NOTE + UM_NOTE_BLOCKS)))
+				assert_memory_equal(head + (size_t)j * UM_BLOCK_SIZE,
+					watch.before + i * HEAD_BYTES + (size_t)j * UM_BLOCK_SIZE,
+					UM_BLOCK_SIZE);
+	}
+	close(fd);
+}
+
+static int watched_barrier(struct um_pool *pool)
+{
+	look();
+	return watch.real->barrier(pool);
+}
+
+/* Now the note is complete, including what did not fit into chunk 0. */
+static void look_at_note(void *arg, uint64_t done, uint64_t total)
+{
+	struct um_badset set = {0};
+
+	(void)arg;
+	if (!done || done >= total)
+		return;
+	assert_int_equal(um_badnote_load(watch.pool, &set), 0);
+	assert_int_equal(set.n, watch.bad->n);
+	assert_memory_equal(set.lba, watch.bad->lba, set.n * sizeof(set.lba[0]));
+	um_badset_free(&set);
+	watch.noted++;
+}
+
+/* Unused blocks are filled: some file could have its data there. */
+static void remember_old(void)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct um_pool *old;
+
+	assert_int_equal(um_pool_open(path, UM_POOL_EXCL, 0, &old), 0);
+	memcpy(watch.uuid, old->super.hdr.uuid, sizeof(watch.uuid));
+	watch.chunks = old->nchunks;
+	watch.before = malloc(watch.chunks * HEAD_BYTES);
+	for (uint64_t i = 0; i < watch.chunks; i++) {
+		uint8_t *head = watch.before + i * HEAD_BYTES;
+		off_t off = (off_t)(i * UM_CHUNK_SIZE);
+
+		assert_int_equal(pread(fd, head, HEAD_BYTES, off), HEAD_BYTES);
+		for (unsigned j = 0; j < HEAD_BYTES; j += UM_BLOCK_SIZE)
+			if (um_chunk_usable(&old->super, i) && !head[j] &&
+				!memcmp(head + j, head + j + 1, UM_BLOCK_SIZE - 1))
+				memset(head + j, 'd', UM_BLOCK_SIZE);
+		assert_int_equal(pwrite(fd, head, HEAD_BYTES, off), HEAD_BYTES);
+	}
+	um_pool_close(old);
+	close(fd);
+}
+
+static void watch_mkfs(uint64_t size, const struct um_badset *bad)
+{
+	const struct umbra_mkfs_options opt = {.sparse = true, .progress = look_at_note};
+	struct um_pool_ops ops;
+
+	watch = (struct watch){.bad = bad};
+	remember_old();
+	assert_int_equal(um_pool_open(path, UM_POOL_EXCL | UM_POOL_NOSUPER, size, &watch.pool), 0);
+	ops = *watch.pool->ops;
+	ops.barrier = watched_barrier;
+	watch.real = watch.pool->ops;
+	watch.pool->ops = &ops;
+	assert_int_equal(um_mkfs_write(watch.pool, &opt, bad), 0);
+	watch.pool->ops = watch.real;
+	um_pool_close(watch.pool);
+	/* It was mountable with its note and without its first superblock, and then no more. */
+	assert_true(watch.found >= 2 && watch.looks > watch.found && watch.noted);
+	free(watch.before);
+	assert_sound();
+}
+
+/* The old pool has data where the new one has its tables: it is larger, or has seams. */
+static void the_old_pool_is_whole_until_nobody_finds_it(void **state)
+{
+	static const struct {
+		unsigned made, grown, then; /* MiB */
+		unsigned bad;               /* runs; chunk 0 has room for a note of 2535 */
+	} shape[] = {{64, 0, 32, 3}, {20, 64, 48, 3}, {20, 1200, 1100, 3000}};
+
+	(void)state;
+	for (unsigned i = 0; i < sizeof(shape) / sizeof(shape[0]); i++) {
+		struct umbra_mkfs_options opt = {.size = shape[i].made * MIB,
+			.force = true,
+			.sparse = true,
+			.forget_bad = true};
+		struct umbra_fs *fs;
+		struct um_badset bad = {0};
+		uint64_t was, size;
+
+		unlink(path);
+		fs = made_and_open(&opt);
+		if (shape[i].grown)
+			assert_int_equal(
+				umbra_grow(fs, shape[i].grown * MIB, true, &was, &size), 0);
+		assert_int_equal(umbra_close(fs), 0);
+		for (unsigned j = 0; j < shape[i].bad; j++)
+			assert_int_equal(um_badset_add(&bad, AT(12, 2 * j)), 0);
+		watch_mkfs(shape[i].then * MIB, &bad);
+		assert_true(kept(bad.lba[0]) && kept(bad.lba[bad.n - 1]));
+		um_badset_free(&bad);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -536,6 +710,8 @@ int main(void)
 			tables_and_journal_of_the_new_pool_get_around_bad_blocks, each),
 		cmocka_unit_test_setup(bad_blocks_that_leave_no_room_are_said, each),
 		cmocka_unit_test_setup(a_list_that_cannot_be_read_is_not_forgotten_unsaid, each),
+		cmocka_unit_test_setup(a_note_is_enough_when_the_pool_cannot_be_asked, each),
+		cmocka_unit_test_setup(the_old_pool_is_whole_until_nobody_finds_it, each),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
