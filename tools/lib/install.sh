@@ -8,7 +8,7 @@ UM_BUILD_PACKAGES=(gcc libc6-dev meson ninja-build pkg-config libfuse3-dev libpm
 # To run them.
 UM_RUN_PACKAGES=(fuse3 util-linux mount)
 # To check them.
-UM_CHECK_PACKAGES=(libcmocka-dev clang-format acl attr e2fsprogs git python3 procps diffutils)
+UM_CHECK_PACKAGES=(libcmocka-dev clang-format acl attr e2fsprogs git python3 procps diffutils xz-utils)
 # To check them in virtual machines, where these can run; the kernel is fetched by tests/vm/image.sh.
 UM_VM_PACKAGES=(qemu-system-x86 busybox-static cpio kmod ndctl xfsprogs)
 
