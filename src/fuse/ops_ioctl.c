@@ -551,19 +551,21 @@ static int do_clone(const struct ioctl_in *io)
 {
 	struct um_ioc_clone want;
 	uint64_t src;
-	int err;
+	int refused, err;
 
 	if (io->in_size < sizeof(want) || io->out_size < sizeof(want))
 		return -EINVAL;
 	memcpy(&want, io->in, sizeof(want));
-	/* Whatever comes of it, the token is used up, and holds its file no longer. */
+	refused = check_clone(io, &want);
+	if (refused && refused != -EOPNOTSUPP)
+		return refused;
 	err = um_door_redeem(io->m->door, want.token, &src);
 	if (err)
 		return err;
-	err = check_clone(io, &want);
-	if (err) {
+	if (refused) {
+		/* The caller goes another way, so the token must not hold its file any longer. */
 		umbra_forget(io->m->fs, src, 1);
-		return err;
+		return refused;
 	}
 	want.status = 0;
 	want.done = 0;

@@ -59,6 +59,14 @@ pool_remount
 check remembered
 rm -rf "${MNT:?}"/*
 
+say "what a clone by ioctl was refused for holds nothing"
+before=$(df --output=used "$MNT" | tail -n1)
+head -c 20M /dev/urandom >"$MNT/big"
+"$UMBRACTL" clone "$MNT/big" "$MNT/copy" || die "clone"
+rm "$MNT/big" "$MNT/copy"
+after=$(df --output=used "$MNT" | tail -n1)
+[ $((after - before)) -lt 1000 ] || die "in use before: $before KiB, after: $after KiB"
+
 say "the daemon's end"
 hold
 pool_kill
