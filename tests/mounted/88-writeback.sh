@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # The mount option writeback: guarantees while the kernel keeps written data; and other tests with this option.
-# backends: dax file
+# backends: dax
 # long-backends: dax file loop
 # seconds: 300 1800
 # shellcheck source=lib.sh

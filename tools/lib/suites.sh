@@ -166,7 +166,7 @@ um_suite_unit() {
 # States that a power cut may leave (tests/crash), as many as the time allows, and whether the checker finds
 # the seeded bugs.
 um_suite_crash() {
-	local budget=90 limit=300 dir=$CHECK_DIR/default/tests/crash
+	local budget=70 limit=300 dir=$CHECK_DIR/default/tests/crash
 	if [ "$LONG" = 1 ]; then
 		budget=1800
 		limit=3000
