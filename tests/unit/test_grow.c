@@ -262,38 +262,6 @@ static void the_next_growth_and_the_scrub_bring_backups_up_to_date(void **state)
 	kit_close(&k);
 }
 
-static void *refresh(void *arg)
-{
-	um_backups_refresh(arg);
-	return NULL;
-}
-
-/* A large pool has thousands, and mostly none is old: nobody who writes waits until they have been read. */
-static void to_look_for_old_backups_stops_no_writer(void **state)
-{
-	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
-	struct kit k = {.path = fixture_path, .size = 20 * MIB};
-	struct timespec until;
-	struct um_txn *txn;
-	pthread_t thread;
-	int ret;
-
-	(void)state;
-	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
-	kit_mount(&k);
-	assert_int_equal(grown(&k, 64), 64 * MIB);
-	ok(um_txn_begin(k.fs->log, 0, &txn));
-	ok(pthread_create(&thread, NULL, refresh, k.fs));
-	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += 20;
-	ret = pthread_timedjoin_np(thread, NULL, &until);
-	um_txn_abort(txn);
-	if (ret)
-		pthread_join(thread, NULL);
-	ok(ret);
-	kit_close(&k);
-}
-
 /* A file of the pool is another pool's image. */
 static void an_image_in_the_pool_is_not_taken_for_it(void **state)
 {
@@ -519,7 +487,6 @@ static const struct CMUnitTest indirect[] = {
 	CASE(a_backup_behind_a_seam_is_found),
 	CASE(a_backup_of_the_size_before_is_no_fault),
 	CASE(the_next_growth_and_the_scrub_bring_backups_up_to_date),
-	CASE(to_look_for_old_backups_stops_no_writer),
 	CASE(an_image_in_the_pool_is_not_taken_for_it),
 	CASE(a_small_pool_becomes_very_large_and_larger),
 	CASE(a_cut_of_a_plain_file_too),
