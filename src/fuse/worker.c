@@ -8,7 +8,7 @@
  * before it sleeps. Only one polls at a time, and only as long as polling has paid recently (struct
  * um_workers, poll_ns).
  *
- * At most WAITING_MAX workers wait for requests, including the polling one; the others are parked.
+ * While polling pays, at most WAITING_MAX workers wait for requests, including the polling one; the others are parked.
  * The kernel wakes a sleeping reader for each request, even if a polling one is about to take it:
  * if all of them read, each request would needlessly wake another thread. A worker that takes a
  * request and leaves nobody waiting first calls a parked worker, so a request that takes long, or
@@ -45,6 +45,7 @@ struct um_workers {
 	atomic_bool polling; /* a worker is polling */
 	atomic_uint waiting; /* workers that poll or read */
 	atomic_uint parked;  /* workers that sleep until they are called */
+	atomic_uint busy;    /* workers that carry out a request */
 	unsigned calls;      /* parked workers that may go; under lock, like ended */
 	bool ended;
 	pthread_mutex_t lock;
@@ -159,7 +160,8 @@ static void begin_waiting(struct um_workers *w)
 	unsigned n = atomic_load(&w->waiting);
 
 	for (;;) {
-		if (n >= WAITING_MAX && !fuse_session_exited(w->m->se)) {
+		if (n >= WAITING_MAX && atomic_load_explicit(&w->poll_ns, memory_order_relaxed) &&
+			!fuse_session_exited(w->m->se)) {
 			park(w);
 			n = atomic_load(&w->waiting);
 		} else if (atomic_compare_exchange_weak(&w->waiting, &n, n + 1)) {
@@ -189,6 +191,13 @@ static bool has_handed_over(const struct um_mount *m)
 	       atomic_load_explicit(&m->late, memory_order_relaxed);
 }
 
+static void set_poll(struct um_workers *w, int64_t ns)
+{
+	if (ns > w->poll_max_ns)
+		ns = w->poll_max_ns;
+	atomic_store_explicit(&w->poll_ns, ns < POLL_MIN_NS ? 0 : ns, memory_order_relaxed);
+}
+
 /* True: the time is up, and no request has come. */
 static bool poll_in_vain(struct um_workers *w)
 {
@@ -196,17 +205,21 @@ static bool poll_in_vain(struct um_workers *w)
 	int64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed), start;
 	bool came;
 
-	if (!limit || has_handed_over(w->m) || atomic_exchange(&w->polling, true))
+	if (!limit || has_handed_over(w->m))
+		return false;
+	if (atomic_load_explicit(&w->busy, memory_order_relaxed)) {
+		/* Requests come side by side: whoever carries one out needs the processor more. */
+		set_poll(w, limit / 2);
+		return false;
+	}
+	if (atomic_exchange(&w->polling, true))
 		return false;
 	start = now_ns();
 	do
 		came = poll(&dev, 1, 0);
 	while (!came && now_ns() - start < limit && !has_handed_over(w->m));
 	atomic_store(&w->polling, false);
-	limit = came ? 2 * limit : limit / 2;
-	if (limit > w->poll_max_ns)
-		limit = w->poll_max_ns;
-	atomic_store_explicit(&w->poll_ns, limit < POLL_MIN_NS ? 0 : limit, memory_order_relaxed);
+	set_poll(w, came ? 2 * limit : limit / 2);
 	return !came;
 }
 
@@ -220,8 +233,8 @@ static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
 	if (!vain && w->poll_max_ns && !atomic_load_explicit(&w->poll_ns, memory_order_relaxed))
 		start = now_ns();
 	ret = receive(w->m, buf);
-	if (start && now_ns() - start < w->poll_max_ns)
-		atomic_store_explicit(&w->poll_ns, w->poll_max_ns / 2, memory_order_relaxed);
+	if (start && now_ns() - start < w->poll_max_ns && !atomic_load(&w->busy))
+		set_poll(w, w->poll_max_ns / 2);
 	return ret;
 }
 
@@ -242,8 +255,11 @@ static void *worker(void *arg)
 		begin_waiting(w);
 		ret = wait_for_request(w, &buf);
 		end_waiting(w);
-		if (ret > 0)
+		if (ret > 0) {
+			atomic_fetch_add(&w->busy, 1);
 			carry_out(m, &buf);
+			atomic_fetch_sub(&w->busy, 1);
+		}
 		if (ret > 0 && !huge && buf.size >= LARGE) {
 			buffer_make_huge(map);
 			huge = true;
