@@ -13,7 +13,7 @@
 
 #include "fs/data.h"
 #include "fs/failure_int.h"
-#include "pool/cond.h"
+#include "pool/clock.h"
 
 #define TICK_SECONDS 1
 #define SWEEP_TICKS 5u

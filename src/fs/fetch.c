@@ -11,6 +11,7 @@
 
 #include "fs/fs.h"
 #include "pool/aio.h"
+#include "pool/aligned.h"
 #include "pool/log.h"
 
 #define PIECES ((1u << 20) / UM_BLOCK_SIZE + 2) /* of a read; a longer one is short */
@@ -62,18 +63,11 @@ static struct {
 
 static uint8_t *slab_map(void)
 {
-	uint8_t *map = mmap(NULL, 2 * (size_t)SLAB_BYTES, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t before;
+	uint8_t *map = um_map_aligned(SLAB_BYTES, SLAB_BYTES, PROT_READ | PROT_WRITE);
 
-	if (map == MAP_FAILED)
-		return NULL;
-	before = -(uintptr_t)map & (SLAB_BYTES - 1);
-	if (before)
-		munmap(map, before);
-	munmap(map + before + SLAB_BYTES, SLAB_BYTES - before);
-	(void)madvise(map + before, SLAB_BYTES, MADV_HUGEPAGE);
-	return map + before;
+	if (map)
+		(void)madvise(map, SLAB_BYTES, MADV_HUGEPAGE);
+	return map;
 }
 
 /* NULL: all are in use, or there is no memory. */

@@ -13,6 +13,7 @@
 #include "fs/errors.h"
 #include "fs/fs.h"
 #include "page/page.h"
+#include "pool/clock.h"
 
 #define SHARD_BITS 8
 #define SLOTS_FIRST 64u
@@ -398,14 +399,6 @@ void umbra_cache_clean(struct umbra_fs *fs, uint64_t ino, uint32_t fills)
 
 /* ---- unlinked inodes ------------------------------------------------------------------------------- */
 
-static uint64_t now_nsec(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 void um_mem_set_unlinked(struct umbra_fs *fs, um_ino_t ino, bool unlinked)
 {
 	struct shard *shard = shard_of(fs, ino);
@@ -415,7 +408,7 @@ void um_mem_set_unlinked(struct umbra_fs *fs, um_ino_t ino, bool unlinked)
 	mem = find(shard, ino);
 	if (mem) {
 		atomic_store(&mem->unlinked, unlinked);
-		mem->unlinked_nsec = now_nsec();
+		mem->unlinked_nsec = um_now_ns();
 	}
 	pthread_mutex_unlock(&shard->lock);
 	if (!unlinked)
@@ -448,7 +441,7 @@ bool um_mem_leaving(struct umbra_fs *fs, um_ino_t ino, uint64_t max_age_nsec)
 	pthread_mutex_lock(&shard->lock);
 	mem = find(shard, ino);
 	leaving = mem && atomic_load(&mem->unlinked) && !mem->nopen &&
-		  now_nsec() - mem->unlinked_nsec < max_age_nsec;
+		  um_now_ns() - mem->unlinked_nsec < max_age_nsec;
 	pthread_mutex_unlock(&shard->lock);
 	return leaving;
 }

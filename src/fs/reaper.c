@@ -13,7 +13,7 @@
 #include "fs/fs.h"
 #include "fs/orphan.h"
 #include "fs/shadows.h"
-#include "pool/cond.h"
+#include "pool/clock.h"
 
 #define BATCH 16u               /* inodes in one transaction */
 #define BATCH_BYTES (32u << 10) /* and the record size it should not exceed */
@@ -50,14 +50,6 @@ struct um_reaper {
 	bool retry; /* no memory or space to free something: scan at the next tick */
 	uint64_t next_tick, next_commit;
 };
-
-static uint64_t now_nsec(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static void wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t nsec)
 {
@@ -305,7 +297,7 @@ static void *reaper_main(void *arg)
 
 	pthread_mutex_lock(&r->lock);
 	while (!r->stop) {
-		now = now_nsec();
+		now = um_now_ns();
 		if (now >= r->next_tick)
 			tick(fs, r, now);
 		else if (r->scan && !r->dead && r->n < BACKLOG_HELP)
@@ -354,7 +346,7 @@ static int resume_truncates(struct umbra_fs *fs)
 int um_reaper_start(struct umbra_fs *fs)
 {
 	struct um_reaper *r;
-	uint64_t now = now_nsec();
+	uint64_t now = um_now_ns();
 	int ret = resume_truncates(fs);
 
 	if (ret)
@@ -435,7 +427,7 @@ void um_reaper_note(struct umbra_fs *fs, um_ino_t ino)
 	if (!r)
 		return;
 	pthread_mutex_lock(&r->lock);
-	r->note[r->nnotes++ % NOTES] = (struct note){ino, now_nsec()};
+	r->note[r->nnotes++ % NOTES] = (struct note){ino, um_now_ns()};
 	pthread_mutex_unlock(&r->lock);
 }
 
@@ -484,7 +476,7 @@ static bool any_leaving(struct umbra_fs *fs, const struct um_reaper *r, uint64_t
 void um_reaper_wait(struct umbra_fs *fs, unsigned msec)
 {
 	struct um_reaper *r = fs->reaper;
-	uint64_t now = now_nsec(), end = now + msec * 1000000ull, grace = now + GRACE_NSEC;
+	uint64_t now = um_now_ns(), end = now + msec * 1000000ull, grace = now + GRACE_NSEC;
 
 	if (!r)
 		return;
@@ -497,13 +489,13 @@ void um_reaper_wait(struct umbra_fs *fs, unsigned msec)
 		if (r->n || r->busy || r->scan) {
 			wait_until(&r->freed, &r->lock, end);
 			/* This success shows that forgets do arrive. */
-			grace = now_nsec() + GRACE_NSEC;
+			grace = um_now_ns() + GRACE_NSEC;
 		} else if (now < grace && any_leaving(fs, r, now)) {
 			wait_until(&r->freed, &r->lock, now + 1000000);
 		} else {
 			break;
 		}
-		now = now_nsec();
+		now = um_now_ns();
 	}
 	pthread_mutex_unlock(&r->lock);
 }

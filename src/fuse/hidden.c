@@ -10,7 +10,6 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,7 +23,9 @@
 
 #include "fuse/message.h"
 #include "fuse/proto.h"
+#include "fuse/remount.h"
 #include "fuse/view_int.h"
+#include "fuse/worker.h"
 
 #define BLOCK 4096u
 #define PAGES (UM_MAX_IO / BLOCK)
@@ -514,9 +515,9 @@ static void *serve(void *arg)
 			break; /* the mount is gone */
 		r.arg = buf + sizeof(*r.in);
 		r.len = (size_t)n - sizeof(*r.in);
-		entered = um_views_gate_enter(v);
+		entered = um_gate_enter(v->m, &v->gate);
 		handle(&r);
-		um_views_gate_leave(v, entered);
+		um_gate_leave(&v->gate, entered);
 	}
 	munmap(map, BUFFER);
 	if (!atomic_load(&v->hidden.stop))
@@ -605,34 +606,15 @@ int um_hidden_start(struct um_views *v)
 	return 0;
 }
 
-static void no_action(int sig)
-{
-	(void)sig;
-}
-
 void um_hidden_stop(struct um_views *v)
 {
-	const struct sigaction sa = {.sa_handler = no_action};
 	struct um_hidden *h = &v->hidden;
 
 	if (h->root >= 0)
 		close(h->root);
 	h->root = -1;
 	atomic_store(&h->stop, true);
-	sigaction(SIGUSR1, &sa, NULL);
-	for (unsigned i = 0; i < h->nthreads; i++) {
-		struct timespec until;
-
-		do {
-			pthread_kill(h->threads[i], SIGUSR1);
-			clock_gettime(CLOCK_REALTIME, &until);
-			until.tv_nsec += 20000000;
-			if (until.tv_nsec >= 1000000000) {
-				until.tv_nsec -= 1000000000;
-				until.tv_sec++;
-			}
-		} while (pthread_timedjoin_np(h->threads[i], NULL, &until) == ETIMEDOUT);
-	}
+	um_threads_end(h->threads, h->nthreads);
 	free(h->threads);
 	h->threads = NULL;
 	h->nthreads = 0;

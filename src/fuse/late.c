@@ -24,9 +24,9 @@ static void *late_main(void *arg)
 
 	free(arg);
 	um_facts = late.facts;
-	entered = um_gate_enter(late.m);
+	entered = um_gate_enter(late.m, &late.m->gate);
 	late.run(late.arg);
-	um_gate_leave(late.m, entered);
+	um_gate_leave(&late.m->gate, entered);
 	atomic_fetch_sub(&late.m->late, 1);
 	return NULL;
 }

@@ -329,6 +329,14 @@ static blkcnt_t blocks_of(const struct um_mount *m, uint64_t ino)
 	return umbra_getattr(m->fs, ino, &attr) ? 0 : attr.st.st_blocks;
 }
 
+/* The kernel keeps the time of what it writes back, and will not send it any more. */
+static void set_mtime_owed(struct um_mount *m, uint64_t ino)
+{
+	struct umbra_attr attr = {0};
+
+	umbra_setattr(m->fs, ino, &attr, UMBRA_SET_MTIME_NOW | UMBRA_SET_OWED, &attr);
+}
+
 void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
@@ -338,7 +346,6 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
 	bool direct = is_direct(fi), back = m->writeback && fi->writepage, sync;
 	blkcnt_t blocks = back ? blocks_of(m, ino) : 0;
-	struct umbra_attr none = {0};
 	ssize_t n;
 
 	if (fi->writepage)
@@ -358,7 +365,7 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 		n = umbra_write_start(m->fs, ino, buf, size, (uint64_t)off, flags, &sync);
 	}
 	if (n > 0 && back && m->ending)
-		umbra_setattr(m->fs, ino, &none, UMBRA_SET_MTIME_NOW | UMBRA_SET_OWED, &none);
+		set_mtime_owed(m, ino);
 	/* Writeback allocates space that the kernel does not know of. */
 	if (n >= 0 && (kill || (back && blocks_of(m, ino) != blocks)))
 		um_inval_attr(m, ino);

@@ -25,18 +25,18 @@ int um_gate_new(pthread_rwlock_t *out)
 	return -err;
 }
 
-bool um_gate_enter(struct um_mount *m)
+bool um_gate_enter(const struct um_mount *m, pthread_rwlock_t *gate)
 {
 	if (!m->gated)
 		return false;
-	pthread_rwlock_rdlock(&m->gate);
+	pthread_rwlock_rdlock(gate);
 	return true;
 }
 
-void um_gate_leave(struct um_mount *m, bool entered)
+void um_gate_leave(pthread_rwlock_t *gate, bool entered)
 {
 	if (entered)
-		pthread_rwlock_unlock(&m->gate);
+		pthread_rwlock_unlock(gate);
 }
 
 struct job {

@@ -13,12 +13,12 @@ int um_remount(struct um_mount *m, fuse_req_t req, bool readonly, uint32_t sync)
 
 /*
  * A pool that was opened read-only is reopened for writing while nobody uses it: every thread that
- * serves requests is inside this gate meanwhile (true: leave it again). Mounts that began writable
- * have no such gate.
+ * serves requests is inside a gate meanwhile, m->gate or that of the views (true: leave it again).
+ * Mounts that began writable have none.
  */
 int um_gate_new(pthread_rwlock_t *out);
-bool um_gate_enter(struct um_mount *m);
-void um_gate_leave(struct um_mount *m, bool entered);
+bool um_gate_enter(const struct um_mount *m, pthread_rwlock_t *gate);
+void um_gate_leave(pthread_rwlock_t *gate, bool entered);
 
 /* um_options_text of what the filesystem has now. */
 void um_remount_options(const struct um_mount *m, char *out, size_t len);

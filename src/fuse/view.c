@@ -14,7 +14,7 @@
 
 #include "fuse/message.h"
 #include "fuse/remount.h"
-#include "pool/cond.h"
+#include "pool/clock.h"
 
 #define TICK_SEC 1
 
@@ -281,9 +281,9 @@ static void forget(struct um_views *v, uint64_t clone)
 	if (!clone)
 		return;
 	pthread_mutex_unlock(&v->lock);
-	entered = um_views_gate_enter(v);
+	entered = um_gate_enter(v->m, &v->gate);
 	umbra_forget(v->m->fs, clone, 1);
-	um_views_gate_leave(v, entered);
+	um_gate_leave(&v->gate, entered);
 	pthread_mutex_lock(&v->lock);
 }
 
@@ -333,9 +333,9 @@ static void sweep_view(struct um_views *v, struct um_view *view)
 
 	view->reading++;
 	pthread_mutex_unlock(&v->lock);
-	entered = um_views_gate_enter(v);
+	entered = um_gate_enter(v->m, &v->gate);
 	alone = umbra_content(v->m->fs, clone, &now) || now.owners <= 2;
-	um_views_gate_leave(v, entered);
+	um_gate_leave(&v->gate, entered);
 	pthread_mutex_lock(&v->lock);
 	if (!alone && now.owners <= v->nviews + 1)
 		alone = now.owners <= 1 + owned_by_views(v, now.lba, now.owners);

@@ -10,20 +10,6 @@
  */
 #include "fuse/view_int.h"
 
-bool um_views_gate_enter(struct um_views *v)
-{
-	if (!v->m->gated)
-		return false;
-	pthread_rwlock_rdlock(&v->gate);
-	return true;
-}
-
-void um_views_gate_leave(struct um_views *v, bool entered)
-{
-	if (entered)
-		pthread_rwlock_unlock(&v->gate);
-}
-
 void um_views_hold(struct um_views *v)
 {
 	if (v)

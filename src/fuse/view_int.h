@@ -120,9 +120,6 @@ struct um_views {
 	 */
 	pthread_rwlock_t gate;
 };
-/* True: leave it again. */
-bool um_views_gate_enter(struct um_views *v);
-void um_views_gate_leave(struct um_views *v, bool entered);
 
 /* ---- view.c; all under v->lock ---------------------------------------------------------------------- */
 

@@ -31,6 +31,8 @@
 #include "fuse/proto.h"
 #include "fuse/remount.h"
 #include "fuse/seam.h"
+#include "pool/aligned.h"
+#include "pool/clock.h"
 
 #define WAITING_MAX 2u
 #define POLL_MIN_NS 4000
@@ -38,27 +40,18 @@
 struct um_workers {
 	struct um_mount *m;
 	pthread_t *threads;
-	atomic_uint n;       /* requests ask for it while more are being started */
-	int64_t poll_max_ns; /* 0: never */
-	_Atomic int64_t
+	atomic_uint n;        /* requests ask for it while more are being started */
+	uint64_t poll_max_ns; /* 0: never */
+	_Atomic uint64_t
 		poll_ns;     /* how long to poll: doubled if a request came, halved if none did */
 	atomic_bool polling; /* a worker is polling */
 	atomic_uint waiting; /* workers that poll or read */
 	atomic_uint parked;  /* workers that sleep until they are called */
-	atomic_uint busy;    /* workers that carry out a request */
 	unsigned calls;      /* parked workers that may go; under lock, like ended */
 	bool ended;
 	pthread_mutex_t lock;
 	pthread_cond_t called;
 };
-
-static int64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ll + ts.tv_nsec;
-}
 
 /* ---- one request ----------------------------------------------------------------------------------- */
 
@@ -77,18 +70,10 @@ static_assert(UM_MAX_IO + 3 * 4096 <= BUFFER_BYTES, "a buffer is one huge page")
 
 static void *buffer_new(struct fuse_buf *out)
 {
-	char *map = mmap(NULL, 2 * (size_t)BUFFER_BYTES, PROT_READ | PROT_WRITE,
-		MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	size_t before;
+	char *map = um_map_aligned(BUFFER_BYTES, BUFFER_BYTES, PROT_READ | PROT_WRITE);
 
-	if (map == MAP_FAILED)
-		return NULL;
-	before = -(uintptr_t)map & (BUFFER_BYTES - 1);
-	if (before)
-		munmap(map, before);
-	map += before;
-	munmap(map + BUFFER_BYTES, BUFFER_BYTES - before);
-	*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
+	if (map)
+		*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
 	return map;
 }
 
@@ -116,10 +101,10 @@ static void carry_out(struct um_mount *m, struct fuse_buf *buf)
 	bool entered;
 
 	atomic_fetch_add_explicit(&m->requests, 1, memory_order_relaxed);
-	entered = um_gate_enter(m);
+	entered = um_gate_enter(m, &m->gate);
 	if (!um_seam_request(m, buf->mem, buf->size))
 		fuse_session_process_buf(m->se, buf);
-	um_gate_leave(m, entered);
+	um_gate_leave(&m->gate, entered);
 }
 
 int um_answer_init(struct um_mount *m)
@@ -191,7 +176,13 @@ static bool has_handed_over(const struct um_mount *m)
 	       atomic_load_explicit(&m->late, memory_order_relaxed);
 }
 
-static void set_poll(struct um_workers *w, int64_t ns)
+/* Asked by one that waits itself. */
+static bool others_are_busy(const struct um_workers *w)
+{
+	return atomic_load(&w->waiting) + atomic_load(&w->parked) < atomic_load(&w->n);
+}
+
+static void set_poll(struct um_workers *w, uint64_t ns)
 {
 	if (ns > w->poll_max_ns)
 		ns = w->poll_max_ns;
@@ -202,22 +193,22 @@ static void set_poll(struct um_workers *w, int64_t ns)
 static bool poll_in_vain(struct um_workers *w)
 {
 	struct pollfd dev = {.fd = w->m->dev, .events = POLLIN};
-	int64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed), start;
+	uint64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed), start;
 	bool came;
 
 	if (!limit || has_handed_over(w->m))
 		return false;
-	if (atomic_load_explicit(&w->busy, memory_order_relaxed)) {
+	if (others_are_busy(w)) {
 		/* Requests come side by side: whoever carries one out needs the processor more. */
 		set_poll(w, limit / 2);
 		return false;
 	}
 	if (atomic_exchange(&w->polling, true))
 		return false;
-	start = now_ns();
+	start = um_now_ns();
 	do
 		came = poll(&dev, 1, 0);
-	while (!came && now_ns() - start < limit && !has_handed_over(w->m));
+	while (!came && um_now_ns() - start < limit && !has_handed_over(w->m));
 	atomic_store(&w->polling, false);
 	set_poll(w, came ? 2 * limit : limit / 2);
 	return !came;
@@ -226,14 +217,14 @@ static bool poll_in_vain(struct um_workers *w)
 static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
 {
 	bool vain = w->poll_max_ns && poll_in_vain(w);
-	int64_t start = 0;
+	uint64_t start = 0;
 	int ret;
 
 	/* A request that comes soon while nobody polls: polling would have paid. */
 	if (!vain && w->poll_max_ns && !atomic_load_explicit(&w->poll_ns, memory_order_relaxed))
-		start = now_ns();
+		start = um_now_ns();
 	ret = receive(w->m, buf);
-	if (start && now_ns() - start < w->poll_max_ns && !atomic_load(&w->busy))
+	if (start && um_now_ns() - start < w->poll_max_ns && !others_are_busy(w))
 		set_poll(w, w->poll_max_ns / 2);
 	return ret;
 }
@@ -255,11 +246,8 @@ static void *worker(void *arg)
 		begin_waiting(w);
 		ret = wait_for_request(w, &buf);
 		end_waiting(w);
-		if (ret > 0) {
-			atomic_fetch_add(&w->busy, 1);
+		if (ret > 0)
 			carry_out(m, &buf);
-			atomic_fetch_sub(&w->busy, 1);
-		}
 		if (ret > 0 && !huge && buf.size >= LARGE) {
 			buffer_make_huge(map);
 			huge = true;
@@ -296,7 +284,7 @@ int um_workers_start(struct um_mount *m, struct um_workers **out)
 		return -ENOMEM;
 	}
 	w->m = m;
-	w->poll_max_ns = may_poll() ? m->opt->busy_poll * 1000ll : 0;
+	w->poll_max_ns = may_poll() ? m->opt->busy_poll * 1000ull : 0;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->called, NULL);
 	*out = w;
@@ -316,33 +304,37 @@ static void no_action(int sig)
 	(void)sig;
 }
 
-/* Those in read(2) are woken by a signal, repeatedly until they have noticed the end. */
-void um_workers_stop(struct um_workers *w)
+void um_threads_end(const pthread_t *threads, unsigned n)
 {
-	struct sigaction sa = {.sa_handler = no_action};
+	const struct sigaction sa = {.sa_handler = no_action};
 
-	if (!w)
-		return;
 	sigaction(SIGUSR1, &sa, NULL);
-	fuse_session_exit(w->m->se);
-	pthread_mutex_lock(&w->lock);
-	w->ended = true;
-	pthread_cond_broadcast(&w->called);
-	pthread_mutex_unlock(&w->lock);
-	for (; w->n; w->n--) {
-		pthread_t thread = w->threads[w->n - 1];
+	for (unsigned i = 0; i < n; i++) {
 		struct timespec until;
 
 		do {
-			pthread_kill(thread, SIGUSR1);
+			pthread_kill(threads[i], SIGUSR1);
 			clock_gettime(CLOCK_REALTIME, &until);
 			until.tv_nsec += 20000000;
 			if (until.tv_nsec >= 1000000000) {
 				until.tv_nsec -= 1000000000;
 				until.tv_sec++;
 			}
-		} while (pthread_timedjoin_np(thread, NULL, &until) == ETIMEDOUT);
+		} while (pthread_timedjoin_np(threads[i], NULL, &until) == ETIMEDOUT);
 	}
+}
+
+void um_workers_stop(struct um_workers *w)
+{
+	if (!w)
+		return;
+	fuse_session_exit(w->m->se);
+	pthread_mutex_lock(&w->lock);
+	w->ended = true;
+	pthread_cond_broadcast(&w->called);
+	pthread_mutex_unlock(&w->lock);
+	um_threads_end(w->threads, w->n);
+	w->n = 0;
 }
 
 void um_workers_free(struct um_workers *w)

@@ -14,6 +14,8 @@ void um_workers_free(struct um_workers *w);
 unsigned um_workers_count(const struct um_workers *w);
 /* Are there others that go on serving while a worker waits for the medium? */
 bool um_worker_may_wait(const struct um_mount *m);
+/* Joins threads that have been told to end but may sit in a system call: a signal wakes each, again until it has seen it. */
+void um_threads_end(const pthread_t *threads, unsigned n);
 /* Serves requests in this thread until INIT has been answered. */
 int um_answer_init(struct um_mount *m);
 

@@ -15,29 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "pool/aligned.h"
 #include "pool/backend.h"
 #include "pool/log.h"
 
 #define ROOM_MIN (4ull << 40) /* of the 128 TiB that a process has */
 #define ROOM_TIMES 4u         /* times the present size, if that is more */
 #define HUGE_ALIGN (1ull << 30)
-
-/* Reserves `len` bytes at a multiple of `align`; the excess at both ends is released. */
-static uint8_t *take_aligned(uint64_t len, uint64_t align)
-{
-	uint8_t *map = mmap(
-		NULL, len + align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	uint64_t skip;
-
-	if (map == MAP_FAILED)
-		return NULL;
-	skip = -(uintptr_t)map & (align - 1);
-	if (skip)
-		munmap(map, skip);
-	if (align - skip)
-		munmap(map + skip + len, align - skip);
-	return map + skip;
-}
 
 static uint64_t round_up(uint64_t n, uint64_t unit)
 {
@@ -52,9 +36,10 @@ static int room_take(struct um_pool *pool)
 
 	pool->base = NULL;
 	for (; !pool->base && room > len; room /= 2)
-		pool->base = take_aligned(pool->room = round_up(room, UM_BLOCK_SIZE), align);
+		pool->base = um_map_aligned(
+			pool->room = round_up(room, UM_BLOCK_SIZE), align, PROT_NONE);
 	if (!pool->base)
-		pool->base = take_aligned(pool->room = len, align);
+		pool->base = um_map_aligned(pool->room = len, align, PROT_NONE);
 	return pool->base ? 0 : -ENOMEM;
 }
 

@@ -3,8 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "pool/clock.h"
 #include "pool/log.h"
 #include "pool/rests.h"
 #include "pool/seeded.h"
@@ -112,21 +112,13 @@ static void note_duration(struct um_log *log, uint64_t ns)
 	atomic_store(&log->round_ns, before ? (3 * before + ns) / 4 : ns);
 }
 
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 static int commit_group(struct um_log *log, bool full)
 {
-	uint64_t start = now_ns();
+	uint64_t start = um_now_ns();
 	enum um_rests_end end;
 	int ret = write_group(log, full, &end);
 
-	note_duration(log, now_ns() - start);
+	note_duration(log, um_now_ns() - start);
 	atomic_fetch_add_explicit(&log->n_syncs, 1, memory_order_relaxed);
 	um_rests_done(log->pool, end);
 	/* No room in the file below for the COMMIT: nothing has happened, the next sync may find

@@ -509,26 +509,58 @@ static void synced(void *arg, int err)
 	pthread_mutex_unlock(&w->lock);
 }
 
-/* What has to be durable before it is acknowledged: whoever writes is told, and may do other things
- * meanwhile. */
-static void a_synchronous_write_waits_for_nothing(void **state)
+/* A pool without background commits at path, a template of mkstemp, and what the answers are written to. */
+static struct umbra_fs *open_quiet(char *path, struct want **out)
 {
-	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
 	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
 	struct umbra_options opt = {.commit_seconds = 3600};
 	struct want *w = calloc(1, sizeof(*w));
-	uint64_t ino, before, after;
 	struct umbra_fs *fs;
-	bool sync;
 	int fd = mkstemp(path);
 
-	(void)state;
 	assert_true(fd >= 0 && w);
 	close(fd);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->cond, NULL);
 	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
 	assert_int_equal(umbra_open(path, &opt, &fs), 0);
+	*out = w;
+	return fs;
+}
+
+static void close_quiet(struct umbra_fs *fs, const char *path, struct want *w)
+{
+	assert_int_equal(umbra_close(fs), 0);
+	unlink(path);
+	free(w);
+}
+
+/* What fsync said, and whether it was there at once. */
+static bool wait_synced(struct want *w)
+{
+	bool at_once;
+
+	pthread_mutex_lock(&w->lock);
+	at_once = w->done;
+	while (!w->done)
+		pthread_cond_wait(&w->cond, &w->lock);
+	pthread_mutex_unlock(&w->lock);
+	assert_int_equal(w->err, 0);
+	return at_once;
+}
+
+/* What has to be durable before it is acknowledged: whoever writes is told, and may do other things
+ * meanwhile. */
+static void a_synchronous_write_waits_for_nothing(void **state)
+{
+	char path[] = "/var/tmp/umbrafs-fetch.XXXXXX";
+	struct want *w;
+	uint64_t ino, before, after;
+	struct umbra_fs *fs;
+	bool sync;
+
+	(void)state;
+	fs = open_quiet(path, &w);
 	ino = make_file(fs, "f");
 	umbra_stat(fs, count_syncs, &before);
 	assert_int_equal(umbra_write_start(fs, ino, "abc", 3, 0, 0, &sync), 3);
@@ -541,56 +573,35 @@ static void a_synchronous_write_waits_for_nothing(void **state)
 	umbra_stat(fs, count_syncs, &after);
 	assert_int_equal(before, after);
 	umbra_fsync_start(fs, ino, false, true, synced, w);
-	pthread_mutex_lock(&w->lock);
-	while (!w->done)
-		pthread_cond_wait(&w->cond, &w->lock);
-	pthread_mutex_unlock(&w->lock);
-	assert_int_equal(w->err, 0);
+	wait_synced(w);
 	umbra_stat(fs, count_syncs, &after);
 	assert_int_equal(after, before + 1);
 	assert_int_equal(umbra_write(fs, ino, "abc", 3, 90000, 0, NULL), 3);
 	umbra_stat(fs, count_syncs, &after);
 	assert_int_equal(after, before + 2);
-	assert_int_equal(umbra_close(fs), 0);
-	unlink(path);
-	free(w);
+	close_quiet(fs, path, w);
 }
 
 /* The first round shows how quick the medium is; on memory the answer then comes before the call returns. */
 static void a_quick_medium_is_waited_for(void **state)
 {
 	char path[] = "/dev/shm/umbrafs-fetch.XXXXXX";
-	struct umbra_mkfs_options mkfs = {.size = 64 << 20, .force = true};
-	struct umbra_options opt = {.commit_seconds = 3600};
-	struct want *w = calloc(1, sizeof(*w));
+	struct want *w;
 	unsigned here = 0, i;
 	struct umbra_fs *fs;
 	uint64_t ino;
-	int fd = mkstemp(path);
 
 	(void)state;
-	assert_true(fd >= 0 && w);
-	close(fd);
-	pthread_mutex_init(&w->lock, NULL);
-	pthread_cond_init(&w->cond, NULL);
-	assert_int_equal(umbra_mkfs(path, &mkfs, NULL), 0);
-	assert_int_equal(umbra_open(path, &opt, &fs), 0);
+	fs = open_quiet(path, &w);
 	ino = make_file(fs, "f");
 	for (i = 0; i < 1000 && here < 10; i++) {
 		assert_int_equal(umbra_write(fs, ino, "abc", 3, i, 0, NULL), 3);
 		w->done = false;
 		umbra_fsync_start(fs, ino, false, true, synced, w);
-		pthread_mutex_lock(&w->lock);
-		here += w->done;
-		while (!w->done)
-			pthread_cond_wait(&w->cond, &w->lock);
-		pthread_mutex_unlock(&w->lock);
-		assert_int_equal(w->err, 0);
+		here += wait_synced(w);
 	}
 	assert_int_equal(here, 10);
-	assert_int_equal(umbra_close(fs), 0);
-	unlink(path);
-	free(w);
+	close_quiet(fs, path, w);
 }
 
 /* Each completion of a long read, in turn: what the file has comes all the same. */

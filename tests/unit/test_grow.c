@@ -143,19 +143,26 @@ static void what_lies_in_a_larger_file_grows_into_it(void **state)
 	kit_close(&k);
 }
 
+/* A pool of 20 MiB that has grown to 40, so that it has a seam. */
+static void make_grown(struct kit *k)
+{
+	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
+
+	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
+	kit_mount(k);
+	assert_int_equal(grown(k, 40), 40 * MIB);
+}
+
 /* Both superblocks of a pool that grew are lost: a backup is found where the seams have it. */
 static void a_backup_behind_a_seam_is_found(void **state)
 {
-	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
 	struct kit k = {.path = fixture_path, .size = 20 * MIB};
 	struct umbra_check_report report;
 	uint8_t zeros[B] = {0};
 	um_lba_t second;
 
 	(void)state;
-	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
-	kit_mount(&k);
-	assert_int_equal(grown(&k, 40), 40 * MIB);
+	make_grown(&k);
 	second = um_super_second(&k.fs->pool->super);
 	assert_int_equal(second, 9 * UM_CHUNK_BLOCKS);
 	ok(umbra_close(k.fs));
@@ -191,16 +198,13 @@ static void lose_both_supers(um_lba_t second)
  */
 static void a_backup_of_the_size_before_is_no_fault(void **state)
 {
-	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
 	struct kit k = {.path = fixture_path, .size = 20 * MIB};
 	struct umbra_check_report report;
 	uint8_t old[B], now[B];
 	uint64_t at = 10 * UM_CHUNK_SIZE;
 
 	(void)state;
-	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
-	kit_mount(&k);
-	assert_int_equal(grown(&k, 40), 40 * MIB);
+	make_grown(&k);
 	ok(umbra_close(k.fs));
 	peek(at, old);
 	kit_mount(&k);
@@ -230,15 +234,12 @@ static void a_backup_of_the_size_before_is_no_fault(void **state)
 
 static void the_next_growth_and_the_scrub_bring_backups_up_to_date(void **state)
 {
-	struct umbra_mkfs_options mkfs = {.size = 20 * MIB, .force = true, .sparse = true};
 	struct kit k = {.path = fixture_path, .size = 20 * MIB};
 	uint64_t at = 10 * UM_CHUNK_SIZE;
 	uint8_t old[B], now[B];
 
 	(void)state;
-	ok(umbra_mkfs(fixture_path, &mkfs, NULL));
-	kit_mount(&k);
-	assert_int_equal(grown(&k, 40), 40 * MIB);
+	make_grown(&k);
 	ok(umbra_close(k.fs));
 	peek(at, old);
 	kit_mount(&k);

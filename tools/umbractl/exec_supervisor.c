@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "pool/cond.h"
+#include "pool/clock.h"
 
 #if defined(__x86_64__)
 #define UM_AUDIT_ARCH AUDIT_ARCH_X86_64
