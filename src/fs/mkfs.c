@@ -103,14 +103,15 @@ static int all_durable(struct um_pool *pool, int ret)
  * As long as the old pool can be mounted nothing of it may be overwritten. Its first superblock and
  * its chunk words of group 0 are in the same blocks of chunk 0 whatever its shape. Without the first
  * superblock the second one is used, which may be anywhere in group 0, even behind the end of the new
- * pool. With words of no pool in the place of its own that one is refused.
+ * pool. With words in the place of its own that are their own mirror, as in no pool, it is refused,
+ * whatever its UUID is.
  */
 static int end_old(struct um_pool *pool)
 {
 	_Alignas(64) uint8_t words[UM_BLOCK_SIZE] = {0};
 	int ret = all_durable(pool, um_pool_zero(pool, 0, 0, UM_BLOCK_SIZE));
 
-	um_block_init(pool, words, UM_KIND_AG, 0, um_ag_ptr(pool, 0), 0, 0);
+	um_block_init(pool, words, UM_KIND_AG, 0, (struct um_ptr){UM_TABLE_AG, UM_TABLE_AG}, 0, 0);
 	um_block_seal(words);
 	if (!ret)
 		ret = um_pool_write(pool, UM_TABLE_AG, 0, words, UM_BLOCK_SIZE);

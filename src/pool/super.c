@@ -91,9 +91,10 @@ static enum head head_at(struct um_pool *pool, um_lba_t lba, const struct um_sup
 	if (um_guard_check() || head->hdr.magic != UM_MAGIC(UM_KIND_AG) ||
 		um_block_csum(block) != head->hdr.csum)
 		return HEAD_UNKNOWN;
+	/* The place of the mirror tells the length, too, and is not damaged with the words. */
 	return !memcmp(head->hdr.uuid, super->hdr.uuid, sizeof(head->hdr.uuid)) &&
 			       head->hdr.lba == ptr.lba && head->hdr.mirror == ptr.mirror &&
-			       length_is(head, chunks)
+			       (ptr.mirror || length_is(head, chunks))
 		       ? HEAD_AGREES
 		       : HEAD_DIFFERS;
 }

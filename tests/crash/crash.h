@@ -205,12 +205,17 @@ struct snapshot {
 	uint64_t *hash;
 	size_t nhash, cap_hash;
 	uint64_t digest;
+	/* The open file, which may have no name; its hashes follow the tree's. ino 0: none. */
+	struct node open;
 };
 void snapshot_free(struct snapshot *s);
 /* Unit by which content is hashed: blocks, or sectors where data may tear there. */
 extern unsigned snapshot_unit;
 /* Reads the whole tree. 0 or -errno, with the failed operation in why. */
 int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t size);
+/* Reads the open file, too; it is no part of what is compared. After snapshot_take. */
+int snapshot_take_open(
+	struct umbra_fs *fs, struct snapshot *s, uint64_t ino, char *why, size_t size);
 void snapshot_copy(struct snapshot *to, const struct snapshot *from);
 bool snapshot_equal(const struct snapshot *a, const struct snapshot *b);
 /* What a call may leave half done: see struct world. */
@@ -223,7 +228,8 @@ struct mix {
  * and in times and blocks? */
 bool snapshot_between(const struct snapshot *s, const struct snapshot *a, const struct snapshot *b,
 	struct mix mix);
-/* Is `s` equal to `a`, except for content, unit by unit, that its files have in one of these n? */
+/* Is `s` equal to `a`, except for content, unit by unit, that its files have in one of these n, as open
+ * files without a name, too? */
 bool snapshot_like(
 	const struct snapshot *s, const struct snapshot *a, const struct snapshot *some, size_t n);
 /* Reports where they differ. */

@@ -94,8 +94,9 @@ static uint64_t fail(struct worker *w, const char *fmt, ...)
 }
 
 /* When it is closed nobody can look any more; the tree is unchanged. */
-static void take_snapshot(struct worker *w, struct umbra_fs *fs)
+static void take_snapshot(struct worker *w, const struct world *world)
 {
+	struct umbra_fs *fs = world->fs;
 	char why[600];
 	int ret;
 
@@ -111,6 +112,8 @@ static void take_snapshot(struct worker *w, struct umbra_fs *fs)
 		return;
 	}
 	ret = snapshot_take(fs, &w->snap[w->nsnap - 1], why, sizeof(why));
+	if (!ret && world->open)
+		ret = snapshot_take_open(fs, &w->snap[w->nsnap - 1], world->open, why, sizeof(why));
 	if (ret)
 		fail(w, "FAIL: %s\n  the live tree cannot be read: %s", w->now, why);
 }
@@ -129,7 +132,7 @@ static void make_call(struct worker *w, struct world *world, const struct call *
 	called->mix.torn = w->config->data == UMBRA_DATA_INPLACE;
 	trace_add(&w->trace, EV_END, w->ncalled, NULL, 0);
 	w->ncalled++;
-	take_snapshot(w, world->fs);
+	take_snapshot(w, world);
 	atomic_fetch_add_explicit(&w->totals->calls, 1, memory_order_relaxed);
 }
 
@@ -151,7 +154,7 @@ static void begin_live(struct worker *w, struct world *world)
 	ret = config_mount(w->config, &w->live, &world->fs);
 	if (ret)
 		die("%s: the live pool cannot be mounted: %s", w->now, strerror(-ret));
-	take_snapshot(w, world->fs);
+	take_snapshot(w, world);
 }
 
 /* Restores the live pool wherever a recorded store went. */

@@ -226,6 +226,7 @@ int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t siz
 	int ret;
 
 	s->n = s->ntext = s->nhash = 0;
+	s->open.ino = s->open.nunit = 0;
 	why[0] = 0;
 	ret = take_node(&t, UM_ROOT_INO, UM_ROOT_INO, "", 0);
 	s->digest = XXH3_64bits(s->node, s->n * sizeof(*s->node));
@@ -234,14 +235,34 @@ int snapshot_take(struct umbra_fs *fs, struct snapshot *s, char *why, size_t siz
 	return ret;
 }
 
+int snapshot_take_open(
+	struct umbra_fs *fs, struct snapshot *s, uint64_t ino, char *why, size_t size)
+{
+	struct taker t = {.fs = fs, .s = s, .why = why, .size = size, .path = "(the open file)"};
+	size_t of_tree = s->nhash;
+	struct umbra_attr attr;
+	int ret = umbra_getattr(fs, ino, &attr);
+
+	if (ret)
+		return fail(&t, "getattr", ret);
+	s->open.ino = ino;
+	fill_node(&s->open, &attr);
+	ret = take_content(&t, &s->open);
+	s->nhash = of_tree;
+	return ret;
+}
+
 void snapshot_copy(struct snapshot *to, const struct snapshot *from)
 {
+	size_t nhash = from->nhash + from->open.nunit;
+
 	grow(&to->node, from->n, &to->cap, sizeof(*to->node));
 	grow(&to->text, from->ntext, &to->cap_text, 1);
-	grow(&to->hash, from->nhash, &to->cap_hash, sizeof(*to->hash));
+	grow(&to->hash, nhash, &to->cap_hash, sizeof(*to->hash));
 	memcpy(to->node, from->node, from->n * sizeof(*to->node));
 	memcpy(to->text, from->text, from->ntext);
-	memcpy(to->hash, from->hash, from->nhash * sizeof(*to->hash));
+	memcpy(to->hash, from->hash, nhash * sizeof(*to->hash));
+	to->open = from->open;
 	to->n = from->n;
 	to->ntext = from->ntext;
 	to->nhash = from->nhash;
@@ -354,11 +375,14 @@ static bool unit_in_one(
 {
 	size_t i, k;
 
-	for (i = 0; i < n; i++)
+	for (i = 0; i < n; i++) {
+		if (some[i].open.ino == ino && hash_at(&some[i], &some[i].open, unit) == hash)
+			return true;
 		for (k = 0; k < some[i].n; k++)
 			if (some[i].node[k].ino == ino &&
 				hash_at(&some[i], &some[i].node[k], unit) == hash)
 				return true;
+	}
 	return false;
 }
 

@@ -175,6 +175,34 @@ static void one_bad_superblock_is_repaired(void **state)
 	assert_int_equal(try_open(UM_POOL_EXCL), -EUCLEAN);
 }
 
+/* Damage to the chunk words of group 0 does not take the second superblock away, too. */
+static void wrong_chunk_words_do_not_disown_the_second_superblock(void **state)
+{
+	um_lba_t second = um_super_mirror(CHUNKS);
+	uint8_t zero[UM_BLOCK_SIZE] = {0};
+	struct um_ag head;
+	struct um_pool *pool;
+
+	(void)state;
+	fixture_make(CHUNKS, 2, JOURNAL);
+	pool = must_open(UM_POOL_RDONLY);
+	um_block_init(pool, &head, UM_KIND_AG, 0, um_ag_ptr(pool, 0), 0, 0);
+	um_pool_close(pool);
+	memset(head.word, 0x5a, sizeof(head.word));
+	um_block_seal(&head);
+	fixture_poke(UM_TABLE_AG * UM_BLOCK_SIZE, &head, sizeof(head));
+	fixture_poke((second + UM_TABLE_AG) * UM_BLOCK_SIZE, &head, sizeof(head));
+	fixture_poke(0, zero, sizeof(zero));
+	pool = must_open(UM_POOL_RDONLY);
+	assert_int_equal(pool->super_repaired, 1);
+	/* As mkfs leaves them while it wipes this pool for a new one, which may have the same UUID. */
+	um_block_init(pool, &head, UM_KIND_AG, 0, (struct um_ptr){UM_TABLE_AG, UM_TABLE_AG}, 0, 0);
+	um_block_seal(&head);
+	um_pool_close(pool);
+	fixture_poke(UM_TABLE_AG * UM_BLOCK_SIZE, &head, sizeof(head));
+	assert_int_equal(try_open(UM_POOL_RDONLY), -EUCLEAN);
+}
+
 /* ---- locks ------------------------------------------------------------------------------------- */
 
 /* Keeps the pool open in a child for some milliseconds; returns when it is. */
@@ -553,7 +581,9 @@ static void other_failures_end_the_process_as_before(void **state)
 	file_test(what_is_no_pool_is_refused), file_test(unknown_features_are_honoured),           \
 		file_test(impossible_superblocks_are_unsound),                                     \
 		file_test(a_truncated_pool_says_so_and_a_longer_one_works),                        \
-		file_test(one_bad_superblock_is_repaired), file_test(one_owner_at_a_time),         \
+		file_test(one_bad_superblock_is_repaired),                                         \
+		file_test(wrong_chunk_words_do_not_disown_the_second_superblock),                  \
+		file_test(one_owner_at_a_time),                                                    \
 		file_test(a_pool_that_was_looked_at_is_taken_by_its_file),                         \
 		file_test(the_lock_stays_with_a_forked_daemon), file_test(reading_never_writes),   \
 		file_test(stores_are_seen_at_once_and_in_the_file),                                \
