@@ -10,12 +10,15 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #include "pool/aio.h"
 #include "pool/backend.h"
 #include "pool/log.h"
+
+#define CACHED_MAX (64u << 10) /* bytes; more takes longer to copy than to read again */
 
 /* Files in memory: their pages are the medium, so there is no second copy. */
 static bool in_memory(int fd)
@@ -84,10 +87,42 @@ void um_pool_async_end(struct um_pool *pool)
 	pool->read_fd = -1;
 }
 
+/* What was written a moment ago is in the page cache of the file still. A direct read would make the
+ * kernel write it first, and wait for that. */
+static bool read_cached(const struct um_pool *pool, struct um_aio *io)
+{
+	const struct iovec iov = {io->buf, io->len};
+
+	return io->len <= CACHED_MAX && um_behind_recent(pool, io->off) &&
+	       preadv2(pool->fd, &iov, 1, (off_t)io->off, RWF_NOWAIT) == (ssize_t)io->len;
+}
+
+/* Returns the rest of the list. */
+static struct um_aio *read_all_cached(const struct um_pool *pool, struct um_aio *list)
+{
+	struct um_aio *rest = NULL, **last = &rest, *next;
+
+	for (; list; list = next) {
+		next = list->next;
+		if (read_cached(pool, list)) {
+			list->err = 0;
+			list->done(list);
+			continue;
+		}
+		list->next = NULL;
+		*last = list;
+		last = &list->next;
+	}
+	return rest;
+}
+
 void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)
 {
 	struct um_aio *io;
 
+	list = read_all_cached(pool, list);
+	if (!list)
+		return;
 	for (io = list; io; io = io->next) {
 		io->op = UM_AIO_READ;
 		io->fd = pool->read_fd;

@@ -92,5 +92,7 @@ int um_behind_open(struct um_pool *pool);
 void um_behind_close(struct um_pool *pool);
 void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len);
 void um_behind_clean(struct um_pool *pool); /* a barrier has passed */
+/* Probably in the page cache of the file. */
+bool um_behind_recent(const struct um_pool *pool, uint64_t off);
 
 #endif

@@ -11,6 +11,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,7 @@
 #define BATCH_BYTES (8u << 20)
 #define BATCH_CHUNKS 256u
 #define BEGUN 3u
+#define RECENT 4096u /* a power of two */
 
 struct batch {
 	unsigned n;
@@ -37,6 +39,8 @@ struct um_behind {
 	bool clean;           /* a barrier has passed since */
 	bool stop;
 	struct batch begun[BEGUN]; /* used by the thread only: being written, the latest first */
+	/* By chunk modulo RECENT: are some of its pages probably there still? */
+	atomic_bool recent[RECENT];
 };
 
 static bool has(const struct batch *batch, uint64_t chunk)
@@ -62,6 +66,14 @@ static void drop(int fd, const struct batch *batch)
 			POSIX_FADV_DONTNEED);
 }
 
+static void forget(struct um_behind *b, struct batch *batch)
+{
+	for (unsigned i = 0; i < batch->n; i++)
+		atomic_store_explicit(
+			&b->recent[batch->chunk[i] % RECENT], false, memory_order_relaxed);
+	batch->n = 0;
+}
+
 /* Starts writing one batch, unless it is empty, and drops clean pages of earlier ones. */
 static void turn(struct um_behind *b, const struct batch *next, bool clean)
 {
@@ -70,10 +82,11 @@ static void turn(struct um_behind *b, const struct batch *next, bool clean)
 	for (unsigned i = 0; i < BEGUN; i++) {
 		drop(b->fd, &b->begun[i]);
 		if (clean)
-			b->begun[i].n = 0;
+			forget(b, &b->begun[i]);
 	}
 	if (!next->n)
 		return;
+	forget(b, &b->begun[BEGUN - 1]);
 	memmove(&b->begun[1], &b->begun[0], (BEGUN - 1) * sizeof(b->begun[0]));
 	b->begun[0] = *next;
 }
@@ -171,9 +184,11 @@ void um_behind_wrote(struct um_pool *pool, uint64_t off, size_t len)
 	if (is_full(&b->written))
 		hand_over(b);
 	b->written.bytes += len;
-	for (; chunk <= last && b->written.n < BATCH_CHUNKS; chunk++)
+	for (; chunk <= last && b->written.n < BATCH_CHUNKS; chunk++) {
+		atomic_store_explicit(&b->recent[chunk % RECENT], true, memory_order_relaxed);
 		if (!has(&b->written, chunk))
 			b->written.chunk[b->written.n++] = chunk;
+	}
 	if (is_full(&b->written) && !b->due.n)
 		hand_over(b);
 	pthread_mutex_unlock(&b->lock);
@@ -189,4 +204,11 @@ void um_behind_clean(struct um_pool *pool)
 		pthread_cond_signal(&b->work);
 	}
 	pthread_mutex_unlock(&b->lock);
+}
+
+bool um_behind_recent(const struct um_pool *pool, uint64_t off)
+{
+	return pool->behind &&
+	       atomic_load_explicit(
+		       &pool->behind->recent[off / UM_CHUNK_SIZE % RECENT], memory_order_relaxed);
 }

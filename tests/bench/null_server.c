@@ -2,12 +2,14 @@
 /*
  * A FUSE server that does nothing: one file of 1 GiB, whose reads are answered from a buffer and
  * whose writes are discarded. So the cost of a request is that of the round trip.
- *   null_server MOUNTPOINT      serves until it is unmounted; the file is MOUNTPOINT/file
+ *   null_server [-c] MOUNTPOINT      serves until it is unmounted; the file is MOUNTPOINT/file
+ * -c: through the page cache; otherwise all reads and writes are direct.
  */
 #define FUSE_USE_VERSION 314
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +21,7 @@ enum { FILE_INO = 2, MAX_IO = 1 << 20 };
 #define FOREVER 1e9
 
 static char zeros[MAX_IO];
+static bool cached;
 
 static struct stat attr_of(fuse_ino_t ino)
 {
@@ -61,7 +64,7 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	(void)ino;
-	fi->direct_io = 1;
+	fi->direct_io = !cached;
 	fi->noflush = 1;
 	fuse_reply_open(req, fi);
 }
@@ -119,10 +122,11 @@ int main(int argc, char **argv)
 	struct fuse_session *se;
 	pthread_t thread[256];
 
-	if (argc != 2)
+	cached = argc == 3 && !strcmp(argv[1], "-c");
+	if (argc != 2 + cached)
 		return 2;
 	se = fuse_session_new(&args, &ops, sizeof(ops), NULL);
-	if (!se || fuse_session_mount(se, argv[1]))
+	if (!se || fuse_session_mount(se, argv[1 + cached]))
 		return 1;
 	if (daemon(0, 0))
 		return 1;
