@@ -10,7 +10,7 @@ UM_RUN_PACKAGES=(fuse3 util-linux mount)
 # To check them.
 UM_CHECK_PACKAGES=(libcmocka-dev clang-format acl attr e2fsprogs git python3 procps diffutils xz-utils)
 # To check them in virtual machines, where these can run; the kernel is fetched by tests/vm/image.sh.
-UM_VM_PACKAGES=(qemu-system-x86 busybox-static cpio kmod ndctl xfsprogs)
+UM_VM_PACKAGES=(qemu-system-x86 qemu-utils busybox-static cpio kmod ndctl xfsprogs)
 
 um_say() {
 	printf '%s\n' "$*"
