@@ -326,6 +326,8 @@ static void op_open(void)
 		if (fd >= 0) {
 			atomic_fetch_add(&f->refs, 1);
 			*s = (struct slot){f, fd, writes};
+		} else if (!writes) {
+			atomic_fetch_sub(&f->readers, 1);
 		}
 		if (cut)
 			unlock(f);
