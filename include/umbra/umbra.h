@@ -321,10 +321,19 @@ void umbra_fsync_start(struct umbra_fs *fs, uint64_t ino, bool datasync, bool ma
  */
 int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
 	uint64_t dst, uint64_t dst_off);
-/* The same, but stop(arg) is polled every few dozen extents; true ends it with -EINTR, partly
- * done. */
+/*
+ * The same, within bounds. stop(arg) is polled every few dozen extents; true ends it with -EINTR.
+ * end: in: 0 if dst must not become longer, else where in dst the clone must end; otherwise nothing
+ * is done, and the result is -EAGAIN. Out: where it ends, or would have ended. After any error part
+ * of the range may have been cloned, but dst is not longer than before.
+ */
+struct umbra_clone_bounds {
+	bool (*stop)(void *arg);
+	void *arg;
+	uint64_t end;
+};
 int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
-	uint64_t dst, uint64_t dst_off, bool (*stop)(void *arg), void *arg);
+	uint64_t dst, uint64_t dst_off, struct umbra_clone_bounds *bounds);
 /* The whole file, as FICLONE. Constant time. */
 int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst);
 /*

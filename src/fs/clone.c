@@ -412,29 +412,49 @@ static int clone_inline(const struct um_inode *src, struct um_remap *r, uint64_t
 	return r->blocks ? um_data_remap(r) : 0;
 }
 
+static int within(struct umbra_clone_bounds *bounds, uint64_t end, uint64_t size)
+{
+	bool may = bounds->end ? end == bounds->end : end <= size;
+
+	bounds->end = end;
+	return may ? 0 : -EAGAIN;
+}
+
+static int load_both(const struct um_remap *r, struct um_inode *src, struct um_inode *dst)
+{
+	int err = um_inode_read(r->fs, r->src->ino, src);
+
+	if (!err)
+		err = um_inode_read(r->fs, r->dst->ino, dst);
+	if (!err && (S_ISDIR(src->core.mode) || S_ISDIR(dst->core.mode)))
+		err = -EISDIR;
+	if (!err)
+		err = um_data_regular(src);
+	if (!err)
+		err = um_data_may_remap(dst);
+	return err;
+}
+
 /* Both files are locked; fills in the range of the remap. */
-static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint64_t dst_off)
+static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint64_t dst_off,
+	struct umbra_clone_bounds *bounds)
 {
 	struct umbra_fs *fs = r->fs;
 	struct um_inode src, dst;
-	int err = um_inode_read(fs, r->src->ino, &src);
+	int err = load_both(r, &src, &dst);
 
-	if (!err)
-		err = um_inode_read(fs, r->dst->ino, &dst);
-	if (!err && (S_ISDIR(src.core.mode) || S_ISDIR(dst.core.mode)))
-		err = -EISDIR;
-	if (!err)
-		err = um_data_regular(&src);
-	if (!err)
-		err = um_data_may_remap(&dst);
 	if (err)
 		return err;
 	if (!len) {
-		if (src_off >= src.core.size)
-			return src_off == src.core.size ? 0 : -EINVAL;
+		if (src_off > src.core.size)
+			return -EINVAL;
 		len = src.core.size - src_off;
+		if (!len)
+			return bounds && bounds->end ? within(bounds, dst_off, 0) : 0;
 	}
 	err = um_data_remap_check(&src, src_off, &len, &dst, dst_off, false);
+	if (!err && bounds)
+		err = within(bounds, dst_off + len, dst.core.size);
 	if (err)
 		return err;
 	atomic_fetch_add_explicit(&fs->stat_clones, 1, memory_order_relaxed);
@@ -452,17 +472,36 @@ static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint
 	return um_data_remap(r);
 }
 
-int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
-	uint64_t dst, uint64_t dst_off, bool (*stop)(void *arg), void *arg)
+/* After an error: what was added to dst goes again. */
+static void cut_back(struct um_remap *r, uint64_t size)
 {
-	struct um_remap remap = {.fs = fs, .stop = stop, .stop_arg = arg};
+	struct um_inode dst;
+
+	if (!um_inode_read(r->fs, r->dst->ino, &dst) && dst.core.size > size)
+		um_data_set_size(r->fs, r->dst, size, false);
+}
+
+int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
+	uint64_t dst, uint64_t dst_off, struct umbra_clone_bounds *bounds)
+{
+	struct um_remap remap = {.fs = fs};
+	struct um_inode before;
 	int err = um_data_may_change(fs);
 
+	if (bounds) {
+		remap.stop = bounds->stop;
+		remap.stop_arg = bounds->arg;
+	}
 	if (!err)
 		err = um_data_lock_two(fs, src, dst, &remap.src, &remap.dst);
 	if (err)
 		return err;
-	err = clone_locked(&remap, src_off, len, dst_off);
+	err = um_inode_read(fs, remap.dst->ino, &before);
+	if (!err) {
+		err = clone_locked(&remap, src_off, len, dst_off, bounds);
+		if (err)
+			cut_back(&remap, before.core.size);
+	}
 	um_data_unlock_two(fs, remap.src, remap.dst);
 	return err;
 }
@@ -470,7 +509,7 @@ int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off,
 int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
 	uint64_t dst, uint64_t dst_off)
 {
-	return umbra_clone_range_until(fs, src, src_off, len, dst, dst_off, NULL, NULL);
+	return umbra_clone_range_until(fs, src, src_off, len, dst, dst_off, NULL);
 }
 
 int umbra_clone(struct umbra_fs *fs, uint64_t src, uint64_t dst)

@@ -17,6 +17,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#include "fuse/armed.h"
 #include "fuse/seam.h"
 #include "fuse/tree.h"
 #include "fuse/view.h"
@@ -37,7 +38,10 @@ struct job {
 	fuse_req_t req;
 	uint64_t unique; /* the request's number */
 	atomic_bool stop;
-	uint64_t src, dst;
+	uint64_t src, dst, fh;
+	uint32_t tid;
+	bool fired;   /* was armed, and is answered as a fallocate */
+	uint64_t end; /* of the clone in dst: as armed, or as it turned out */
 	struct um_ioc_clone want;
 	struct um_ioc_tree *tree;       /* or this */
 	void (*fn)(void *arg, int err); /* or this */
@@ -46,6 +50,7 @@ struct job {
 
 struct um_door {
 	struct um_mount *m;
+	struct um_armed *armed;
 	pthread_mutex_t lock; /* protects everything below; a leaf */
 	pthread_cond_t more;
 	struct token tokens[TOKENS];
@@ -90,6 +95,7 @@ void um_door_sweep(struct um_door *door)
 	pthread_mutex_unlock(&door->lock);
 	while (n)
 		umbra_forget(door->m->fs, gone[--n], 1);
+	um_armed_sweep(door->armed);
 }
 
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out)
@@ -172,6 +178,7 @@ static bool job_stops(void *arg)
 static int run(struct um_mount *m, struct job *job)
 {
 	const struct um_ioc_clone *want = &job->want;
+	struct umbra_clone_bounds bounds = {job_stops, job, job->end};
 	int fd, err;
 
 	if (job_stops(job))
@@ -181,47 +188,66 @@ static int run(struct um_mount *m, struct job *job)
 	err = um_views_change_begin(m->views, job->dst, true, &fd);
 	if (err)
 		return err;
+	if (job->fired)
+		um_views_grow_begin(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
-	if (want->src_off || want->dst_off || want->len)
-		err = umbra_clone_range_until(m->fs, job->src, want->src_off, want->len, job->dst,
-			want->dst_off, job_stops, job);
-	else
-		err = umbra_clone(m->fs, job->src, job->dst);
+	err = umbra_clone_range_until(
+		m->fs, job->src, want->src_off, want->len, job->dst, want->dst_off, &bounds);
+	job->end = bounds.end;
 	/* Part of it may be done in spite of an error. */
 	um_views_refresh(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
+	if (job->fired)
+		um_views_grow_end(m->views, job->dst, fd);
 	um_views_change_end(m->views, job->dst, fd);
 	return err;
 }
 
-static void job_end(struct um_mount *m, struct job *job, int err)
+/* Keeps the clone for a fallocate; takes over the reference to its source if that succeeds. */
+static int job_arm(const struct um_mount *m, const struct job *job)
+{
+	return um_armed_keep(m->door->armed, &(struct um_armed_clone){
+						     .src = job->src,
+						     .dst = job->dst,
+						     .fh = job->fh,
+						     .tid = job->tid,
+						     .end = job->end,
+						     .want = job->want,
+					     });
+}
+
+static void clone_end(struct um_mount *m, struct job *job, int err)
 {
 	struct um_ioc_clone out = job->want;
-	struct umbra_attr attr;
+	bool longer = err == -EAGAIN && !job->fired && job->end;
 
-	if (job->fn) {
-		job->fn(job->arg, err);
-		free(job);
-		return;
+	out.done = job->end ? job->end - out.dst_off : 0;
+	if (longer) {
+		err = job_arm(m, job);
+		out.status = UM_CLONE_ARMED;
 	}
-	if (job->tree) {
-		if (err)
-			fuse_reply_err(job->req, -err);
-		else
-			fuse_reply_ioctl(job->req, 0, job->tree, sizeof(*job->tree));
-		free(job->tree);
-		free(job);
-		return;
-	}
-	out.done = out.len;
-	if (!out.len && umbra_getattr(m->fs, job->src, &attr) == 0 &&
-		(uint64_t)attr.st.st_size > out.src_off)
-		out.done = (uint64_t)attr.st.st_size - out.src_off;
-	umbra_forget(m->fs, job->src, 1);
-	if (err)
+	if (!longer || err)
+		umbra_forget(m->fs, job->src, 1);
+	if (err || job->fired)
 		fuse_reply_err(job->req, -err);
 	else
 		fuse_reply_ioctl(job->req, 0, &out, sizeof(out));
+	free(job);
+}
+
+static void job_end(struct um_mount *m, struct job *job, int err)
+{
+	if (!job->fn && !job->tree) {
+		clone_end(m, job, err);
+		return;
+	}
+	if (job->fn)
+		job->fn(job->arg, err);
+	else if (err)
+		fuse_reply_err(job->req, -err);
+	else
+		fuse_reply_ioctl(job->req, 0, job->tree, sizeof(*job->tree));
+	free(job->tree);
 	free(job);
 }
 
@@ -324,19 +350,78 @@ static void job_submit(struct um_door *door, struct job *job)
 		job_end(door->m, job, -EIO);
 }
 
-void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
-	const struct um_ioc_clone *want)
+/* Where the clone would end if it clearly makes dst longer, else 0. What others do meanwhile is
+ * noticed by the engine. */
+static uint64_t grows_to(
+	const struct um_mount *m, uint64_t src, uint64_t dst, const struct um_ioc_clone *want)
+{
+	struct umbra_attr from, to;
+	uint64_t size, len;
+
+	if (umbra_getattr(m->fs, src, &from) || umbra_getattr(m->fs, dst, &to))
+		return 0;
+	size = (uint64_t)from.st.st_size;
+	if (want->src_off >= size || want->len > size - want->src_off)
+		return 0;
+	len = want->len ? want->len : size - want->src_off;
+	if (want->dst_off > INT64_MAX - len || want->dst_off + len <= (uint64_t)to.st.st_size)
+		return 0;
+	return want->dst_off + len;
+}
+
+static void clone_submit(struct um_door *door, const struct job *clone)
 {
 	struct job *job = malloc(sizeof(*job));
 
 	if (!job) {
-		umbra_forget(door->m->fs, src, 1);
-		fuse_reply_err(req, ENOMEM);
+		umbra_forget(door->m->fs, clone->src, 1);
+		fuse_reply_err(clone->req, ENOMEM);
 		return;
 	}
-	*job = (struct job){
-		.req = req, .unique = um_facts.unique, .src = src, .dst = dst, .want = *want};
-	job_submit(door, job);
+	memcpy(job, clone, sizeof(*job));
+	if (job->end && !job->fired)
+		job_end(door->m, job, -EAGAIN);
+	else
+		job_submit(door, job);
+}
+
+void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst, uint64_t fh,
+	const struct um_ioc_clone *want)
+{
+	clone_submit(door, &(struct job){
+				   .req = req,
+				   .unique = um_facts.unique,
+				   .src = src,
+				   .dst = dst,
+				   .fh = fh,
+				   .tid = um_facts.tid,
+				   .end = grows_to(door->m, src, dst, want),
+				   .want = *want,
+			   });
+}
+
+bool um_door_fire(
+	struct um_door *door, fuse_req_t req, uint64_t dst, uint64_t fh, uint64_t off, uint64_t len)
+{
+	struct um_armed_clone clone;
+
+	if (len != 1 || !um_armed_take(door->armed, dst, fh, um_facts.tid, off + 1, &clone))
+		return false;
+	clone_submit(door, &(struct job){
+				   .req = req,
+				   .unique = um_facts.unique,
+				   .src = clone.src,
+				   .dst = dst,
+				   .fired = true,
+				   .end = clone.end,
+				   .want = clone.want,
+			   });
+	return true;
+}
+
+void um_door_drop(struct um_door *door, uint64_t dst, uint64_t fh, const uint8_t *token)
+{
+	um_armed_drop(door->armed, dst, fh, token);
 }
 
 void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want)
@@ -376,6 +461,11 @@ int um_door_open(struct um_mount *m, struct um_door **out)
 	door->last = &door->first;
 	pthread_mutex_init(&door->lock, NULL);
 	pthread_cond_init(&door->more, NULL);
+	err = um_armed_new(m, &door->armed);
+	if (err) {
+		um_door_close(door);
+		return err;
+	}
 	while (door->nthreads < THREADS) {
 		err = pthread_create(&door->threads[door->nthreads], NULL, door_thread, door);
 		if (err) {
@@ -412,6 +502,7 @@ void um_door_close(struct um_door *door)
 		return;
 	um_door_stop(door);
 	tokens_drop(door);
+	um_armed_free(door->armed);
 	pthread_mutex_destroy(&door->lock);
 	pthread_cond_destroy(&door->more);
 	free(door);

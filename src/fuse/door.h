@@ -16,15 +16,21 @@ void um_door_close(struct um_door *door);
 
 /* Makes a token for ino's content, valid once, for 60 s. */
 int um_door_token(struct um_door *door, uint64_t ino, struct um_ioc_token *out);
-/* Drops tokens that were not redeemed in time. */
+/* Drops tokens that were not redeemed in time, and armed clones that nobody can fire any more. */
 void um_door_sweep(struct um_door *door);
 /* Redeems a token. The inode it named comes with a lookup reference. -EACCES: not, or no longer,
  * valid. */
 int um_door_redeem(struct um_door *door, const uint8_t token[16], uint64_t *out_ino);
-/* Clones between inodes in a thread of the door, which answers req. Takes over the caller's lookup
- * reference to src. */
-void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst,
+/* Clones between inodes in a thread of the door, which answers req; what would make dst longer is
+ * armed on its handle fh instead. Takes over the caller's lookup reference to src. */
+void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst, uint64_t fh,
 	const struct um_ioc_clone *want);
+/* req is a fallocate of mode 0. If it is the one for which a clone was armed, that is made, and req
+ * answered with its result. */
+bool um_door_fire(struct um_door *door, fuse_req_t req, uint64_t dst, uint64_t fh, uint64_t off,
+	uint64_t len);
+/* Gives up what was armed on a handle; with that token, unless NULL. */
+void um_door_drop(struct um_door *door, uint64_t dst, uint64_t fh, const uint8_t *token);
 /* Clones the contents of a directory (tree.c) in the same way; takes over `want`, which is
  * malloc'ed. */
 void um_door_tree(struct um_door *door, fuse_req_t req, uint64_t dst, struct um_ioc_tree *want);

@@ -5,8 +5,8 @@
  * read, and, when bound, written.
  *
  * The front mount's requests, and the kernel on behalf of its users, wait for these threads. So
- * they wait for nobody: no system call on either mount, no notification, no locks but the engine's
- * and v->lock.
+ * they wait for nobody: no system call on either mount, no notification but one of attributes, which
+ * waits for nothing, no locks but the engine's and v->lock.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -105,6 +105,24 @@ static void fill(uint64_t id, uint64_t size, struct fuse_attr *out)
 			.ino = id, .nlink = 2, .mode = S_IFDIR | 0700, .blksize = BLOCK};
 }
 
+/*
+ * A size must not reach the kernel by a reply: see "Sizes the kernel must know" in src/DESIGN.md.
+ * It ignores that of one to a request from before a notification. If the engine already had the new
+ * size above, `growing` was set before and is now, or the kernel has set the size itself meanwhile.
+ */
+static void hush(struct um_views *v, uint64_t id)
+{
+	const struct um_view *view;
+	bool growing;
+
+	pthread_mutex_lock(&v->lock);
+	view = um_view_by_id(v, id);
+	growing = view && view->growing;
+	pthread_mutex_unlock(&v->lock);
+	if (growing)
+		um_hidden_inval(v, id, false);
+}
+
 static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
 {
 	struct umbra_attr attr;
@@ -120,6 +138,7 @@ static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
 	err = umbra_getattr(v->m->fs, t.ino, &attr);
 	done_with(v, &t);
 	*out = err ? 0 : (uint64_t)attr.st.st_size;
+	hush(v, id);
 	return err;
 }
 
@@ -625,14 +644,14 @@ void um_hidden_stop(struct um_views *v)
 	h->dev = -1;
 }
 
-void um_hidden_inval(struct um_views *v, uint64_t id)
+void um_hidden_inval(struct um_views *v, uint64_t id, bool pages)
 {
 	struct {
 		struct fuse_out_header out;
 		struct fuse_notify_inval_inode_out arg;
 	} msg = {
 		.out = {.len = sizeof(msg), .error = FUSE_NOTIFY_INVAL_INODE},
-		.arg = {.ino = id},
+		.arg = {.ino = id, .off = pages ? 0 : -1},
 	};
 
 	if (write(v->hidden.dev, &msg, sizeof(msg)) < 0 && errno != ENOENT && errno != ENODEV)

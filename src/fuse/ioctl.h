@@ -52,12 +52,19 @@ struct um_ioc_map {
  * Clone or dedupe between two inodes of this mount. The descriptor is the destination. The daemon
  * cannot see the caller's source descriptor, so the source is proven by a token: UM_IOC_TOKEN on
  * the readable source descriptor gives a random 128-bit number, good for its inode, until used or
- * 60 s.
+ * 60 s. Stores through mappings of the source that only the kernel has yet are the caller's matter:
+ * sync_file_range(2) before UM_IOC_TOKEN.
  *
- * Two things are the caller's. Before UM_IOC_TOKEN: sync_file_range(2) of the source, for what was
- * stored through mappings and only the kernel has yet. After UM_IOC_CLONE: um_ioc_settle()
- * (fuse/settle.h) of the destination, so that the kernel learns its size before an O_APPEND write
- * or a mapping of somebody's relies on it.
+ * A clone that would make the destination longer is not made by the ioctl, but within a
+ * fallocate(2), where the kernel has the inode locked and sets the new size itself (src/DESIGN.md,
+ * "Sizes the kernel must know"). The ioctl keeps it and answers UM_CLONE_ARMED; then it is made by
+ *
+ *     fallocate(destination, 0, dst_off + done - 1, 1)
+ *
+ * of the same thread on the same open file, which returns the clone's errors. -EAGAIN: the source's
+ * size has changed since, nothing was done: begin again. One clone is kept per open file (-EBUSY if
+ * it is another thread's), until it is made, given up with UM_CLONE_DISARM, or the file is closed.
+ * um_ioc_clone() in fuse/clone.h does all this.
  *
  * UM_CLONE_RANGE is -EOPNOTSUPP on a mount with the option writeback, where sizes and times are the
  * kernel's: copy_file_range(2) then makes the same clone.
@@ -67,14 +74,16 @@ struct um_ioc_token {
 };
 #define UM_IOC_TOKEN _IOR(UM_IOC, 4, struct um_ioc_token)
 struct um_ioc_clone {
-	__u8 token[16];              /* in: the source */
+	__u8 token[16];              /* in: the source; DISARM: that with which it was armed */
 	__u64 src_off, len, dst_off; /* in: bytes; len 0: to the end of the source */
 	__u32 op;                    /* in: UM_CLONE_* */
 	__s32 status;                /* out, DEDUPE: 0 same, 1 differs (FILE_DEDUPE_RANGE_*) */
-	__u64 done;                  /* out: bytes */
+	__u64 done;                  /* out: bytes; ARMED: that it will be */
 };
-#define UM_CLONE_RANGE 0u  /* descriptor must be writable */
+#define UM_CLONE_RANGE 2u  /* descriptor must be writable */
 #define UM_CLONE_DEDUPE 1u /* writable, or the caller owns the file, could write it, or is root */
+#define UM_CLONE_DISARM 3u
+#define UM_CLONE_ARMED 1 /* status after RANGE: see above */
 #define UM_IOC_CLONE _IOWR(UM_IOC, 5, struct um_ioc_clone)
 
 /* The references of one leaf of the open file's tree; see umbra_owners(). Readable descriptor. */

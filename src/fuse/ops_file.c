@@ -186,6 +186,7 @@ void um_op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	atomic_fetch_add(&m->forgetting, 1);
 	umbra_file_release(m->fs, ino, (int)(fi->fh & UM_FH_FLAGS));
 	um_views_leave(m->views, ino, um_fh_seq(fi->fh));
+	um_door_drop(m->door, ino, fi->fh, NULL);
 	if ((fi->fh & O_ACCMODE) != O_RDONLY)
 		um_views_stir(m->views, true); /* it may have parted the file from others */
 	atomic_fetch_sub(&m->forgetting, 1);
@@ -391,11 +392,10 @@ void um_op_fallocate(
 {
 	struct um_mount *m = um_of(req);
 	struct um_caller caller = um_caller_of(req);
-	int err = um_killpriv(m, ino, &caller);
+	int fd, err = um_killpriv(m, ino, &caller);
 
-	int fd;
-
-	(void)fi;
+	if (!err && !mode && um_door_fire(m->door, req, ino, fi->fh, (uint64_t)off, (uint64_t)len))
+		return;
 	if (!err)
 		err = um_views_change_begin(m->views, ino, true, &fd);
 	if (err) {

@@ -556,6 +556,10 @@ static int do_clone(const struct ioctl_in *io)
 	if (io->in_size < sizeof(want) || io->out_size < sizeof(want))
 		return -EINVAL;
 	memcpy(&want, io->in, sizeof(want));
+	if (want.op == UM_CLONE_DISARM) {
+		um_door_drop(io->m->door, io->ino, io->fh, want.token);
+		return answer(io, &want, sizeof(want));
+	}
 	refused = check_clone(io, &want);
 	if (refused && refused != -EOPNOTSUPP)
 		return refused;
@@ -570,7 +574,7 @@ static int do_clone(const struct ioctl_in *io)
 	want.status = 0;
 	want.done = 0;
 	if (want.op == UM_CLONE_RANGE) {
-		um_door_clone(io->m->door, io->req, src, io->ino, &want);
+		um_door_clone(io->m->door, io->req, src, io->ino, io->fh, &want);
 		return 0;
 	}
 	err = dedupe(io, src, &want);

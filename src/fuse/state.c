@@ -517,7 +517,6 @@ void um_views_flush(struct um_views *v, uint64_t ino)
 
 void um_views_refresh(struct um_views *v, uint64_t ino, int fd)
 {
-	struct umbra_attr attr;
 	struct um_share *s;
 	uint64_t id = 0;
 
@@ -529,8 +528,34 @@ void um_views_refresh(struct um_views *v, uint64_t ino, int fd)
 		id = s->view->id;
 	pthread_mutex_unlock(&v->lock);
 	if (id)
-		um_hidden_inval(v, id);
+		um_hidden_inval(v, id, true);
+}
+
+static void set_growing(struct um_views *v, uint64_t ino, bool growing)
+{
+	struct um_share *s;
+
+	pthread_mutex_lock(&v->lock);
+	s = um_share_find(v, ino);
+	if (s && s->view)
+		s->view->growing = growing;
+	pthread_mutex_unlock(&v->lock);
+}
+
+void um_views_grow_begin(struct um_views *v, uint64_t ino, int fd)
+{
+	if (v && fd >= 0)
+		set_growing(v, ino, true);
+}
+
+void um_views_grow_end(struct um_views *v, uint64_t ino, int fd)
+{
+	struct umbra_attr attr;
+
+	if (!v || fd < 0)
+		return;
 	if (!umbra_getattr(v->m->fs, ino, &attr) && ftruncate(fd, attr.st.st_size))
 		um_message(UMBRA_LOG_WARN, "the size of inode %llu could not be told: %s",
 			(unsigned long long)ino, strerror(errno));
+	set_growing(v, ino, false);
 }

@@ -55,8 +55,12 @@ int um_views_change_begin(struct um_views *v, uint64_t ino, bool wait, int *out_
 void um_views_change_end(struct um_views *v, uint64_t ino, int fd);
 /* Writes stores through mappings of a bound file to the engine. */
 void um_views_flush(struct um_views *v, uint64_t ino);
-/* Makes the kernel drop the pages of the bound file behind fd, and learn its size. */
+/* Makes the kernel drop the pages of the bound file behind fd. */
 void um_views_refresh(struct um_views *v, uint64_t ino, int fd);
+/* Brackets a change that may make the bound file behind fd longer without the kernel's knowledge.
+ * On the front mount nobody can write to it meanwhile. The end tells the kernel the size. */
+void um_views_grow_begin(struct um_views *v, uint64_t ino, int fd);
+void um_views_grow_end(struct um_views *v, uint64_t ino, int fd);
 
 /* Gives up views that nobody uses and that no two files can use any more, so that their space
  * becomes free. */

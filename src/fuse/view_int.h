@@ -36,6 +36,7 @@ struct um_view {
 	uint64_t hidden_ino; /* the unlinked clone, with a lookup reference; 0: given up */
 	bool borrowed;   /* no clone, but a file that cannot change, as everything is read-only */
 	uint64_t bound;  /* the inode that the view belongs to, or 0 */
+	bool growing;    /* bound, and the engine may have a larger size than the kernel knows */
 	int32_t backing; /* id of the front connection, or 0 */
 	int fd;          /* bound: our own descriptor, else -1 */
 	unsigned users;  /* files attached */
@@ -167,6 +168,7 @@ void um_backing_close(const struct um_mount *m, int32_t id);
 int um_hidden_start(struct um_views *v);
 /* Detaches the mount; users who still have it mapped get errors. */
 void um_hidden_stop(struct um_views *v);
-void um_hidden_inval(struct um_views *v, uint64_t id);
+/* Its attributes, and, waiting for those in flight, its pages. */
+void um_hidden_inval(struct um_views *v, uint64_t id, bool pages);
 
 #endif

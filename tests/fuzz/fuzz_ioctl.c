@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Ioctls with payloads of any content and size, on files opened in any mode. */
+/* Ioctls with payloads of any content and size, on files opened in any mode; and the fallocate that
+ * some clones wait for. */
 #include <fcntl.h>
 #include <linux/fs.h>
 
@@ -53,7 +54,7 @@ static void clone_payload(struct input *in, uint8_t *payload)
 		clone.len = take_number(in);
 	if (how & 64)
 		clone.dst_off = take_number(in);
-	clone.op = how & 128 ? take_8(in) & 3 : UM_CLONE_RANGE;
+	clone.op = how & 128 ? take_8(in) & 3 : UM_CLONE_RANGE; /* all there are */
 	memcpy(payload, &clone, sizeof(clone));
 }
 
@@ -126,6 +127,40 @@ static void send_ioctl(struct input *in, uint64_t node, uint64_t fh, uint32_t cm
 	request_send(&r, true);
 }
 
+/* As a rule the one for which the last clone was armed. */
+static void fallocate_one(struct input *in, struct open_file file)
+{
+	struct fuse_fallocate_in arg = {.fh = file.fh, .offset = talk.armed - 1, .length = 1};
+	uint8_t how = take_8(in);
+	struct request r;
+
+	if (!talk.armed || how & 1)
+		arg.offset = take_number(in);
+	if (how & 2)
+		arg.length = take_number(in);
+	if (how & 4)
+		arg.mode = take_8(in);
+	request_begin(&r, FUSE_FALLOCATE, file.node, in);
+	request_add(&r, &arg, sizeof(arg));
+	request_send(&r, true);
+}
+
+static void release_one(struct input *in, struct open_file file)
+{
+	struct fuse_release_in arg = {.fh = file.fh, .flags = O_RDWR};
+	unsigned i;
+	struct request r;
+
+	for (i = 0; i < talk.nopen && talk.open[i].fh != file.fh; i++)
+		;
+	if (i == talk.nopen || talk.open[i].dir)
+		return;
+	talk.open[i] = talk.open[--talk.nopen];
+	request_begin(&r, FUSE_RELEASE, file.node, in);
+	request_add(&r, &arg, sizeof(arg));
+	request_send(&r, true);
+}
+
 static void open_one(struct input *in, uint64_t node)
 {
 	struct fuse_open_in arg = {.flags = take_8(in) & 3};
@@ -154,7 +189,7 @@ static void lookup(struct input *in)
 static void one(const uint8_t *data, size_t len)
 {
 	struct input in = {data, len};
-	struct open_file file;
+	struct open_file file, last = {0}; /* cloned into */
 	unsigned steps = 0;
 
 	while (in.left && steps++ < STEPS_MAX) {
@@ -164,8 +199,16 @@ static void one(const uint8_t *data, size_t len)
 			lookup(&in);
 		} else if (what >= 224) {
 			open_one(&in, pick_node(&in));
+		} else if (what >= 208 && what < 216) {
+			file = last.node && what < 214 ? last : pick_open(&in);
+			if (what % 4 == 3)
+				release_one(&in, file);
+			else
+				fallocate_one(&in, file);
 		} else {
 			file = pick_open(&in);
+			if (what < 208 && commands[what % NCOMMANDS] == UM_IOC_CLONE)
+				last = file;
 			send_ioctl(&in, file.node, file.fh,
 				what >= 216 ? take_32(&in) : commands[what % NCOMMANDS]);
 		}

@@ -56,6 +56,20 @@ static void note_open(uint64_t node, uint64_t fh, bool dir)
 		talk.open[talk.nopen++] = (struct open_file){node, fh, dir};
 }
 
+static void note_clone(const uint8_t *data, size_t len)
+{
+	struct um_ioc_clone clone;
+
+	if (len < sizeof(clone))
+		return;
+	memcpy(&clone, data + len - sizeof(clone), sizeof(clone));
+	if (clone.op != UM_CLONE_RANGE || clone.status != UM_CLONE_ARMED)
+		return;
+	if (!clone.done)
+		fuzz_fail("an armed clone of nothing");
+	talk.armed = clone.dst_off + clone.done;
+}
+
 static void note_answer(const struct pending *p, const uint8_t *data, size_t len)
 {
 	struct fuse_entry_out entry;
@@ -92,6 +106,8 @@ static void note_answer(const struct pending *p, const uint8_t *data, size_t len
 	case FUSE_IOCTL:
 		if (p->cmd == UM_IOC_TOKEN && len >= sizeof(talk.token))
 			memcpy(talk.token, data + len - sizeof(talk.token), sizeof(talk.token));
+		if (p->cmd == UM_IOC_CLONE)
+			note_clone(data, len);
 		break;
 	default:
 		break;
@@ -275,6 +291,7 @@ static void mount(void)
 		fuzz_fail("the pool cannot be mounted: %s", strerror(-ret));
 	memset(talk.node, 0, sizeof(talk.node));
 	talk.nopen = 0;
+	talk.armed = 0;
 	talk.node[0] = UM_ROOT_NODE;
 }
 

@@ -23,6 +23,7 @@ struct talk {
 	struct open_file open[OPENS];
 	unsigned nopen;
 	uint8_t token[16]; /* the last one given out */
+	uint64_t armed;    /* size that the last armed clone is to give its file; 0: none */
 	uint64_t answered, sent;
 };
 extern struct talk talk;

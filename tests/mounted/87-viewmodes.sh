@@ -70,13 +70,12 @@ EOF
 rm -f "$MNT"/*
 
 say "thousands of views at once"
-"$PYTHON" - "$MNT" "$UMBRACTL" "$(long 3000 12000)" <<'EOF' || die "many views"
-import fcntl, os, resource, struct, subprocess, sys, time
+"$PYTHON" - "$MNT" "$UMBRACTL" "$(long 3000 12000)" "$LIB" <<'EOF' || die "many views"
+import os, resource, subprocess, sys, time
+sys.path.insert(0, sys.argv[4])
+import door
 mnt, ctl, n = sys.argv[1], sys.argv[2], int(sys.argv[3])
 resource.setrlimit(resource.RLIMIT_NOFILE, (n + 100, n + 100))
-
-def number(direction, nr, size):
-    return direction << 30 | size << 16 | ord("U") << 8 | nr
 
 def counters():
     out = subprocess.run([ctl, "stat", mnt], text=True, capture_output=True, check=True).stdout
@@ -87,8 +86,7 @@ for i in range(n):
     src = os.open(f"{mnt}/a{i}", os.O_RDWR | os.O_CREAT)
     dst = os.open(f"{mnt}/b{i}", os.O_RDWR | os.O_CREAT)
     os.write(src, i.to_bytes(8, "little") * 4096)
-    token = fcntl.ioctl(src, number(2, 4, 16), bytes(16))
-    fcntl.ioctl(dst, number(3, 5, 56), struct.pack("16sQQQIiQ", token, 0, 0, 0, 0, 0, 0))
+    door.clone(src, dst)
     os.close(src)
     os.close(dst)
 time.sleep(0.5)  # writers' releases

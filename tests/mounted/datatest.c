@@ -19,8 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fuse/ioctl.h"
-#include "fuse/settle.h"
+#include "fuse/clone.h"
 
 #define FILES 5
 #define MAX (3u << 20)
@@ -330,30 +329,44 @@ static void do_copy(unsigned f)
 	grow(t, to + len);
 }
 
-/* The door's ioctl. 0 or the operation's status; done by which the kernel and the daemon have the same size. */
-static int door(unsigned src, size_t off, size_t len, unsigned dst, size_t to, uint32_t what)
+static void sync_maps(unsigned f)
 {
-	struct um_ioc_clone c = {.src_off = off, .len = len, .dst_off = to, .op = what};
+	if (sync_file_range(files[f].fd, 0, 0,
+		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
+			    SYNC_FILE_RANGE_WAIT_AFTER))
+		wrong("sync_file_range: %s", strerror(errno));
+}
+
+/* Shares by the door. */
+static void clone_range(unsigned src, size_t off, size_t len, unsigned dst, size_t to)
+{
+	uint64_t done;
+	int err;
+
+	sync_maps(src);
+	sync_maps(dst);
+	err = um_ioc_clone(files[src].fd, off, len, files[dst].fd, to, &done);
+	if (err == -EOPNOTSUPP)
+		copy_range(src, off, len, dst, to); /* a mount with -o writeback */
+	else if (err)
+		wrong("clone: %s", strerror(-err));
+	else if (done != len)
+		wrong("clone: 0x%zx bytes, must be 0x%zx", (size_t)done, len);
+}
+
+/* The operation's status. */
+static int dedupe_range(unsigned src, size_t off, size_t len, unsigned dst, size_t to)
+{
+	struct um_ioc_clone c = {.src_off = off, .len = len, .dst_off = to, .op = UM_CLONE_DEDUPE};
 	struct um_ioc_token token;
 
-	if (sync_file_range(files[src].fd, 0, 0,
-		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-			    SYNC_FILE_RANGE_WAIT_AFTER) ||
-		sync_file_range(files[dst].fd, 0, 0,
-			SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
-				SYNC_FILE_RANGE_WAIT_AFTER))
-		wrong("sync_file_range: %s", strerror(errno));
+	sync_maps(src);
+	sync_maps(dst);
 	if (ioctl(files[src].fd, UM_IOC_TOKEN, &token))
 		wrong("token: %s", strerror(errno));
 	memcpy(c.token, token.token, sizeof(c.token));
-	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c)) {
-		if (what != UM_CLONE_RANGE || errno != EOPNOTSUPP)
-			wrong("clone %u: %s", what, strerror(errno));
-		copy_range(src, off, len, dst, to); /* a mount with -o writeback */
-		return 0;
-	}
-	if (um_ioc_settle(files[dst].fd))
-		wrong("settling the size: %s", strerror(errno));
+	if (ioctl(files[dst].fd, UM_IOC_CLONE, &c))
+		wrong("dedupe: %s", strerror(errno));
 	return c.status;
 }
 
@@ -378,7 +391,7 @@ static void do_clone(unsigned f)
 	if (to + len > MAX || !len)
 		return;
 	note("clone file %u 0x%zx+0x%zx to file %u 0x%zx", f, off, len, t, to);
-	(void)door(f, off, len, t, to, UM_CLONE_RANGE);
+	clone_range(f, off, len, t, to);
 	memcpy(files[t].model + to, files[f].model + off, len);
 	grow(t, to + len);
 }
@@ -406,7 +419,7 @@ static void do_dedupe(unsigned f)
 	memcpy(files[t].model + to, buf, len);
 	grow(t, to + len);
 	same = !memcmp(files[t].model + to, files[f].model + off, len);
-	status = door(f, off, len, t, to, UM_CLONE_DEDUPE);
+	status = dedupe_range(f, off, len, t, to);
 	if (status != (same ? FILE_DEDUPE_RANGE_SAME : FILE_DEDUPE_RANGE_DIFFERS))
 		wrong("dedupe says %d of %s bytes", status, same ? "equal" : "different");
 }
@@ -423,7 +436,7 @@ static void do_map_all(unsigned f)
 	note("map and store all, 0x%zx+0x%zx of file %u", off, len, f);
 	for (unsigned t = 0; t < FILES; t++) {
 		if (t != f)
-			(void)door(f, off, len, t, off, UM_CLONE_RANGE);
+			clone_range(f, off, len, t, off);
 		memcpy(files[t].model + off, files[f].model + off, len);
 		grow(t, off + len);
 	}

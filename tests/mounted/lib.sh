@@ -43,6 +43,7 @@ MKFS=$BUILD/inst/sbin/mkfs.umbrafs
 FSCK=$BUILD/inst/sbin/fsck.umbrafs
 PYTHON=python3
 [ -x /usr/bin/python3 ] && PYTHON=/usr/bin/python3
+export PYTHONDONTWRITEBYTECODE=1 # of the modules here
 
 if [ -n "${UMBRA_T:-}" ]; then
 	T=$UMBRA_T

@@ -41,7 +41,7 @@ def token(fd):
     return fcntl.ioctl(fd, TOKEN, bytes(16))
 
 
-def clone(fd, tok, op=0, length=0):
+def clone(fd, tok, op=2, length=0):
     return fcntl.ioctl(fd, CLONE, struct.pack("16sQQQIiQ", tok, 0, length, 0, op, 0, 0))
 
 
@@ -90,6 +90,9 @@ def tokens(where):
     tok = token(own)
     clone(other, tok)
     fails({errno.EACCES}, clone, other, tok)
+    os.posix_fallocate(other, 3, 1)  # which makes the clone
+    if os.pread(other, 10, 0) != b"mine":
+        sys.exit("a clone was not made")
     # Through /proc a descriptor is opened anew, with the file's permissions.
     fails({errno.EACCES}, os.open, f"/proc/self/fd/{path_only}", os.O_RDONLY)
 

@@ -6,26 +6,17 @@ its hidden mount's threads, stopped here like by chance, were to bring; then the
     view_hang.py MOUNTPOINT PID      all users of the mount must be back within a few seconds
 """
 import ctypes
-import fcntl
 import os
 import signal
-import struct
 import sys
 import threading
 import time
 
+import door
+
 PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
 libc = ctypes.CDLL(None, use_errno=True)
 libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-
-
-def ioctl_number(direction, number, size):
-    return direction << 30 | size << 16 | ord("U") << 8 | number
-
-
-def clone_into(src, dst):
-    token = fcntl.ioctl(src, ioctl_number(2, 4, 16), bytes(16))
-    fcntl.ioctl(dst, ioctl_number(3, 5, 56), struct.pack("16sQQQIiQ", token, 0, 0, 0, 0, 0, 0))
 
 
 def freeze(pid):
@@ -55,7 +46,7 @@ def main():
     src = os.open(os.path.join(mnt, "hang.src"), os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     os.write(src, b"a" * (1 << 20))
     dst = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-    clone_into(src, dst)
+    door.clone(src, dst)
     os.close(dst)
     time.sleep(0.3)
     reader = os.open(path, os.O_RDONLY)  # a view
@@ -64,7 +55,7 @@ def main():
         sys.exit("view_hang: no threads of a hidden mount")
     ended = []
     threads = [threading.Thread(target=user, args=(lambda: os.pread(reader, 4096, 0), ended)),
-               threading.Thread(target=user, args=(lambda: clone_into(src, writer), ended))]
+               threading.Thread(target=user, args=(lambda: door.clone(src, writer), ended))]
     for thread in threads:
         thread.daemon = True
         thread.start()

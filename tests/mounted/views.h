@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,8 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "fuse/ioctl.h"
-#include "fuse/settle.h"
+#include "fuse/clone.h"
 
 static char dir[256];
 static unsigned me;        /* which process */
@@ -52,19 +52,16 @@ __attribute__((format(printf, 1, 2), noreturn)) static inline void fail(const ch
 			fail("%s: %s", #call, strerror(errno));                                    \
 	} while (0)
 
-/* What FICLONERANGE does for its callers: the source's mappings count, the kernel knows the size.
- * len 0: to the end. */
+/* What FICLONERANGE does for its callers: the source's mappings count. len 0: to the end. */
 static inline void clone_into(int from, int to, uint64_t off, uint64_t len)
 {
-	struct um_ioc_token token;
-	struct um_ioc_clone clone = {
-		.op = UM_CLONE_RANGE, .src_off = off, .dst_off = off, .len = len};
+	uint64_t done;
+	int err;
 
 	CHECK(!fdatasync(from));
-	CHECK(!ioctl(from, UM_IOC_TOKEN, &token));
-	memcpy(clone.token, token.token, sizeof(clone.token));
-	CHECK(!ioctl(to, UM_IOC_CLONE, &clone));
-	CHECK(!um_ioc_settle(to));
+	err = um_ioc_clone(from, off, len, to, off, &done);
+	errno = -err;
+	CHECK(!err);
 }
 
 #endif

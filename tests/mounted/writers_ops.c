@@ -6,7 +6,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 
-#include "fuse/ioctl.h"
+#include "fuse/clone.h"
 
 static const char *const kinds[OP_KINDS] = {"create", "write", "append", "truncate", "punch",
 	"rename", "exchange", "link", "unlink", "mkdir", "rmdir", "rename of a directory",
@@ -295,17 +295,18 @@ static int do_copy(int from, int root, const char *to, unsigned nblocks)
 /* By the door that FICLONE and FIDEDUPERANGE take under umbractl exec. */
 static int share(int from, int to, unsigned nblocks, bool dedupe)
 {
-	struct um_ioc_clone clone = {.op = dedupe ? UM_CLONE_DEDUPE : UM_CLONE_RANGE};
+	struct um_ioc_clone clone = {.op = UM_CLONE_DEDUPE, .len = (uint64_t)nblocks * BLOCK};
 	struct um_ioc_token token;
+	uint64_t done;
 
+	if (!dedupe)
+		return um_ioc_clone(from, 0, 0, to, 0, &done);
 	if (ioctl(from, UM_IOC_TOKEN, &token))
 		return -errno;
 	memcpy(clone.token, token.token, sizeof(clone.token));
-	if (dedupe)
-		clone.len = (uint64_t)nblocks * BLOCK;
 	if (ioctl(to, UM_IOC_CLONE, &clone))
 		return -errno;
-	return dedupe && clone.status != FILE_DEDUPE_RANGE_SAME ? -EUCLEAN : 0;
+	return clone.status != FILE_DEDUPE_RANGE_SAME ? -EUCLEAN : 0;
 }
 
 /* What the file has is written to the other one, and then shared. */

@@ -256,29 +256,95 @@ static bool after_two_steps(void *arg)
 	return ++*(unsigned *)arg > 2;
 }
 
+/* The end of the last block with data. */
+static uint64_t data_end(struct kit *k, const struct file *f)
+{
+	uint64_t at = 0, end = 0;
+
+	while (!umbra_lseek(k->fs, f->ino, at, SEEK_DATA, &at))
+		end = at += B;
+	return end;
+}
+
 /* What was done until then stays, in whole steps, and the counts are right. */
 static void range_clones_can_be_stopped(void **state)
 {
+	unsigned asked = 0;
+	struct umbra_clone_bounds bounds = {after_two_steps, &asked, 0};
 	struct kit k;
 	struct file a, b;
-	struct umbra_attr attr;
-	unsigned asked = 0;
 	uint64_t done;
 
 	(void)state;
 	pair(&k, &a, &b);
 	fragment(&k, &a, 500, 1);
-	assert_int_equal(umbra_clone_range_until(
-				 k.fs, a.ino, 8 * B, 900 * B, b.ino, 0, after_two_steps, &asked),
-		-EINTR);
+	file_truncate(&k, &b, 900 * B);
+	assert_int_equal(
+		umbra_clone_range_until(k.fs, a.ino, 8 * B, 900 * B, b.ino, 0, &bounds), -EINTR);
 	assert_int_equal(asked, 3);
-	ok(umbra_getattr(k.fs, b.ino, &attr));
-	done = (uint64_t)attr.st.st_size;
-	assert_true(done > 0 && done < 900 * B && done % B == 0);
+	done = data_end(&k, &b);
+	assert_true(done > 0 && done < 900 * B);
 	want_copy(&b, 0, &a, 8 * B, done);
 	file_verify(&k, &b);
 	assert_true(file_map(&k, &b).shared > 0);
+	/* But it is not longer than it was. */
+	file_truncate(&k, &b, 10 * B + 1);
+	asked = 0;
+	bounds.end = 900 * B;
+	assert_int_equal(
+		umbra_clone_range_until(k.fs, a.ino, 8 * B, 900 * B, b.ino, 0, &bounds), -EINTR);
+	assert_int_equal(asked, 3);
+	want_copy(&b, 0, &a, 8 * B, 10 * B + 1);
+	file_verify(&k, &b);
+	file_truncate(&k, &b, 20 * B);
 	clone_range(&k, &a, 8 * B, 900 * B, &b, 0);
+	file_verify(&k, &b);
+	unpair(&k, &a, &b);
+}
+
+static int clone_to(struct kit *k, const struct file *a, uint64_t off, uint64_t len,
+	const struct file *b, uint64_t to, uint64_t *end)
+{
+	struct umbra_clone_bounds bounds = {NULL, NULL, *end};
+	int err = umbra_clone_range_until(k->fs, a->ino, off, len, b->ino, to, &bounds);
+
+	*end = bounds.end;
+	return err;
+}
+
+static void clones_end_where_they_are_expected_to(void **state)
+{
+	struct kit k;
+	struct file a, b;
+	uint64_t end = 0;
+
+	(void)state;
+	pair(&k, &a, &b);
+	file_write(&k, &a, 0, 20 * B + 5, 1);
+	file_write(&k, &b, 0, 10 * B, 2);
+	/* Not longer: nothing is done, and the answer is where it would end. */
+	assert_int_equal(clone_to(&k, &a, 0, 0, &b, 0, &end), -EAGAIN);
+	assert_int_equal(end, 20 * B + 5);
+	file_verify(&k, &b);
+	end = 0;
+	assert_int_equal(clone_to(&k, &a, B, 2 * B, &b, 9 * B, &end), -EAGAIN);
+	assert_int_equal(end, 11 * B);
+	file_verify(&k, &b);
+	end = 0;
+	ok(clone_to(&k, &a, B, 2 * B, &b, 8 * B, &end));
+	want_copy(&b, 8 * B, &a, B, 2 * B);
+	file_verify(&k, &b);
+	/* Exactly there, though the source has another size by now. */
+	end = 20 * B;
+	assert_int_equal(clone_to(&k, &a, 0, 0, &b, 0, &end), -EAGAIN);
+	assert_int_equal(end, 20 * B + 5);
+	file_truncate(&k, &a, 8 * B);
+	assert_int_equal(clone_to(&k, &a, 0, 0, &b, 0, &end), -EAGAIN);
+	assert_int_equal(end, 8 * B);
+	file_verify(&k, &b);
+	end = 12 * B;
+	ok(clone_to(&k, &a, 0, 0, &b, 4 * B, &end));
+	want_copy(&b, 4 * B, &a, 0, 8 * B);
 	file_verify(&k, &b);
 	unpair(&k, &a, &b);
 }
@@ -706,6 +772,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_removed_open_file_can_be_cloned),
 		cmocka_unit_test(ranges_share_blocks),
 		cmocka_unit_test(range_clones_can_be_stopped),
+		cmocka_unit_test(clones_end_where_they_are_expected_to),
 		cmocka_unit_test(inline_sources_go_into_ranges),
 		cmocka_unit_test(errors_are_the_kernels),
 		cmocka_unit_test(copy_range_shares_what_aligns),

@@ -17,25 +17,6 @@
 #include "fuse/mounts.h"
 #include "fuse/options.h"
 
-/* The kernel says another size than the daemon, so often. */
-static unsigned disagreements;
-
-static int other_statx(int fd, const char *path, int flags, unsigned mask, struct statx *out)
-{
-	int ret = statx(fd, path, flags, mask, out);
-
-	if (disagreements) {
-		disagreements--;
-		out->stx_size++;
-	}
-	return ret;
-}
-#define statx(...) other_statx(__VA_ARGS__)
-#define usleep(usec) ((void)(usec))
-#include "fuse/settle.h"
-#undef statx
-#undef usleep
-
 static int parse(struct um_options *opt, const char *list, bool sloppy, char msg[256])
 {
 	*msg = 0;
@@ -272,21 +253,6 @@ static void mount_points_are_found_by_path(void **state)
 	assert_int_equal(um_mounts_at("/no/such/mount", &where), -ENOENT);
 }
 
-static void a_size_that_changes_for_a_while_is_settled(void **state)
-{
-	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-
-	(void)state;
-	assert_true(fd >= 0);
-	assert_int_equal(um_ioc_settle(fd), 0);
-	disagreements = UM_SETTLE_TRIES + 100;
-	assert_int_equal(um_ioc_settle(fd), 0);
-	assert_int_equal(disagreements, 0);
-	disagreements = 10 * UM_SETTLE_TRIES;
-	assert_int_equal(um_ioc_settle(fd), -EAGAIN);
-	close(fd);
-}
-
 /* umount(8) as root asks about the source of anybody's mount. */
 static void what_is_no_pool_is_not_opened_to_see_who_uses_it(void **state)
 {
@@ -318,7 +284,6 @@ static void what_is_no_pool_is_not_opened_to_see_who_uses_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(a_size_that_changes_for_a_while_is_settled),
 		cmocka_unit_test(what_is_no_pool_is_not_opened_to_see_who_uses_it),
 		cmocka_unit_test(generic_options_and_stray_commas_are_accepted),
 		cmocka_unit_test(root_gets_dev_and_suid_unless_told_otherwise),

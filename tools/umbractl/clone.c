@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /* umbractl clone: a file in constant time; with -r a tree (clone_tree.c). */
 #include "clone.h"
-#include "fuse/settle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -33,6 +32,7 @@ static void catch_signals(void)
 	for (i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		if (!sigaction(signals[i], NULL, &old) && old.sa_handler != SIG_IGN)
 			sigaction(signals[i], &sa, NULL);
+	signal(SIGXFSZ, SIG_IGN); /* EFBIG will do, after which what was begun is undone */
 }
 
 /* Ends by the same signal, so that a calling shell sees it. */
@@ -87,17 +87,9 @@ static int clone_content(const char *src_path, int src, const char *dst_path, in
 		return err;
 	}
 	if (!err)
-		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
-	if (err) {
+		err = um_fd_clone(src, 0, 0, dst, 0, &done);
+	if (err)
 		um_err(err, "%s: cannot clone", src_path);
-		return err;
-	}
-	err = um_ioc_settle(dst);
-	if (err == -EAGAIN)
-		um_err(0, "%s: the kernel does not come to know the size of the clone: try again",
-			dst_path);
-	else if (err)
-		um_err(err, "%s", dst_path);
 	return err;
 }
 

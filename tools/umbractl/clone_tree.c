@@ -15,7 +15,6 @@
 #include "clone.h"
 #include "umbractl.h"
 #include "walk.h"
-#include "fuse/settle.h"
 
 /* A source inode with several links, and the place of its first copy. */
 struct linked {
@@ -183,9 +182,7 @@ static int clone_regular(struct tree *t, int dirfd, const char *name, const stru
 	}
 	/* An empty file may have preallocated blocks; a clone of it has none. */
 	if (!err && st.st_size > 0)
-		err = um_fd_clone(src, 0, 0, dst, 0, UM_CLONE_RANGE, NULL, &done);
-	if (!err)
-		err = um_ioc_settle(dst);
+		err = um_fd_clone(src, 0, 0, dst, 0, &done);
 	if (!err)
 		err = copy_meta_fds(src, dst, &st);
 	if (dst >= 0 && close(dst) < 0 && !err)

@@ -23,7 +23,7 @@ static int dedupe_range(struct pair *p, uint64_t off, uint64_t len)
 	bool same;
 	int err;
 
-	err = um_fd_clone(p->src, off, len, p->dst, off, UM_CLONE_DEDUPE, &same, &done);
+	err = um_fd_dedupe(p->src, off, len, p->dst, off, &same, &done);
 	p->shared += done;
 	if (err || same || len <= LEAST)
 		return err;

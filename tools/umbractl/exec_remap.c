@@ -8,7 +8,6 @@
  * determines the error code. Here are only the checks after that point.
  */
 #include "exec.h"
-#include "fuse/settle.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -207,7 +206,7 @@ static int drop_privileges(const struct um_call *call, const struct um_file *fil
 /* The checks and the clone itself, for two regular files of one mount with the required modes. */
 static int clone_checked(struct um_call *call, struct remap *r)
 {
-	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done, grown;
+	uint64_t src_size = (uint64_t)r->src->st.st_size, asked = r->len, done;
 	int err;
 
 	err = check_area(r->src_off, r->len);
@@ -231,17 +230,12 @@ static int clone_checked(struct um_call *call, struct remap *r)
 		err = drop_privileges(call, r->dst);
 	if (err)
 		return is_immutable(r->dst) ? -EPERM : err;
-	grown = r->len;
 	/* "To the end" is kept, in case the size changes, unless the destination is longer. */
 	if (!asked && r->dst->st.st_size <= r->src->st.st_size && !r->dst_off)
 		r->len = 0;
-	err = um_fd_clone(r->src->fd, r->src_off, r->len, r->dst->fd, r->dst_off, UM_CLONE_RANGE,
-		NULL, &done);
+	err = um_fd_clone(r->src->fd, r->src_off, r->len, r->dst->fd, r->dst_off, &done);
 	if (!err && r->len && done != r->len)
 		err = -EINVAL;
-	/* The kernel must know a new size before the task maps the file. */
-	if (r->dst_off + grown > (uint64_t)r->dst->st.st_size)
-		um_ioc_settle(r->dst->fd);
 	return err;
 }
 
@@ -344,8 +338,7 @@ static int dedupe_one(struct um_call *call, struct um_file *src, uint64_t src_of
 	if (!err)
 		err = flush_range(dst, dst_off, r.len);
 	if (!err)
-		err = um_fd_clone(
-			src->fd, src_off, r.len, dst->fd, dst_off, UM_CLONE_DEDUPE, &same, &done);
+		err = um_fd_dedupe(src->fd, src_off, r.len, dst->fd, dst_off, &same, &done);
 	if (err)
 		return is_immutable(dst) ? -EPERM : err;
 	return same ? 0 : -EBADE;

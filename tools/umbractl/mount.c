@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 /* Access to a mounted umbrafs through an open descriptor: its ioctls, looped to completion. */
 #include "umbractl.h"
+#include "fuse/clone.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -95,47 +96,55 @@ static int clone_by_kernel(
 	return 0;
 }
 
-int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint32_t op,
-	bool *out_same, uint64_t *out_done)
+/* Stores to mappings of the source may not have reached the daemon: makes the kernel write them. */
+static int flush(int src, uint64_t off, uint64_t len)
 {
-	bool to_end = len == 0;
-
-	*out_done = 0;
-	if (out_same)
-		*out_same = true;
-	/* Stores to mappings of the source may not have reached the daemon: make the kernel write
-	 * them. */
-	if (sync_file_range(src, (off64_t)src_off, (off64_t)len,
+	if (sync_file_range(src, (off64_t)off, (off64_t)len,
 		    SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE |
 			    SYNC_FILE_RANGE_WAIT_AFTER) < 0)
 		return -errno;
-	do {
+	return 0;
+}
+
+int um_fd_clone(
+	int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint64_t *out_done)
+{
+	int err = flush(src, src_off, len);
+
+	*out_done = 0;
+	if (!err)
+		err = um_ioc_clone(src, src_off, len, dst, dst_off, out_done);
+	if (err == -EOPNOTSUPP)
+		err = clone_by_kernel(src, src_off, len, dst, dst_off, out_done);
+	return err;
+}
+
+int um_fd_dedupe(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, bool *out_same,
+	uint64_t *out_done)
+{
+	int err = flush(src, src_off, len);
+
+	*out_done = 0;
+	*out_same = true;
+	while (!err && *out_done < len) {
+		struct um_ioc_clone req = {.op = UM_CLONE_DEDUPE,
+			.src_off = src_off + *out_done,
+			.dst_off = dst_off + *out_done,
+			.len = len - *out_done};
 		struct um_ioc_token token;
-		struct um_ioc_clone req;
 
 		if (ioctl(src, UM_IOC_TOKEN, &token) < 0)
 			return -errno;
-		memset(&req, 0, sizeof(req));
 		memcpy(req.token, token.token, sizeof(req.token));
-		req.src_off = src_off + *out_done;
-		req.dst_off = dst_off + *out_done;
-		req.len = to_end ? 0 : len - *out_done;
-		req.op = op;
-		if (ioctl(dst, UM_IOC_CLONE, &req) < 0) {
-			if (errno != EOPNOTSUPP || op != UM_CLONE_RANGE || *out_done)
-				return -errno;
-			return clone_by_kernel(src, src_off, len, dst, dst_off, out_done);
-		}
-		if (op == UM_CLONE_DEDUPE && req.status) {
-			if (out_same)
-				*out_same = false;
-			return 0;
-		}
-		*out_done += req.done;
-		if (!req.done)
+		if (ioctl(dst, UM_IOC_CLONE, &req) < 0)
+			return -errno;
+		if (req.status)
+			*out_same = false;
+		if (req.status || !req.done)
 			break;
-	} while (!to_end && *out_done < len);
-	return 0;
+		*out_done += req.done;
+	}
+	return err;
 }
 
 int um_fd_map(int fd, uint64_t off, uint64_t len, um_extent_fn *fn, void *arg)

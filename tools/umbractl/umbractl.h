@@ -89,10 +89,13 @@ int um_fd_text(int fd, uint32_t what, struct json_object **out);
  * fifo... */
 int um_path_text(const char *path, uint32_t what, struct json_object **out);
 
-/* One clone or dedupe of [src_off, src_off+len) to dst_off through the daemon, repeated as long as
- * it makes progress. *out_done: bytes; *out_same: for UM_CLONE_DEDUPE, false if they differ. */
-int um_fd_clone(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint32_t op,
-	bool *out_same, uint64_t *out_done);
+/* Clones [src_off, src_off+len) to dst_off through the daemon; len 0: to the end. *out_done:
+ * bytes. */
+int um_fd_clone(
+	int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, uint64_t *out_done);
+/* Shares what is equal, repeated as long as it makes progress. *out_same: false if they differ. */
+int um_fd_dedupe(int src, uint64_t src_off, uint64_t len, int dst, uint64_t dst_off, bool *out_same,
+	uint64_t *out_done);
 
 /* Calls fn for every extent that intersects [off, off+len); a non-zero return ends the walk and is
  * returned. */

@@ -1,0 +1,26 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Clones that make a file longer: what happens between their ioctl and their fallocate; nothing written behind the
+# new end is lost.
+# backends: dax file
+# long-backends: dax file loop
+# seconds: 120 1200
+# shellcheck source=lib.sh
+. "$(dirname "$0")/lib.sh"
+start
+
+pool_make 256M
+pool_mount
+say "armed clones"
+"$HELPERS/clonearm" "$MNT" || die "clonearm"
+say "written behind the new end"
+"$HELPERS/clonesize" "$MNT" "$(long 8 200 3)" clone || die "clonesize"
+rm -f "$MNT"/*
+if [ "$(counter views)" = "" ] || grep -q "do not share page cache" "$LOG"; then
+	say "no views here"
+else
+	"$HELPERS/clonesize" "$MNT" "$(long 6 200 3)" bound || die "clonesize bound"
+	[ "$(counter view_binds)" -gt 0 ] || die "nothing was bound"
+fi
+rm -f "$MNT"/*
+pool_finish
