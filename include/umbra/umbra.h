@@ -52,6 +52,7 @@ struct umbra_options {
 	bool discard;            /* return freed space to the host automatically, as umbra_trim() */
 	bool nodiratime;         /* reading a directory never sets its access time */
 	unsigned commit_seconds; /* background commit of plain files; 0: 5 */
+	unsigned busy_poll;      /* microseconds to poll before sleeping; 0: never */
 	uint64_t shadow_mem;     /* bytes for shadows (see below); 0: 64 MiB, UMBRA_SHADOW_NONE */
 };
 #define UMBRA_SHADOW_NONE UINT64_MAX

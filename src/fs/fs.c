@@ -143,7 +143,7 @@ static int threads_start(struct umbra_fs *fs)
 	if (!ret)
 		ret = um_fetch_open(fs);
 	if (!ret)
-		ret = um_pool_async(fs->pool);
+		ret = um_pool_async(fs->pool, fs->opt.busy_poll * 1000ull);
 	if (ret == -EOPNOTSUPP)
 		ret = 0; /* a direct pool, or one in the memory of a test */
 	else if (!ret)

@@ -139,7 +139,7 @@ void um_options_init(struct um_options *opt, bool privileged)
 	*opt = (struct um_options){
 		.allow_other = privileged,
 		.share = UM_SHARE_AUTO,
-		.busy_poll = 50,
+		.fs.busy_poll = 50,
 		.ms_flags = privileged ? 0 : NO_DEVICES,
 	};
 }
@@ -170,7 +170,7 @@ static int take_number(
 	unsigned min = number_limits[word->value].min, max = number_limits[word->value].max;
 	unsigned *const to[] = {[COMMIT] = &opt->fs.commit_seconds,
 		[THREADS] = &opt->threads,
-		[BUSY_POLL] = &opt->busy_poll};
+		[BUSY_POLL] = &opt->fs.busy_poll};
 	unsigned long n;
 	char *end;
 
@@ -405,7 +405,7 @@ void um_options_text(const struct um_options *opt, char *out, size_t len)
 		word_text(ERRORS, opt->fs.errors), word_text(DISCARD, opt->fs.discard),
 		word_text(CACHE, opt->cache_none), word_text(BACK, opt->writeback),
 		word_text(HANDLES, opt->no_handles), word_text(SHARE, opt->share),
-		commit_seconds(opt), opt->busy_poll,
+		commit_seconds(opt), opt->fs.busy_poll,
 		(unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10), threads,
 		opt->allow_other ? ",allow_other" : "",
 		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
@@ -422,7 +422,7 @@ static bool same_whole(const struct um_options *a, const struct um_options *b)
 	       a->no_handles == b->no_handles && a->share == b->share &&
 	       commit_seconds(a) == commit_seconds(b) &&
 	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
-	       a->busy_poll == b->busy_poll && a->allow_other == b->allow_other &&
+	       a->fs.busy_poll == b->fs.busy_poll && a->allow_other == b->allow_other &&
 	       a->fuseblk == b->fuseblk && !((a->ms_flags ^ b->ms_flags) & WHOLE_FLAGS);
 }
 

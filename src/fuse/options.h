@@ -25,7 +25,6 @@ struct um_options {
 	bool remount;       /* for the helper */
 	bool fuseblk;       /* the kernel knows the block device: sync(2) and umount(2) reach us */
 	unsigned threads;   /* 0: chosen from the number of processors */
-	unsigned busy_poll; /* microseconds for which a thread polls for the next request */
 	char context[1024]; /* SELinux context options, as given */
 };
 

@@ -33,6 +33,7 @@
 #include "fuse/seam.h"
 #include "pool/aligned.h"
 #include "pool/clock.h"
+#include "pool/polled.h"
 
 #define WAITING_MAX 2u
 #define POLL_MIN_NS 4000
@@ -205,6 +206,11 @@ static bool poll_in_vain(struct um_workers *w)
 	}
 	if (atomic_exchange(&w->polling, true))
 		return false;
+	/* Having slept, this thread may have come to the processor of the caller, who would have to
+	 * wait for the end of the polling. (To yield each time would be wrong: the scheduler holds
+	 * it against the thread.) */
+	if (um_slept)
+		sched_yield();
 	start = um_now_ns();
 	do
 		came = poll(&dev, 1, 0);
@@ -246,6 +252,7 @@ static void *worker(void *arg)
 		begin_waiting(w);
 		ret = wait_for_request(w, &buf);
 		end_waiting(w);
+		um_slept = false;
 		if (ret > 0)
 			carry_out(m, &buf);
 		if (ret > 0 && !huge && buf.size >= LARGE) {
@@ -258,14 +265,6 @@ static void *worker(void *arg)
 	fuse_session_exit(m->se);
 	eventfd_write(m->ended, 1);
 	return NULL;
-}
-
-/* With one processor the program that is to send the next request would have to wait for us. */
-static bool may_poll(void)
-{
-	cpu_set_t set;
-
-	return sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) > 1;
 }
 
 int um_workers_start(struct um_mount *m, struct um_workers **out)
@@ -284,7 +283,7 @@ int um_workers_start(struct um_mount *m, struct um_workers **out)
 		return -ENOMEM;
 	}
 	w->m = m;
-	w->poll_max_ns = may_poll() ? m->opt->busy_poll * 1000ull : 0;
+	w->poll_max_ns = um_may_poll() ? m->opt->fs.busy_poll * 1000ull : 0;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->called, NULL);
 	*out = w;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "pool/log.h"
+#include "pool/polled.h"
 
 #define RINGS 2u /* each with a thread that takes results and calls done(), which copies */
 #define ENTRIES 128u
@@ -48,6 +49,7 @@ struct um_aio_engine {
 	struct um_aio *first, **last;
 	unsigned under_way;
 	bool stop;
+	struct um_polled *polled; /* for um_aio_here(); NULL: without */
 };
 
 /* ---- results ---------------------------------------------------------------------------------------- */
@@ -100,7 +102,7 @@ static void finish(struct um_aio_engine *engine, struct um_aio *io)
 
 /* ---- by system calls ---------------------------------------------------------------------------------- */
 
-static int call(const struct um_aio *io)
+static int call(const struct um_aio *io, struct um_polled *polled)
 {
 	char *buf = (char *)io->buf + io->at;
 	off_t off = (off_t)(io->off + io->at);
@@ -109,8 +111,7 @@ static int call(const struct um_aio *io)
 
 	switch (io->op) {
 	case UM_AIO_READ:
-		n = pread(io->fd, buf, len, off);
-		break;
+		return (int)um_polled_read(polled, io->fd, buf, len, off);
 	case UM_AIO_WRITE:
 		n = pwrite(io->fd, buf, len, off);
 		break;
@@ -121,9 +122,10 @@ static int call(const struct um_aio *io)
 	return n < 0 ? -errno : (int)n;
 }
 
-static void carry_out(struct um_aio_engine *engine, struct um_aio *io)
+/* polled: for the calling thread itself; else NULL. */
+static void carry_out(struct um_aio_engine *engine, struct um_aio *io, struct um_polled *polled)
 {
-	while (!take_result(io, call(io)))
+	while (!take_result(io, call(io, polled)))
 		if (io->tries)
 			usleep(1000);
 	finish(engine, io);
@@ -232,7 +234,7 @@ static bool take_results(struct ring *r)
 		if (take_result(io, result))
 			finish(r->engine, io);
 		else
-			carry_out(r->engine, io); /* rare: the rest by system calls */
+			carry_out(r->engine, io, NULL); /* rare: the rest by system calls */
 	}
 	return armed;
 }
@@ -373,7 +375,7 @@ static void *thread_main(void *arg)
 		if (!engine->first)
 			engine->last = &engine->first;
 		pthread_mutex_unlock(&engine->lock);
-		carry_out(engine, io);
+		carry_out(engine, io, NULL);
 		pthread_mutex_lock(&engine->lock);
 	}
 	pthread_mutex_unlock(&engine->lock);
@@ -448,6 +450,7 @@ void um_aio_close(struct um_aio_engine *engine)
 		ring_close(&engine->ring[--engine->nrings]);
 	while (engine->nthreads)
 		pthread_join(engine->thread[--engine->nthreads], NULL);
+	um_polled_close(engine->polled);
 	pthread_cond_destroy(&engine->idle);
 	pthread_cond_destroy(&engine->work);
 	pthread_mutex_destroy(&engine->lock);
@@ -480,5 +483,11 @@ void um_aio_here(struct um_aio_engine *engine, struct um_aio *io)
 	io->at = 0;
 	io->tries = 0;
 	account(engine, 1);
-	carry_out(engine, io);
+	carry_out(engine, io, engine->polled);
+}
+
+void um_aio_poll(struct um_aio_engine *engine, uint64_t ns)
+{
+	if (engine->nrings) /* the kernel allows io_uring */
+		engine->polled = um_polled_open(ns);
 }

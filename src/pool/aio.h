@@ -49,6 +49,9 @@ void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list);
 /* Carries one out in the calling thread, which saves two hand-overs when nothing else is in
  * flight. */
 void um_aio_here(struct um_aio_engine *engine, struct um_aio *io);
+/* For um_aio_here(): a thread may poll for its read for so long (polled.h). Called before the first
+ * request. */
+void um_aio_poll(struct um_aio_engine *engine, uint64_t ns);
 
 /* For tests: sees each result before the engine does, and may replace it by fewer bytes or a
  * negative errno. Set while no request is in flight. */

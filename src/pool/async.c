@@ -55,7 +55,7 @@ static bool direct_works(int fd)
 	return pread(fd, block, sizeof(block), 0) == (ssize_t)sizeof(block);
 }
 
-int um_pool_async(struct um_pool *pool)
+int um_pool_async(struct um_pool *pool, uint64_t poll_ns)
 {
 	int err;
 
@@ -66,6 +66,7 @@ int um_pool_async(struct um_pool *pool)
 		return err;
 	if (pool->kind == UMBRA_POOL_FILE && in_memory(pool->fd))
 		return 0;
+	um_aio_poll(pool->aio, poll_ns);
 	pool->read_fd = direct_fits(pool->fd) ? open_again(pool, O_DIRECT) : -1;
 	pool->read_direct = pool->read_fd >= 0 && direct_works(pool->read_fd);
 	if (!pool->read_direct) {

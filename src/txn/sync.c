@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "pool/clock.h"
+#include "pool/polled.h"
 #include "pool/log.h"
 #include "pool/rests.h"
 #include "pool/seeded.h"
@@ -257,6 +258,7 @@ void um_log_sync_start(struct um_log *log, bool may_wait, struct um_synced *sync
 	if (!c->runs || (may_wait && is_quick(log))) {
 		c->relieved = true;
 		pthread_mutex_unlock(&log->sync_lock);
+		um_slept = true;
 		ret = um_log_sync(log);
 		pthread_mutex_lock(&log->sync_lock);
 		c->relieved = false;

@@ -21,6 +21,7 @@
 
 #include "fs/fs.h"
 #include "pool/aio.h"
+#include "pool/polled.h"
 
 #define N 300u /* more than a ring has entries */
 #define LEN 8192u
@@ -249,6 +250,103 @@ static void the_end_of_the_file_is_an_error(void **state)
 	assert_return_code(ftruncate(b.fd, LEN + 100), errno);
 	assert_int_equal(run(&b, UM_AIO_READ), N - 1);
 	batch_close(&b);
+}
+
+/* ---- by the caller itself ------------------------------------------------------------------------------------ */
+
+#define READERS 3u
+#define READS 1500u /* so many that both ways are tried, and tried again */
+
+struct reader {
+	struct batch b;
+	struct um_aio_engine *engine;
+	unsigned at, bad;
+};
+
+static void on_read(struct um_aio *io)
+{
+	(void)io;
+}
+
+static void *reader_main(void *arg)
+{
+	struct reader *r = arg;
+	uint8_t *buf = malloc(LEN);
+
+	for (unsigned i = 0; i < READS && buf; i++) {
+		size_t k = (i * 7 + r->at) % N;
+		struct um_aio io = {.op = UM_AIO_READ,
+			.fd = r->b.fd,
+			.buf = buf,
+			.len = LEN,
+			.off = (uint64_t)k * LEN,
+			.done = on_read};
+
+		memset(buf, 0, LEN);
+		um_aio_here(r->engine, &io);
+		r->bad += io.err || memcmp(buf, r->b.buf + k * LEN, LEN) != 0;
+	}
+	r->bad += !buf;
+	free(buf);
+	return NULL;
+}
+
+/* Polling or asleep, alone or not, interrupted and short ones as well. */
+static void a_caller_reads_for_itself(void **state)
+{
+	static const uint64_t poll_ns[] = {0, 1, 50000, 1000000000};
+	struct um_aio_engine *engine;
+	struct reader r[READERS];
+	pthread_t thread[READERS];
+	struct batch b;
+
+	(void)state;
+	batch_open(&b);
+	fill(&b);
+	assert_int_equal(run(&b, UM_AIO_WRITE), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(um_aio_open("test", &engine), 0);
+		um_aio_poll(engine, poll_ns[i]);
+		fail_with = 0;
+		fail_at = 700;
+		atomic_store(&calls, 0);
+		um_aio_fault = spoil;
+		for (unsigned k = 0; k < READERS; k++) {
+			r[k] = (struct reader){.b = b, .engine = engine, .at = k * 31};
+			assert_int_equal(pthread_create(&thread[k], NULL, reader_main, &r[k]), 0);
+		}
+		for (unsigned k = 0; k < READERS; k++) {
+			assert_int_equal(pthread_join(thread[k], NULL), 0);
+			assert_int_equal(r[k].bad, 0);
+		}
+		assert_int_equal(atomic_load(&calls), READERS * READS + 1); /* one went on */
+		um_aio_fault = NULL;
+		um_aio_close(engine);
+	}
+	batch_close(&b);
+}
+
+/* A result that polling brings is the kernel's: the bytes that there are, or the error. */
+static void an_error_polled_for_is_reported(void **state)
+{
+	struct um_polled *p = um_polled_open(1000000);
+	char buf[16];
+	int fds[2];
+
+	(void)state;
+	if (!p) {
+		print_message("no polling here: one processor, or no io_uring\n");
+		skip();
+	}
+	assert_return_code(pipe(fds), errno);
+	for (unsigned i = 0; i < 1100; i++) {
+		assert_int_equal(um_polled_read(p, -1, buf, sizeof(buf), 0), -EBADF);
+		assert_true(um_polled_read(p, fds[1], buf, sizeof(buf), 0) <
+			    0); /* the end for writing */
+	}
+	close(fds[0]);
+	close(fds[1]);
+	um_polled_close(p);
 }
 
 /* ---- fetches ------------------------------------------------------------------------------------------------ */
@@ -674,6 +772,8 @@ int main(void)
 		cmocka_unit_test(the_end_of_the_file_is_an_error),
 		cmocka_unit_test(short_direct_reads_are_gone_on_with_at_a_block),
 		cmocka_unit_test(and_given_up_when_they_stay_short),
+		cmocka_unit_test(a_caller_reads_for_itself),
+		cmocka_unit_test(an_error_polled_for_is_reported),
 		cmocka_unit_test(fetches_read_what_reads_read),
 		cmocka_unit_test(large_fetches_in_a_crowd),
 		cmocka_unit_test(what_a_direct_read_cannot_have_comes_another_way),

@@ -125,7 +125,7 @@ static void numbers_have_limits(void **state)
 	assert_int_equal(parse(&opt, "threads=0", false, msg), -EINVAL);
 	assert_int_equal(parse(&opt, "threads=257", false, msg), -EINVAL);
 	assert_int_equal(parse(&opt, "busy_poll=0", false, msg), 0);
-	assert_int_equal(opt.busy_poll, 0);
+	assert_int_equal(opt.fs.busy_poll, 0);
 	assert_int_equal(parse(&opt, "busy_poll=1001", false, msg), -EINVAL);
 	assert_string_equal(msg, "option busy_poll=1001 wants a number from 0 to 1000");
 	assert_int_equal(parse(&opt, "commit=", false, msg), -EINVAL);
