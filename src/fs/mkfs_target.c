@@ -23,16 +23,21 @@ struct target {
 
 /* ---- what is there already ------------------------------------------------------------------- */
 
+/* Whatever is here may have, or have had, a pool in a file: the sound superblocks of that one are at other
+ * addresses than they say. */
 static bool is_super(struct um_pool *pool, um_lba_t lba, char label[65])
 {
-	struct um_super super;
+	_Alignas(64) uint8_t block[UM_BLOCK_SIZE];
+	const struct um_super *super = (const struct um_super *)block;
 
 	um_guard_check();
-	memcpy(&super, um_pool_ptr(pool, lba), sizeof(super));
-	if (um_guard_check() || super.hdr.magic != UM_MAGIC(UM_KIND_SUPER) ||
-		memcmp(super.magic, UM_POOL_MAGIC, sizeof(super.magic)))
+	memcpy(block, um_pool_ptr(pool, lba), sizeof(block));
+	if (um_guard_check() || super->hdr.magic != UM_MAGIC(UM_KIND_SUPER) ||
+		memcmp(super->magic, UM_POOL_MAGIC, sizeof(super->magic)))
 		return false;
-	memcpy(label, super.label, sizeof(super.label));
+	if (lba && um_block_csum(block) == super->hdr.csum && um_super_second(super) != lba)
+		return false;
+	memcpy(label, super->label, sizeof(super->label));
 	label[64] = 0;
 	return true;
 }

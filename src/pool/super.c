@@ -164,16 +164,19 @@ static enum super_state read_super(
 	return *why ? SUPER_BAD : state;
 }
 
-/* As read_super, for the second copy. The image of a pool in a file of this pool has superblocks,
- * too, at other addresses. */
+/* As read_super, for the second copy. The image of a pool in a file has superblocks, too, at other
+ * addresses. */
 static enum super_state read_second(
 	struct um_pool *pool, um_lba_t lba, struct um_super *out, const char **why)
 {
 	enum super_state state = read_super(pool, lba, out, why);
 
-	if (state != SUPER_GOOD ||
-		(um_super_second(out) == lba && ask_head(pool, out, 0) != HEAD_DIFFERS))
+	if (state != SUPER_GOOD)
 		return state;
+	if (um_super_second(out) != lba)
+		return SUPER_NONE;
+	if (ask_head(pool, out, 0) != HEAD_DIFFERS)
+		return SUPER_GOOD;
 	*why = "of another pool";
 	return SUPER_BAD;
 }

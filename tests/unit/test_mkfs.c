@@ -448,6 +448,39 @@ static void a_list_that_cannot_be_read_is_not_forgotten_unsaid(void **state)
 	}
 }
 
+/* A filesystem that had a pool in a file is not a pool. */
+static void an_image_of_a_pool_in_a_file_is_no_pool(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 32 * MIB};
+	uint8_t *image = malloc(32 * MIB), zeros[UM_BLOCK_SIZE] = {0};
+	struct umbra_info info;
+	int fd;
+
+	(void)state;
+	assert_non_null(image);
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	fd = open(path, O_RDWR);
+	assert_int_equal(pread(fd, image, 32 * MIB, 0), 32 * MIB);
+	assert_return_code(unlink(path), errno);
+	close(fd);
+	fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+	assert_true(fd >= 0);
+	assert_return_code(ftruncate(fd, 64 * MIB), errno);
+	assert_int_equal(pwrite(fd, image, 32 * MIB, 8 * MIB), 32 * MIB);
+	assert_int_equal(umbra_info_pool(path, &info), -EMEDIUMTYPE);
+	assert_non_null(strstr(last_line, "is not an umbrafs pool"));
+	opt.size = 0;
+	opt.force = true;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_sound();
+	/* Where a second superblock belongs it is one, even if the first is gone. */
+	assert_int_equal(pwrite(fd, zeros, sizeof(zeros), 0), sizeof(zeros));
+	opt.force = false;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), -EEXIST);
+	close(fd);
+	free(image);
+}
+
 static uint64_t progressed, die_at;
 
 static void die(void *arg, uint64_t done, uint64_t total)
@@ -691,6 +724,7 @@ static void the_old_pool_is_whole_until_nobody_finds_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(an_image_of_a_pool_in_a_file_is_no_pool, each),
 		cmocka_unit_test_setup(an_mkfs_that_dies_does_not_forget_bad_blocks, each),
 		cmocka_unit_test_setup(a_file_is_made_private_and_takes_its_space, each),
 		cmocka_unit_test_setup(a_sparse_file_takes_what_is_written_and_the_journal, each),

@@ -15,8 +15,7 @@ on() {
 	local i
 	POOL=$1
 	say "pool on $POOL"
-	# The filesystem that was there may have had a pool in a file.
-	"$MKFS" -q -f --forget-bad -s 96M "$POOL" || die "mkfs"
+	"$MKFS" -q -f -s 96M "$POOL" || die "mkfs"
 	pool_mount
 	"$UMBRACTL" info "$MNT" >"$T/info"
 	grep -q '^kind *block$' "$T/info" || die "taken for something else: $(cat "$T/info")"
