@@ -41,13 +41,16 @@ static int add_options(struct helper *h, const char *more)
 	return 0;
 }
 
+static const struct option longs[] = {
+	{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+
 /* An exit status, or -1 to continue. */
 static int take_arguments(struct helper *h, int argc, char **argv)
 {
 	char msg[256];
 	int c, err = 0;
 
-	while (!err && (c = getopt(argc, argv, "fnrsvwhVt:o:N:")) != -1) {
+	while (!err && (c = getopt_long(argc, argv, "fnrsvwhVt:o:N:", longs, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			h->fake = true;

@@ -58,12 +58,15 @@ static int take_options(struct run *run)
 	return err;
 }
 
+static const struct option longs[] = {
+	{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+
 /* An exit status, or -1 to go on. */
 static int take_arguments(struct run *run, int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "fdmso:hV")) != -1) {
+	while ((c = getopt_long(argc, argv, "fdmso:hV", longs, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			run->foreground = true;

@@ -29,12 +29,15 @@ struct helper {
 static const char usage_text[] =
 	"usage: umount.umbrafs DIR [-f] [-l] [-n] [-r] [-v] [-t TYPE] [-N NAMESPACE]\n";
 
+static const struct option longs[] = {
+	{"help", no_argument, NULL, 'h'}, {"version", no_argument, NULL, 'V'}, {0}};
+
 /* An exit status, or -1 to continue. */
 static int take_arguments(struct helper *h, int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "flnrvRGhVt:N:")) != -1) {
+	while ((c = getopt_long(argc, argv, "flnrvRGhVt:N:", longs, NULL)) != -1) {
 		switch (c) {
 		case 'f':
 			h->force = true;

@@ -35,6 +35,12 @@ refused() {
 	fi
 }
 
+# Not bad at all, but as often asked for.
+for program in "$UMBRAFS" "$UMBRACTL" "$MKFS" "$FSCK" "${MKFS%/*}"/{mount,umount}.umbrafs; do
+	LINES_MAX=0 refused "${program##*/} --version" 0 "^${program##*/} [0-9]+\\.[0-9]" "$program" --version
+	LINES_MAX=0 refused "${program##*/} --help" 0 "^usage: ${program##*/} " "$program" --help
+done
+
 same() {
 	cmp -s "$1" "$2" || {
 		say "$3: the file was changed"
