@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Clones that make a file longer: what happens between their ioctl and their fallocate; nothing written behind the
 # new end is lost.
-# backends: dax file
+# backends: dax
 # long-backends: dax file loop
 # seconds: 120 1200
 # shellcheck source=lib.sh
