@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -332,6 +333,30 @@ static int open_pool(struct run *run, struct umbra_fs **out)
 	return err;
 }
 
+/* A limit on the size of files is for the files of whoever mounts, not for the pool's. Without the
+ * right to lift it the pool must fit. */
+static bool lift_file_size_limit(const char *pool)
+{
+	struct rlimit limit;
+	struct stat st;
+
+	signal(SIGXFSZ, SIG_IGN);
+	if (getrlimit(RLIMIT_FSIZE, &limit) ||
+		!setrlimit(RLIMIT_FSIZE, &(struct rlimit){RLIM_INFINITY, RLIM_INFINITY}))
+		return true;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_FSIZE, &limit);
+	if (limit.rlim_cur == RLIM_INFINITY || stat(pool, &st) || !S_ISREG(st.st_mode) ||
+		(uint64_t)st.st_size <= limit.rlim_cur)
+		return true;
+	fprintf(stderr,
+		"umbrafs: %s: is larger than the limit on the size of files allows: raise that "
+		"(ulimit -f "
+		"unlimited) and mount again\n",
+		pool);
+	return false;
+}
+
 static void block_signals(void)
 {
 	sigset_t set;
@@ -351,6 +376,8 @@ static int serve(struct run *run)
 	int err, closed;
 
 	block_signals();
+	if (!lift_file_size_limit(run->pool))
+		return EXIT_MOUNT;
 	err = open_pool(run, &fs);
 	if (err && run->second)
 		return mount_second(run);

@@ -326,7 +326,7 @@ int umbra_clone_range(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint6
  * The same, within bounds. stop(arg) is polled every few dozen extents; true ends it with -EINTR.
  * end: in: 0 if dst must not become longer, else where in dst the clone must end; otherwise nothing
  * is done, and the result is -EAGAIN. Out: where it ends, or would have ended. After any error part
- * of the range may have been cloned, but dst is not longer than before.
+ * of the range may have been cloned, but dst is not longer than before, unless the pool cannot be changed any more.
  */
 struct umbra_clone_bounds {
 	bool (*stop)(void *arg);

@@ -9,6 +9,7 @@
 
 #include "fs/failure.h"
 #include "fs/shadows.h"
+#include "pool/log.h"
 
 /* ---- by root --------------------------------------------------------------------------------------- */
 
@@ -476,9 +477,13 @@ static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint
 static void cut_back(struct um_remap *r, uint64_t size)
 {
 	struct um_inode dst;
+	int err = um_inode_read(r->fs, r->dst->ino, &dst);
 
-	if (!um_inode_read(r->fs, r->dst->ino, &dst) && dst.core.size > size)
-		um_data_set_size(r->fs, r->dst, size, false);
+	if (!err && dst.core.size > size)
+		err = um_data_set_size(r->fs, r->dst, size, false);
+	if (err)
+		um_warn("%s: a clone that failed has left inode %llu longer: %s", r->fs->pool->path,
+			(unsigned long long)r->dst->ino, strerror(-err));
 }
 
 int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,

@@ -10,7 +10,8 @@
  * come: another task is told -EBUSY, and there is no time limit. (Only if the task has ended and
  * another one has its number by now, or if both are outside of the daemon's pid namespace, where all
  * tasks have number 0, a fallocate of exactly that byte could fire a stranger's clone. It is one
- * that somebody with the same open file asked for, and has not given up.)
+ * that somebody with the same open file asked for, and has not given up.) The numbers are those of
+ * the namespace of whoever mounted, which is the daemon itself, or fusermount3 beside it.
  */
 #include "fuse/armed.h"
 

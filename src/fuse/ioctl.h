@@ -9,9 +9,12 @@
 
 #define UM_IOC 'U'
 
+/* 2: a clone that makes a file longer takes two steps. */
+#define UM_IOC_ABI 2u
+
 /* Identifies the pool. Any descriptor. Also serves as the test for "is this an umbrafs file". */
 struct um_ioc_info {
-	__u64 abi;       /* out: 1 */
+	__u64 abi;       /* out: UM_IOC_ABI */
 	__u8 uuid[16];   /* out */
 	__u64 ino;       /* out */
 	__u64 daemon;    /* out: process id in the daemon's namespace */

@@ -211,7 +211,7 @@ static int do_info(const struct ioctl_in *io)
 	if (!out)
 		return -ENOMEM;
 	if (!err) {
-		out->abi = 1;
+		out->abi = UM_IOC_ABI;
 		out->ino = io->ino;
 		out->daemon = (uint64_t)getpid();
 		for (size_t i = 0, at = 0; i < 16 && info.uuid[at]; at += 2) {
@@ -629,6 +629,8 @@ static int do_trim(const struct ioctl_in *io)
 	if (!has_caps(fuse_req_ctx(io->req)->pid, 1ull << CAP_SYS_ADMIN))
 		return -EPERM;
 	memcpy(&range, io->in, sizeof(range));
+	if (range.len < 4096) /* a block, as elsewhere */
+		return -EINVAL;
 	um_room_trim(io->m, io->req, &range);
 	return 0;
 }

@@ -159,6 +159,7 @@ static int map_pool(struct um_pool *pool, const struct target *target, unsigned 
 		return ret;
 	}
 	pool->direct = pool->ops != &um_ops_file;
+	pool->peek = flags & UM_POOL_NOLOCK;
 	pool->readonly = (flags & UM_POOL_RDONLY) && !(flags & UM_POOL_PRIVATE);
 	ret = um_pool_alloc_verified(pool);
 	if (ret)

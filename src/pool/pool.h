@@ -104,6 +104,7 @@ struct um_pool {
 	enum umbra_pool_kind kind;
 	bool direct;   /* see above */
 	bool readonly; /* opened read-only: no function below that stores may be called */
+	bool peek;     /* opened to look at, by UM_POOL_NOLOCK: a replay is not reported */
 	int fd;
 	char *path;
 	uint8_t *base; /* of the mapping */

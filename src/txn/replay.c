@@ -375,10 +375,10 @@ int um_log_replay(struct um_log *log, const struct um_ring_state *state)
 		um_err("%s: cannot replay the journal: %s", pool->path, strerror(-ret));
 		return ret;
 	}
-	if (log->replayed)
+	if (log->replayed && !pool->peek)
 		um_info("%s: %llu transactions replayed", pool->path,
 			(unsigned long long)log->replayed);
-	if (found.limit < found.next - 1)
+	if (found.limit < found.next - 1 && !pool->peek)
 		um_info("%s: %llu transactions after the last durable group dropped", pool->path,
 			(unsigned long long)(found.next - 1 - found.limit));
 	log->ring.head = found.end.offset;

@@ -50,6 +50,8 @@ done
 wait $cloner
 wait $stress || die "stress: $(tail -n3 "$T/stress.out")"
 say "grown $grown times, trimmed $trims times, $(cat "$T/rounds") rounds of clones"
+fstrim "$MNT" || die "fstrim"
+fstrim -l 100 "$MNT" 2>"$T/out" && die "fstrim of less than a block"
 [ $grown -gt 0 ] && [ $trims -gt 0 ] || die "nothing was done under load"
 log_ok
 (cd "$MNT/keep" && sha256sum --quiet -c "$T/sums") || die "files have changed"

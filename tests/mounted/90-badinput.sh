@@ -216,6 +216,18 @@ for ((i = 0; i < 300; i++)); do
 	head -c $((i * 97 % 9000)) /dev/urandom >"$MNT/a/file-$i"
 done
 cp --reflink=auto "$MNT/a/file-99" "$MNT/clone"
+# A limit of the shell that mounts is lifted, or said to be the reason.
+pool_umount
+if (ulimit -f 1024 && pool_try_mount >"$T/out"); then
+	say "ok: a limit on the size of files is lifted"
+elif grep -q 'limit on the size of files allows: raise' "$LOG"; then
+	say "ok: $(tail -n1 "$LOG")"
+	pool_mount
+else
+	die "a limit on the size of files: $(tail -n1 "$LOG")"
+fi
+dd if=/dev/zero of="$MNT/zeros" bs=1M count=12 conv=fsync status=none || die "a limit on the size of files"
+rm "$MNT/zeros"
 head -c 5000000 /dev/urandom >"$MNT/large"
 setfattr -n user.x -v "$(printf 'v%.0s' {1..3000})" "$MNT/large" 2>/dev/null
 pool_umount

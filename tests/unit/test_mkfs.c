@@ -448,6 +448,23 @@ static void a_list_that_cannot_be_read_is_not_forgotten_unsaid(void **state)
 	}
 }
 
+/* That the journal of the old pool is replayed, in a private mapping, is nobody's business. */
+static void an_old_pool_is_asked_in_silence(void **state)
+{
+	struct umbra_mkfs_options opt = {.size = 32 * MIB};
+	struct umbra_attr attr;
+	struct umbra_fs *fs;
+
+	(void)state;
+	fs = made_and_open(&opt);
+	assert_int_equal(umbra_mknod(fs, 1, "file", S_IFREG | 0600, 0, NULL, &attr), 0);
+	umbra_abandon(fs);
+	last_line[0] = 0;
+	opt.force = true;
+	assert_int_equal(umbra_mkfs(path, &opt, NULL), 0);
+	assert_string_equal(last_line, "");
+}
+
 /* A filesystem that had a pool in a file is not a pool. */
 static void an_image_of_a_pool_in_a_file_is_no_pool(void **state)
 {
@@ -724,6 +741,7 @@ static void the_old_pool_is_whole_until_nobody_finds_it(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(an_old_pool_is_asked_in_silence, each),
 		cmocka_unit_test_setup(an_image_of_a_pool_in_a_file_is_no_pool, each),
 		cmocka_unit_test_setup(an_mkfs_that_dies_does_not_forget_bad_blocks, each),
 		cmocka_unit_test_setup(a_file_is_made_private_and_takes_its_space, each),

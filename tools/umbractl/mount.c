@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -22,8 +23,15 @@ int um_fd_info(int fd, struct um_ioc_info *out)
 			return -ENOTTY;
 		return -errno;
 	}
-	if (info.abi != 1)
+	if (info.abi != UM_IOC_ABI) {
+		static bool said;
+
+		if (!said)
+			fprintf(stderr, "umbractl: the daemon is of another version: unmount and "
+					"mount the pool again\n");
+		said = true;
 		return -EPROTO;
+	}
 	info.pool[sizeof(info.pool) - 1] = '\0';
 	if (out)
 		*out = info;
