@@ -206,11 +206,6 @@ static bool poll_in_vain(struct um_workers *w)
 	}
 	if (atomic_exchange(&w->polling, true))
 		return false;
-	/* Having slept, this thread may have come to the processor of the caller, who would have to
-	 * wait for the end of the polling. (To yield each time would be wrong: the scheduler holds
-	 * it against the thread.) */
-	if (um_slept)
-		sched_yield();
 	start = um_now_ns();
 	do
 		came = poll(&dev, 1, 0);
@@ -237,6 +232,11 @@ static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
 
 /* ---- the threads ----------------------------------------------------------------------------------- */
 
+/*
+ * A worker that has slept yields before it polls: it may have come to the processor of its caller,
+ * who would have to wait for the end of the polling. (To yield each time would be wrong: the
+ * scheduler holds it against the thread.)
+ */
 static void *worker(void *arg)
 {
 	struct um_workers *w = arg;
@@ -249,10 +249,12 @@ static void *worker(void *arg)
 	if (!map)
 		um_message(UMBRA_LOG_ERROR, "no memory for a worker's buffer");
 	while (map && ret && !fuse_session_exited(m->se)) {
+		if (um_slept && w->poll_max_ns)
+			sched_yield();
+		um_slept = false;
 		begin_waiting(w);
 		ret = wait_for_request(w, &buf);
 		end_waiting(w);
-		um_slept = false;
 		if (ret > 0)
 			carry_out(m, &buf);
 		if (ret > 0 && !huge && buf.size >= LARGE) {

@@ -6,25 +6,34 @@
 #include <liburing.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "pool/clock.h"
 
-#define TRY_EVERY 512u /* reads: then the slower way is tried */
-#define TRIES 8u       /* for so many, as the first ones bear the traces of the other way */
-#define OUTLIER 4u
+#define TRIES 8u       /* reads in the other way, at the end of each period */
+#define PERIOD_MIN 16u /* reads; doubled as long as the same way stays the faster one */
+#define PERIOD_MAX 8192u
+#define SKIPPED 2u      /* the first reads in each way, which bear the costs of everything new */
+#define OUTLIER 4u      /* what takes so many times the average counts as that: it did not run */
 #define WEIGHT_SHIFT 3u /* a new time counts for an eighth */
 
 _Thread_local bool um_slept;
+
+/* How long reads take in one way. Written without a lock: a lost update does no harm. */
+struct times {
+	_Atomic uint64_t average_ns; /* 0: not known yet */
+	atomic_uint skipped;
+};
 
 struct um_polled {
 	pthread_mutex_t lock;
 	struct io_uring uring;
 	uint64_t max_ns;
-	/* Average times of one read. Written without a lock: a lost update does no harm. */
-	_Atomic uint64_t poll_ns, sleep_ns;
-	atomic_uint reads;
+	struct times poll, sleep;
+	atomic_uint reads, period; /* reads: since the period began */
+	atomic_bool polls;         /* polling is the faster way */
 	bool broken; /* a submission has failed, and is in the ring for good: never enter it again */
 };
 
@@ -47,7 +56,7 @@ struct um_polled *um_polled_open(uint64_t max_ns)
 		return NULL;
 	}
 	p->max_ns = max_ns;
-	atomic_init(&p->reads, TRY_EVERY - 2 * TRIES); /* both ways soon */
+	atomic_init(&p->period, PERIOD_MIN);
 	pthread_mutex_init(&p->lock, NULL);
 	return p;
 }
@@ -61,26 +70,46 @@ void um_polled_close(struct um_polled *p)
 	free(p);
 }
 
-static bool poll_now(struct um_polled *p)
+/* Clearly faster, and not only as it has become sleeping in the end. */
+static bool polling_pays(const struct um_polled *p)
 {
-	uint64_t poll_ns = atomic_load_explicit(&p->poll_ns, memory_order_relaxed);
-	uint64_t sleep_ns = atomic_load_explicit(&p->sleep_ns, memory_order_relaxed);
-	unsigned n = atomic_fetch_add_explicit(&p->reads, 1, memory_order_relaxed) % TRY_EVERY;
-	bool faster = poll_ns <= sleep_ns || !sleep_ns;
+	uint64_t poll_ns = atomic_load_explicit(&p->poll.average_ns, memory_order_relaxed);
+	uint64_t sleep_ns = atomic_load_explicit(&p->sleep.average_ns, memory_order_relaxed);
 
-	return n < TRY_EVERY - TRIES ? faster : !faster;
+	return poll_ns && poll_ns < p->max_ns && poll_ns < sleep_ns - sleep_ns / 8;
 }
 
-static void learn(_Atomic uint64_t *average, uint64_t start)
+static bool poll_now(struct um_polled *p)
+{
+	bool polls = polling_pays(p);
+	unsigned n = atomic_fetch_add(&p->reads, 1), period = atomic_load(&p->period);
+
+	if (atomic_exchange(&p->polls, polls) != polls) {
+		atomic_store(&p->reads, 1);
+		atomic_store(&p->period, PERIOD_MIN);
+		return polls;
+	}
+	if (n + 1 >= period) {
+		atomic_store(&p->reads, 0);
+		atomic_store(&p->period, period < PERIOD_MAX ? 2 * period : PERIOD_MAX);
+	}
+	return n < period - TRIES ? polls : !polls;
+}
+
+static void learn(struct times *times, uint64_t start)
 {
 	uint64_t ns = um_now_ns() - start;
-	uint64_t was = atomic_load_explicit(average, memory_order_relaxed);
+	uint64_t was = atomic_load_explicit(&times->average_ns, memory_order_relaxed);
 
+	if (atomic_load_explicit(&times->skipped, memory_order_relaxed) < SKIPPED) {
+		atomic_fetch_add_explicit(&times->skipped, 1, memory_order_relaxed);
+		return;
+	}
 	if (was && ns > OUTLIER * was)
-		ns = OUTLIER * was; /* the thread was not running */
+		ns = OUTLIER * was;
 	if (was)
 		ns = was - (was >> WEIGHT_SHIFT) + (ns >> WEIGHT_SHIFT);
-	atomic_store_explicit(average, ns, memory_order_relaxed);
+	atomic_store_explicit(&times->average_ns, ns, memory_order_relaxed);
 }
 
 /* Waits for the one result. */
@@ -89,12 +118,13 @@ static int result_of(struct um_polled *p, uint64_t start)
 	struct io_uring_cqe *cqe = NULL;
 	int ret;
 
-	sched_yield(); /* to the kernel's thread for this device, if it waits for this processor */
 	while (io_uring_peek_cqe(&p->uring, &cqe) && um_now_ns() - start < p->max_ns)
 		(void)io_uring_get_events(&p->uring);
 	while (!cqe) {
 		um_slept = true;
-		(void)io_uring_wait_cqe(&p->uring, &cqe); /* a signal ends it early */
+		ret = io_uring_wait_cqe(&p->uring, &cqe);
+		if (ret < 0 && ret != -EINTR)
+			usleep(1000); /* it must come before buf may be used for anything else */
 	}
 	ret = cqe->res;
 	io_uring_cqe_seen(&p->uring, cqe);
@@ -120,15 +150,15 @@ static bool read_polling(
 		return false;
 	}
 	*out_ret = result_of(p, start);
-	learn(&p->poll_ns, start);
+	learn(&p->poll, start);
 	return true;
 }
 
 ssize_t um_polled_read(struct um_polled *p, int fd, void *buf, size_t len, off_t off)
 {
-	bool done = false;
 	uint64_t start;
 	ssize_t ret;
+	bool done = false;
 
 	if (p && poll_now(p) && !pthread_mutex_trylock(&p->lock)) {
 		done = read_polling(p, fd, buf, len, off, &ret);
@@ -136,12 +166,13 @@ ssize_t um_polled_read(struct um_polled *p, int fd, void *buf, size_t len, off_t
 	}
 	if (done)
 		return ret;
-	um_slept = true;
-	start = p ? um_now_ns() : 0;
+	start = um_now_ns();
 	ret = pread(fd, buf, len, off);
 	if (ret < 0)
 		ret = -errno;
-	if (p)
-		learn(&p->sleep_ns, start);
+	if (p) {
+		um_slept = true;
+		learn(&p->sleep, start);
+	}
 	return ret;
 }

@@ -294,7 +294,8 @@ int um_pool_writeback(struct um_pool *pool, um_lba_t lba, const void *images, ui
 void um_pool_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n);
 
 /* Indirect pools: from now on data can be read, and more, asynchronously (aio.h). -EOPNOTSUPP: for
- * this pool the mapping is the best path to its data. poll_ns: how long a thread may poll for a small read. */
+ * this pool the mapping is the best path to its data. poll_ns: how long a thread may poll for a
+ * small read. */
 int um_pool_async(struct um_pool *pool, uint64_t poll_ns);
 void um_pool_async_end(struct um_pool *pool); /* waits for everything in flight */
 /*

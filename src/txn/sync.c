@@ -12,6 +12,7 @@
 #include "txn/internal.h"
 
 #define QUICK_ROUND_NS 200000u
+#define SLEEP_NS 30000u /* rounds that take longer wait for something */
 
 static void raise_to(_Atomic(uint64_t) *value, uint64_t seq)
 {
@@ -258,7 +259,7 @@ void um_log_sync_start(struct um_log *log, bool may_wait, struct um_synced *sync
 	if (!c->runs || (may_wait && is_quick(log))) {
 		c->relieved = true;
 		pthread_mutex_unlock(&log->sync_lock);
-		um_slept = true;
+		um_slept |= atomic_load(&log->round_ns) > SLEEP_NS;
 		ret = um_log_sync(log);
 		pthread_mutex_lock(&log->sync_lock);
 		c->relieved = false;

@@ -4,11 +4,14 @@
  * whose writes are discarded. So the cost of a request is that of the round trip.
  *   null_server [-c] MOUNTPOINT      serves until it is unmounted; the file is MOUNTPOINT/file
  * -c: through the page cache; otherwise all reads and writes are direct.
+ * Other files and directories can be made, written and removed. Nothing is kept of them: only the
+ * kernel's cache knows their names.
  */
 #define FUSE_USE_VERSION 314
 #include <errno.h>
 #include <fuse_lowlevel.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,18 +19,21 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_INO = 2, MAX_IO = 1 << 20 };
+enum { FILE_INO = 2, FIRST_INO = 16, MAX_IO = 1 << 20 };
 #define FILE_SIZE (1ll << 30)
 #define FOREVER 1e9
 
 static char zeros[MAX_IO];
 static bool cached;
+static atomic_ulong next_ino = FIRST_INO; /* files are even, directories odd */
 
 static struct stat attr_of(fuse_ino_t ino)
 {
+	bool dir = ino == FUSE_ROOT_ID || (ino >= FIRST_INO && ino % 2);
+
 	return (struct stat){
 		.st_ino = ino,
-		.st_mode = ino == FILE_INO ? S_IFREG | 0644 : S_IFDIR | 0755,
+		.st_mode = dir ? S_IFDIR | 0755 : S_IFREG | 0644,
 		.st_nlink = 1,
 		.st_size = ino == FILE_INO ? FILE_SIZE : 0,
 	};
@@ -51,6 +57,57 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	e.attr = attr_of(FILE_INO);
 	fuse_reply_entry(req, &e);
+}
+
+static struct fuse_entry_param fresh(bool dir)
+{
+	fuse_ino_t ino = atomic_fetch_add(&next_ino, 2) + dir;
+
+	return (struct fuse_entry_param){.ino = ino,
+		.attr = attr_of(ino),
+		.attr_timeout = FOREVER,
+		.entry_timeout = FOREVER};
+}
+
+static void op_mkdir(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode)
+{
+	struct fuse_entry_param e = fresh(true);
+
+	(void)parent, (void)name, (void)mode;
+	fuse_reply_entry(req, &e);
+}
+
+static void op_create(
+	fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
+{
+	struct fuse_entry_param e = fresh(false);
+
+	(void)parent, (void)name, (void)mode;
+	fi->noflush = 1;
+	fuse_reply_create(req, &e, fi);
+}
+
+static void op_remove(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	(void)parent, (void)name;
+	fuse_reply_err(req, 0);
+}
+
+static void op_setattr(
+	fuse_req_t req, fuse_ino_t ino, struct stat *attr, int which, struct fuse_file_info *fi)
+{
+	struct stat st = attr_of(ino);
+
+	(void)fi;
+	if (which & FUSE_SET_ATTR_SIZE)
+		st.st_size = attr->st_size;
+	fuse_reply_attr(req, &st, FOREVER);
+}
+
+static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
+{
+	(void)ino, (void)datasync, (void)fi;
+	fuse_reply_err(req, 0);
 }
 
 static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -87,6 +144,12 @@ static const struct fuse_lowlevel_ops ops = {
 	.init = op_init,
 	.lookup = op_lookup,
 	.getattr = op_getattr,
+	.setattr = op_setattr,
+	.mkdir = op_mkdir,
+	.create = op_create,
+	.unlink = op_remove,
+	.rmdir = op_remove,
+	.fsync = op_fsync,
 	.open = op_open,
 	.read = op_read,
 	.write = op_write,

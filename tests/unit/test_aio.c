@@ -326,6 +326,44 @@ static void a_caller_reads_for_itself(void **state)
 	batch_close(&b);
 }
 
+static void *late_writer(void *arg)
+{
+	usleep(2000);
+	return (void *)(uintptr_t)(write(*(int *)arg, "late", 4) != 4);
+}
+
+/* Only polling can read a pipe. A result that comes late is waited for, polling or not. */
+static void a_late_result_is_waited_for(void **state)
+{
+	static const uint64_t max_ns[] = {1, 5000000000};
+
+	(void)state;
+	for (unsigned i = 0; i < 2; i++) {
+		struct um_polled *p = um_polled_open(max_ns[i]);
+		char buf[16] = "";
+		ssize_t got = -ESPIPE;
+		pthread_t thread;
+		void *failed;
+		int fds[2];
+
+		if (!p) {
+			print_message("no polling here: one processor, or no io_uring\n");
+			skip();
+		}
+		assert_return_code(pipe(fds), errno);
+		assert_int_equal(pthread_create(&thread, NULL, late_writer, &fds[1]), 0);
+		for (unsigned k = 0; k < 100 && got == -ESPIPE; k++)
+			got = um_polled_read(p, fds[0], buf, sizeof(buf), 0);
+		assert_int_equal(got, 4);
+		assert_memory_equal(buf, "late", 4);
+		pthread_join(thread, &failed);
+		assert_null(failed);
+		close(fds[0]);
+		close(fds[1]);
+		um_polled_close(p);
+	}
+}
+
 /* A result that polling brings is the kernel's: the bytes that there are, or the error. */
 static void an_error_polled_for_is_reported(void **state)
 {
@@ -773,6 +811,7 @@ int main(void)
 		cmocka_unit_test(short_direct_reads_are_gone_on_with_at_a_block),
 		cmocka_unit_test(and_given_up_when_they_stay_short),
 		cmocka_unit_test(a_caller_reads_for_itself),
+		cmocka_unit_test(a_late_result_is_waited_for),
 		cmocka_unit_test(an_error_polled_for_is_reported),
 		cmocka_unit_test(fetches_read_what_reads_read),
 		cmocka_unit_test(large_fetches_in_a_crowd),
