@@ -351,8 +351,7 @@ static bool lift_file_size_limit(const char *pool)
 		return true;
 	fprintf(stderr,
 		"umbrafs: %s: is larger than the limit on the size of files allows: raise that "
-		"(ulimit -f "
-		"unlimited) and mount again\n",
+		"(ulimit -f unlimited) and mount again\n",
 		pool);
 	return false;
 }

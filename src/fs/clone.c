@@ -436,11 +436,44 @@ static int load_both(const struct um_remap *r, struct um_inode *src, struct um_i
 	return err;
 }
 
-/* Both files are locked; fills in the range of the remap. */
+/* A range that has been checked; fills in that of the remap. */
+static int remap_checked(struct um_remap *r, const struct um_inode *src, const struct um_inode *dst,
+	uint64_t src_off, uint64_t len, uint64_t dst_off)
+{
+	int err;
+
+	atomic_fetch_add_explicit(&r->fs->stat_clones, 1, memory_order_relaxed);
+	if (!src_off && !dst_off && len == src->core.size && dst->core.size <= len) {
+		err = um_data_share_root(r->fs, src->ino, dst->ino, false);
+		if (err != -EMLINK)
+			return err;
+	}
+	r->src_block = src_off >> UM_BLOCK_SHIFT;
+	r->dst_block = dst_off >> UM_BLOCK_SHIFT;
+	r->blocks = um_blocks_of(len);
+	r->dst_size = dst_off + len;
+	if (src->core.data.format == UM_ROOT_INLINE && !src_off)
+		return clone_inline(src, r, len);
+	return um_data_remap(r);
+}
+
+/* After an error: what was added to dst goes again. */
+static void cut_back(struct um_remap *r, uint64_t size)
+{
+	struct um_inode dst;
+	int err = um_inode_read(r->fs, r->dst->ino, &dst);
+
+	if (!err && dst.core.size > size)
+		err = um_data_set_size(r->fs, r->dst, size, false);
+	if (err)
+		um_warn("%s: a clone that failed has left inode %llu longer: %s", r->fs->pool->path,
+			(unsigned long long)r->dst->ino, strerror(-err));
+}
+
+/* Both files are locked. */
 static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint64_t dst_off,
 	struct umbra_clone_bounds *bounds)
 {
-	struct umbra_fs *fs = r->fs;
 	struct um_inode src, dst;
 	int err = load_both(r, &src, &dst);
 
@@ -458,39 +491,16 @@ static int clone_locked(struct um_remap *r, uint64_t src_off, uint64_t len, uint
 		err = within(bounds, dst_off + len, dst.core.size);
 	if (err)
 		return err;
-	atomic_fetch_add_explicit(&fs->stat_clones, 1, memory_order_relaxed);
-	if (!src_off && !dst_off && len == src.core.size && dst.core.size <= len) {
-		err = um_data_share_root(fs, src.ino, dst.ino, false);
-		if (err != -EMLINK)
-			return err;
-	}
-	r->src_block = src_off >> UM_BLOCK_SHIFT;
-	r->dst_block = dst_off >> UM_BLOCK_SHIFT;
-	r->blocks = um_blocks_of(len);
-	r->dst_size = dst_off + len;
-	if (src.core.data.format == UM_ROOT_INLINE && !src_off)
-		return clone_inline(&src, r, len);
-	return um_data_remap(r);
-}
-
-/* After an error: what was added to dst goes again. */
-static void cut_back(struct um_remap *r, uint64_t size)
-{
-	struct um_inode dst;
-	int err = um_inode_read(r->fs, r->dst->ino, &dst);
-
-	if (!err && dst.core.size > size)
-		err = um_data_set_size(r->fs, r->dst, size, false);
+	err = remap_checked(r, &src, &dst, src_off, len, dst_off);
 	if (err)
-		um_warn("%s: a clone that failed has left inode %llu longer: %s", r->fs->pool->path,
-			(unsigned long long)r->dst->ino, strerror(-err));
+		cut_back(r, dst.core.size);
+	return err;
 }
 
 int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off, uint64_t len,
 	uint64_t dst, uint64_t dst_off, struct umbra_clone_bounds *bounds)
 {
 	struct um_remap remap = {.fs = fs};
-	struct um_inode before;
 	int err = um_data_may_change(fs);
 
 	if (bounds) {
@@ -501,12 +511,7 @@ int umbra_clone_range_until(struct umbra_fs *fs, uint64_t src, uint64_t src_off,
 		err = um_data_lock_two(fs, src, dst, &remap.src, &remap.dst);
 	if (err)
 		return err;
-	err = um_inode_read(fs, remap.dst->ino, &before);
-	if (!err) {
-		err = clone_locked(&remap, src_off, len, dst_off, bounds);
-		if (err)
-			cut_back(&remap, before.core.size);
-	}
+	err = clone_locked(&remap, src_off, len, dst_off, bounds);
 	um_data_unlock_two(fs, remap.src, remap.dst);
 	return err;
 }

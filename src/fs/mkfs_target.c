@@ -23,8 +23,8 @@ struct target {
 
 /* ---- what is there already ------------------------------------------------------------------- */
 
-/* Whatever is here may have, or have had, a pool in a file: the sound superblocks of that one are at other
- * addresses than they say. */
+/* Whatever is here may have, or have had, a pool in a file: the sound superblocks of that one are at
+ * other addresses than they say. */
 static bool is_super(struct um_pool *pool, um_lba_t lba, char label[65])
 {
 	_Alignas(64) uint8_t block[UM_BLOCK_SIZE];

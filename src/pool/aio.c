@@ -111,7 +111,10 @@ static int call(const struct um_aio *io, struct um_polled *polled)
 
 	switch (io->op) {
 	case UM_AIO_READ:
-		return (int)um_polled_read(polled, io->fd, buf, len, off);
+		if (polled)
+			return (int)um_polled_read(polled, io->fd, buf, len, off);
+		n = pread(io->fd, buf, len, off);
+		break;
 	case UM_AIO_WRITE:
 		n = pwrite(io->fd, buf, len, off);
 		break;

@@ -160,19 +160,17 @@ ssize_t um_polled_read(struct um_polled *p, int fd, void *buf, size_t len, off_t
 	ssize_t ret;
 	bool done = false;
 
-	if (p && poll_now(p) && !pthread_mutex_trylock(&p->lock)) {
+	if (poll_now(p) && !pthread_mutex_trylock(&p->lock)) {
 		done = read_polling(p, fd, buf, len, off, &ret);
 		pthread_mutex_unlock(&p->lock);
 	}
 	if (done)
 		return ret;
+	um_slept = true;
 	start = um_now_ns();
 	ret = pread(fd, buf, len, off);
 	if (ret < 0)
 		ret = -errno;
-	if (p) {
-		um_slept = true;
-		learn(&p->sleep, start);
-	}
+	learn(&p->sleep, start);
 	return ret;
 }

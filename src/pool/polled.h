@@ -24,8 +24,7 @@ bool um_may_poll(void);
 struct um_polled *um_polled_open(uint64_t max_ns);
 /* Nothing is being read any more. NULL is allowed. */
 void um_polled_close(struct um_polled *polled);
-/* As pread(), but returns a negative errno. polled: NULL to sleep. Several threads may read; one
- * at a time polls. */
+/* As pread(), but returns a negative errno. Several threads may read; one at a time polls. */
 ssize_t um_polled_read(struct um_polled *polled, int fd, void *buf, size_t len, off_t off);
 
 /* This thread has probably slept for the medium, and may be on another processor than before. Set

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "pool/clock.h"
-#include "pool/polled.h"
 #include "pool/log.h"
+#include "pool/polled.h"
 #include "pool/rests.h"
 #include "pool/seeded.h"
 #include "txn/internal.h"

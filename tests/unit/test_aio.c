@@ -22,6 +22,7 @@
 #include "fs/fs.h"
 #include "pool/aio.h"
 #include "pool/polled.h"
+#include "skip.h"
 
 #define N 300u /* more than a ring has entries */
 #define LEN 8192u
@@ -326,6 +327,8 @@ static void a_caller_reads_for_itself(void **state)
 	batch_close(&b);
 }
 
+#define NO_POLLING "no polling here: one processor, or no io_uring of Linux 5.19"
+
 static void *late_writer(void *arg)
 {
 	usleep(2000);
@@ -346,10 +349,8 @@ static void a_late_result_is_waited_for(void **state)
 		void *failed;
 		int fds[2];
 
-		if (!p) {
-			print_message("no polling here: one processor, or no io_uring\n");
-			skip();
-		}
+		if (!p)
+			skip_because(NO_POLLING);
 		assert_return_code(pipe(fds), errno);
 		assert_int_equal(pthread_create(&thread, NULL, late_writer, &fds[1]), 0);
 		for (unsigned k = 0; k < 100 && got == -ESPIPE; k++)
@@ -372,10 +373,8 @@ static void an_error_polled_for_is_reported(void **state)
 	int fds[2];
 
 	(void)state;
-	if (!p) {
-		print_message("no polling here: one processor, or no io_uring\n");
-		skip();
-	}
+	if (!p)
+		skip_because(NO_POLLING);
 	assert_return_code(pipe(fds), errno);
 	for (unsigned i = 0; i < 1100; i++) {
 		assert_int_equal(um_polled_read(p, -1, buf, sizeof(buf), 0), -EBADF);
