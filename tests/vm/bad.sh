@@ -83,16 +83,23 @@ health_is() {
 	die "health does not come to $1 $2: $(cat "$T/health")"
 }
 
-# event_is LBA DONE KIND [PATH]: health has exactly one event of that block.
+# event_is LBA DONE KIND [PATH]: health has exactly one event of that block; at most 20 s, as a record is counted before the
+# thread that tells of it has found its owners.
 event_is() {
-	"$UMBRACTL" health --json "$MNT" >"$T/health" || die "umbractl health"
-	"$PYTHON" - "$T/health" "$@" <<'END' || die "not the event of block $1 that there should be: $(cat "$T/health")"
+	local i got
+	for ((i = 0; i < 100; i++)); do
+		"$UMBRACTL" health --json "$MNT" >"$T/health" || die "umbractl health"
+		got=$("$PYTHON" - "$T/health" "$@" 2>&1 <<'END'
 import json, sys
 events = [e for e in json.load(open(sys.argv[1]))["events"] if e["lba"] == int(sys.argv[2])]
 got = [[e["done"], e["kind"]] + [f["path"] for f in e["files"]][:len(sys.argv) - 5] for e in events]
 print(got)
 sys.exit(got != [sys.argv[3:]])
 END
+		) && return 0
+		sleep 0.2
+	done
+	die "not the event of block $1 that there should be, but $got: $(cat "$T/health")"
 }
 
 # node_of KIND: the primary copy of some tree node of that kind (src/pool/format.h), in use or not.
