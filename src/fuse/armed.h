@@ -13,7 +13,7 @@ struct um_armed_clone {
 	uint64_t src; /* with a lookup reference */
 	uint64_t dst, fh;
 	uint32_t tid;
-	uint64_t end; /* size of dst afterwards */
+	uint64_t end; /* where the clone ends in dst, which it makes longer */
 	struct um_ioc_clone want;
 };
 

@@ -33,6 +33,14 @@ struct token {
 	time_t made;  /* CLOCK_MONOTONIC */
 };
 
+/* A clone by ioctl must not make dst longer, one in a fallocate must do so: src/DESIGN.md, section
+ * 7. */
+enum stage {
+	ASKED,  /* by the ioctl: carried out if dst need not become longer */
+	TO_ARM, /* it must: nothing was done, and the clone is kept for a fallocate */
+	FIRED,  /* in that fallocate, which is the request */
+};
+
 struct job {
 	struct job *next;
 	fuse_req_t req;
@@ -40,8 +48,10 @@ struct job {
 	atomic_bool stop;
 	uint64_t src, dst, fh;
 	uint32_t tid;
-	bool fired;   /* was armed, and is answered as a fallocate */
-	uint64_t end; /* of the clone in dst: as armed, or as it turned out */
+	enum stage stage;
+	uint64_t must_end; /* FIRED: where in dst the clone was armed to end; else 0 */
+	uint64_t end; /* where it ends, as far as known: at the latest when it is carried out or
+		       * TO_ARM */
 	struct um_ioc_clone want;
 	struct um_ioc_tree *tree;       /* or this */
 	void (*fn)(void *arg, int err); /* or this */
@@ -175,10 +185,11 @@ static bool job_stops(void *arg)
 	return atomic_load_explicit(&job->stop, memory_order_relaxed);
 }
 
+/* Carries out the clone, or finds that it is TO_ARM. */
 static int run(struct um_mount *m, struct job *job)
 {
 	const struct um_ioc_clone *want = &job->want;
-	struct umbra_clone_bounds bounds = {job_stops, job, job->end};
+	struct umbra_clone_bounds bounds = {job_stops, job, job->must_end};
 	int fd, err;
 
 	if (job_stops(job))
@@ -188,47 +199,54 @@ static int run(struct um_mount *m, struct job *job)
 	err = um_views_change_begin(m->views, job->dst, true, &fd);
 	if (err)
 		return err;
-	if (job->fired)
+	if (job->stage == FIRED)
 		um_views_grow_begin(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
 	err = umbra_clone_range_until(
 		m->fs, job->src, want->src_off, want->len, job->dst, want->dst_off, &bounds);
 	job->end = bounds.end;
+	if (err == -EAGAIN && job->stage == ASKED && job->end) {
+		job->stage = TO_ARM;
+		err = 0;
+	}
 	/* Part of it may be done in spite of an error. */
 	um_views_refresh(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
-	if (job->fired)
+	if (job->stage == FIRED)
 		um_views_grow_end(m->views, job->dst, fd);
 	um_views_change_end(m->views, job->dst, fd);
 	return err;
 }
 
-/* Keeps the clone for a fallocate; takes over the reference to its source if that succeeds. */
+/* Keeps the clone for a fallocate; takes over the reference to its source in any case. */
 static int job_arm(const struct um_mount *m, const struct job *job)
 {
-	return um_armed_keep(m->door->armed, &(struct um_armed_clone){
-						     .src = job->src,
-						     .dst = job->dst,
-						     .fh = job->fh,
-						     .tid = job->tid,
-						     .end = job->end,
-						     .want = job->want,
-					     });
+	int err = um_armed_keep(m->door->armed, &(struct um_armed_clone){
+							.src = job->src,
+							.dst = job->dst,
+							.fh = job->fh,
+							.tid = job->tid,
+							.end = job->end,
+							.want = job->want,
+						});
+
+	if (err)
+		umbra_forget(m->fs, job->src, 1);
+	return err;
 }
 
 static void clone_end(struct um_mount *m, struct job *job, int err)
 {
 	struct um_ioc_clone out = job->want;
-	bool longer = err == -EAGAIN && !job->fired && job->end;
 
 	out.done = job->end ? job->end - out.dst_off : 0;
-	if (longer) {
+	if (job->stage == TO_ARM) {
 		err = job_arm(m, job);
 		out.status = UM_CLONE_ARMED;
-	}
-	if (!longer || err)
+	} else {
 		umbra_forget(m->fs, job->src, 1);
-	if (err || job->fired)
+	}
+	if (err || job->stage == FIRED)
 		fuse_reply_err(job->req, -err);
 	else
 		fuse_reply_ioctl(job->req, 0, &out, sizeof(out));
@@ -350,9 +368,18 @@ static void job_submit(struct um_door *door, struct job *job)
 		job_end(door->m, job, -EIO);
 }
 
-/* Where the clone would end if it clearly makes dst longer, else 0. What others do meanwhile is
- * noticed by the engine. */
-static uint64_t grows_to(
+/*
+ * Where the clone would end if it seems to make dst longer, else 0.
+ *
+ * That is for the engine to decide, under the locks of both files; this only saves the pages of dst
+ * from being dropped for a clone that will be armed. It is an estimate as sizes may change at any
+ * time, also while an armed clone waits, and because it checks no more than it needs. Neither error
+ * does harm. A clone taken for one that makes nothing longer is refused by the engine if it does,
+ * and armed then. One that is armed without need, or cannot be made at all, meets all checks in its
+ * fallocate: if it does not end there (the source has another size) the caller begins again; if it
+ * does, and dst is as long by then, it is carried out all the same.
+ */
+static uint64_t seems_to_grow_to(
 	const struct um_mount *m, uint64_t src, uint64_t dst, const struct um_ioc_clone *want)
 {
 	struct umbra_attr from, to;
@@ -379,8 +406,8 @@ static void clone_submit(struct um_door *door, const struct job *clone)
 		return;
 	}
 	memcpy(job, clone, sizeof(*job));
-	if (job->end && !job->fired)
-		job_end(door->m, job, -EAGAIN);
+	if (job->stage == TO_ARM)
+		job_end(door->m, job, 0);
 	else
 		job_submit(door, job);
 }
@@ -388,6 +415,8 @@ static void clone_submit(struct um_door *door, const struct job *clone)
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst, uint64_t fh,
 	const struct um_ioc_clone *want)
 {
+	uint64_t end = seems_to_grow_to(door->m, src, dst, want);
+
 	clone_submit(door, &(struct job){
 				   .req = req,
 				   .unique = um_facts.unique,
@@ -395,7 +424,8 @@ void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t 
 				   .dst = dst,
 				   .fh = fh,
 				   .tid = um_facts.tid,
-				   .end = grows_to(door->m, src, dst, want),
+				   .stage = end ? TO_ARM : ASKED,
+				   .end = end,
 				   .want = *want,
 			   });
 }
@@ -412,8 +442,8 @@ bool um_door_fire(
 				   .unique = um_facts.unique,
 				   .src = clone.src,
 				   .dst = dst,
-				   .fired = true,
-				   .end = clone.end,
+				   .stage = FIRED,
+				   .must_end = clone.end,
 				   .want = clone.want,
 			   });
 	return true;
