@@ -33,11 +33,10 @@ struct token {
 	time_t made;  /* CLOCK_MONOTONIC */
 };
 
-/* A clone by ioctl must not make dst longer, one in a fallocate must do so: src/DESIGN.md, section
- * 7. */
+/* A clone that makes dst longer has to be carried out in a fallocate: src/DESIGN.md, section 7. */
 enum stage {
-	ASKED,  /* by the ioctl: carried out if dst need not become longer */
-	TO_ARM, /* it must: nothing was done, and the clone is kept for a fallocate */
+	ASKED,  /* by the ioctl: carried out unless it makes dst longer */
+	TO_ARM, /* it would: nothing was done, and it is kept for a fallocate */
 	FIRED,  /* in that fallocate, which is the request */
 };
 
@@ -50,8 +49,7 @@ struct job {
 	uint32_t tid;
 	enum stage stage;
 	uint64_t must_end; /* FIRED: where in dst the clone was armed to end; else 0 */
-	uint64_t end; /* where it ends, as far as known: at the latest when it is carried out or
-		       * TO_ARM */
+	uint64_t end;      /* where it ends, or would if TO_ARM; 0: not known */
 	struct um_ioc_clone want;
 	struct um_ioc_tree *tree;       /* or this */
 	void (*fn)(void *arg, int err); /* or this */

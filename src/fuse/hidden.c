@@ -27,9 +27,8 @@
 #include "fuse/view_int.h"
 #include "fuse/worker.h"
 
-#define BLOCK 4096u
-#define PAGES (UM_MAX_IO / BLOCK)
-#define BUFFER (UM_MAX_IO + 2 * BLOCK)
+#define PAGES (UM_MAX_IO / UM_BLOCK)
+#define BUFFER (UM_MAX_IO + 2 * UM_BLOCK)
 #define FOREVER ((uint64_t)UM_FOREVER_SEC)
 #define READ_AHEAD_KB 1024
 
@@ -99,10 +98,10 @@ static void fill(uint64_t id, uint64_t size, struct fuse_attr *out)
 		.mode = S_IFREG | 0600,
 		.size = size,
 		.blocks = (size + 511) / 512,
-		.blksize = BLOCK};
+		.blksize = UM_BLOCK};
 	if (id == FUSE_ROOT_ID)
 		*out = (struct fuse_attr){
-			.ino = id, .nlink = 2, .mode = S_IFDIR | 0700, .blksize = BLOCK};
+			.ino = id, .nlink = 2, .mode = S_IFDIR | 0700, .blksize = UM_BLOCK};
 }
 
 /*
@@ -517,7 +516,7 @@ static void *serve(void *arg)
 	/* Aligned so that the data of a write begins on a page. */
 	const size_t head = sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in);
 	char *map = mmap(NULL, BUFFER, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	char *buf = map + BLOCK - head;
+	char *buf = map + UM_BLOCK - head;
 	bool entered;
 
 	if (map == MAP_FAILED) {
@@ -525,7 +524,7 @@ static void *serve(void *arg)
 		return NULL;
 	}
 	while (!atomic_load(&v->hidden.stop)) {
-		ssize_t n = read(v->hidden.dev, buf, BUFFER - BLOCK + head);
+		ssize_t n = read(v->hidden.dev, buf, BUFFER - UM_BLOCK + head);
 		struct request r = {.v = v, .in = (const void *)buf};
 
 		if (n < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOENT))

@@ -19,7 +19,6 @@
 
 /* Bytes per request if blocks cannot be shared, so that no request takes long. */
 #define COPY_STEP (64ull << 20)
-#define BLOCK 4096u
 
 uint64_t um_fh_number(const struct um_mount *m)
 {
@@ -243,7 +242,7 @@ static bool is_direct(const struct fuse_file_info *fi)
  * held while the kernel copies. */
 void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	struct iovec few[UM_MAX_IO / BLOCK + 2], *iov = few;
+	struct iovec few[UM_MAX_IO / UM_BLOCK + 2], *iov = few;
 	unsigned max = sizeof(few) / sizeof(few[0]), n = 0;
 	struct um_mount *m = um_of(req);
 	size_t len = 0;
@@ -260,7 +259,7 @@ void um_op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct f
 		return;
 	}
 	if (size > UM_MAX_IO) {
-		max = (unsigned)(size / BLOCK) + 2;
+		max = (unsigned)(size / UM_BLOCK) + 2;
 		iov = calloc(max, sizeof(*iov));
 	}
 	umbra_read_begin(m->fs);
@@ -488,7 +487,7 @@ ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src
 		err = um_views_change_begin(m->views, dst, true, &fd);
 	if (err)
 		return err;
-	if ((src_off ^ dst_off) % BLOCK && len > COPY_STEP)
+	if ((src_off ^ dst_off) % UM_BLOCK && len > COPY_STEP)
 		len = COPY_STEP;
 	if (len > INT64_MAX / 2)
 		len = INT64_MAX / 2;

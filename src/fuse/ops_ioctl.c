@@ -629,7 +629,7 @@ static int do_trim(const struct ioctl_in *io)
 	if (!has_caps(fuse_req_ctx(io->req)->pid, 1ull << CAP_SYS_ADMIN))
 		return -EPERM;
 	memcpy(&range, io->in, sizeof(range));
-	if (range.len < 4096) /* a block, as elsewhere */
+	if (range.len < UM_BLOCK) /* as elsewhere */
 		return -EINVAL;
 	um_room_trim(io->m, io->req, &range);
 	return 0;

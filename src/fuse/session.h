@@ -21,6 +21,7 @@
 #include "umbra/umbra.h"
 
 #define UM_MAX_IO (1u << 20) /* bytes of a read or write request */
+#define UM_BLOCK 4096u       /* of a pool; it is a page as well */
 #define UM_FOREVER_SEC 1.0e9 /* timeout of cached names and attributes */
 #define UM_ROOT_NODE 1u      /* FUSE_ROOT_ID; the pool's root inode has the same number */
 /* A file handle: the flags of open(2), these, and the number of the open. */
