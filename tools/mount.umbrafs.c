@@ -11,7 +11,6 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fuse/ioctl.h"
@@ -178,11 +177,8 @@ static int change(const struct helper *h, const char *dir, unsigned long flags)
 
 static int remount(const struct helper *h)
 {
-	const unsigned long kept =
-		MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_DIRSYNC;
-	unsigned long flags;
+	unsigned long flags, now;
 	struct um_where where;
-	struct statvfs now;
 	char *dir;
 	int err = um_mounts_resolve(h->dir, &dir);
 
@@ -193,16 +189,16 @@ static int remount(const struct helper *h)
 		free(dir);
 		return EXIT_MOUNT;
 	}
-	/* ST_* of these equal MS_*: flags that no option names stay as they are. */
+	/* Flags that no option names stay as they are. */
 	flags = h->opt.ms_flags & h->opt.ms_named;
-	if (statvfs(dir, &now) == 0) {
-		flags |= now.f_flag & kept & ~h->opt.ms_named;
+	if (um_mounts_flags(dir, &now) == 0) {
+		flags |= now & ~h->opt.ms_named;
 		/*
 		 * A mount that is read-only by itself stays so, and the filesystem stays as it is
 		 * for its other mounts: mount(8) passes all options that a mount has, so "ro" may
 		 * be nobody's wish.
 		 */
-		if (flags & now.f_flag & MS_RDONLY && !where.readonly)
+		if (flags & now & MS_RDONLY && !where.readonly)
 			flags |= MS_BIND;
 	}
 	um_where_clear(&where);

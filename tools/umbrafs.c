@@ -249,6 +249,11 @@ static int check_pool(struct run *run)
 			return -EINVAL;
 		}
 	}
+	if (run->opt.ms_flags & MS_NOSYMFOLLOW && geteuid() != 0) {
+		um_message(UMBRA_LOG_ERROR,
+			"option nosymfollow is for root: fusermount3 does not know it");
+		return -EINVAL;
+	}
 	fd = open(run->pool, O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (fd >= 0)
 		close(fd);

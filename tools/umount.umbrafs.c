@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -126,16 +125,14 @@ static int fusermount(const struct helper *h)
 	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -ECANCELED;
 }
 
-/* ST_* equal MS_* for all flags that a FUSE mount keeps except those of access times. */
 static int make_readonly(const char *dir)
 {
-	const unsigned long kept = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS;
-	struct statvfs now;
-	int err;
+	unsigned long flags;
+	int err = um_mounts_flags(dir, &flags);
 
-	if (statvfs(dir, &now))
-		return -errno;
-	if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | (now.f_flag & kept), NULL))
+	if (err)
+		return err;
+	if (mount(NULL, dir, NULL, MS_REMOUNT | MS_RDONLY | flags, NULL))
 		return -errno;
 	err = um_mounts_say(dir, true, 0);
 	return err == -ENXIO ? 0 : err;

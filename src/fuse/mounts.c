@@ -350,6 +350,21 @@ int um_mounts_say(const char *dir, bool readonly, uint32_t sync)
 	return err;
 }
 
+#define NOSYMFOLLOW 0x2000u /* ST_NOSYMFOLLOW of the kernel; not every libc has it */
+
+int um_mounts_flags(const char *dir, unsigned long *out)
+{
+	/* Of these ST_* equal MS_*. */
+	const unsigned long same =
+		MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_SYNCHRONOUS | MS_DIRSYNC;
+	struct statvfs now;
+
+	if (statvfs(dir, &now))
+		return -errno;
+	*out = (now.f_flag & same) | (now.f_flag & NOSYMFOLLOW ? MS_NOSYMFOLLOW : 0);
+	return 0;
+}
+
 static void put_stat(const void *arg, int to)
 {
 	struct stat st;

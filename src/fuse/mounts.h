@@ -54,6 +54,10 @@ bool um_mounts_dead(int fd);
  */
 int um_mounts_say(const char *dir, bool readonly, uint32_t sync);
 
+/* Flags (MS_*) that the mount on dir has and a remount has to name again, or they are lost. Those of
+ * access times are not among them. */
+int um_mounts_flags(const char *dir, unsigned long *out);
+
 /* Does anybody hold the pool's lock, shared or not? Errors of open(2). */
 int um_pool_in_use(const char *path, bool *out);
 

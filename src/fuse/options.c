@@ -59,6 +59,8 @@ static const struct word words[] = {
 	{"sync", FLAG, MS_SYNCHRONOUS, NULL},
 	{"async", UNFLAG, MS_SYNCHRONOUS, NULL},
 	{"dirsync", FLAG, MS_DIRSYNC, NULL},
+	{"nosymfollow", FLAG, MS_NOSYMFOLLOW, NULL},
+	{"symfollow", UNFLAG, MS_NOSYMFOLLOW, NULL},
 	{"user", FLAG, NO_DEVICES | MS_NOEXEC, NULL},
 	{"users", FLAG, NO_DEVICES | MS_NOEXEC, NULL},
 	{"owner", FLAG, NO_DEVICES, NULL},
@@ -117,6 +119,10 @@ static const struct word words[] = {
 	/* Permits to store times late, which is never done. */
 	{"lazytime", IGNORE, 0, NULL},
 	{"nolazytime", IGNORE, 0, NULL},
+	/* Mandatory locks: Linux has none since 5.15, and ignores these words on all filesystems. */
+	{"mand", IGNORE, 0, NULL},
+	{"nomand", IGNORE, 0, NULL},
+	{"noiversion", IGNORE, 0, NULL},
 	{"user=", IGNORE, 0, NULL},
 	{"comment=", IGNORE, 0, NULL},
 	{"helper=", IGNORE, 0, NULL},
@@ -126,6 +132,8 @@ static const struct word words[] = {
 	{"dax", REFUSE, 0, dax_why},
 	{"dax=", REFUSE, 0, dax_why},
 	{"inlinecrypt", REFUSE, 0, "is not supported: a pool does not encrypt"},
+	{"iversion", REFUSE, 0,
+		"is not supported: the kernel counts no changes of inodes over FUSE"},
 	{"fsname=", REFUSE, 0, "cannot be set: it is always the pool"},
 	{"subtype=", REFUSE, 0, "cannot be set: it is always umbrafs"},
 };

@@ -44,6 +44,7 @@ static int set_attributes(int mount, const struct um_options *opt)
 		{MS_NOSUID, MOUNT_ATTR_NOSUID},
 		{MS_NODEV, MOUNT_ATTR_NODEV},
 		{MS_NOEXEC, MOUNT_ATTR_NOEXEC},
+		{MS_NOSYMFOLLOW, MOUNT_ATTR_NOSYMFOLLOW},
 	};
 	/* The access time flags stay as on the first mount, since the daemon maintains these
 	 * times. */

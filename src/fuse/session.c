@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/mount.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "fuse/back.h"
@@ -183,6 +185,29 @@ static void learn_device(struct um_mount *m)
 	um_where_clear(&where);
 }
 
+/* The kernel's flag, which libfuse does not know (3.14). Until INIT is answered nobody gets as far as
+ * a link. The path may lead to another mount by now. */
+static int forbid_links(const struct um_mount *m)
+{
+	struct mount_attr attr = {.attr_set = MOUNT_ATTR_NOSYMFOLLOW};
+	struct um_where where;
+	int fd, err = um_mounts_open(m->dir, &fd, &where);
+
+	if (err)
+		return err;
+	if (where.major != m->major || where.minor != m->minor)
+		err = -ESTALE;
+	else if (syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)))
+		err = -errno;
+	if (err)
+		um_message(UMBRA_LOG_ERROR, "option nosymfollow: %s",
+			err == -EINVAL || err == -ENOSYS ? "this kernel is too old (Linux 5.14)"
+							 : strerror(-err));
+	um_where_clear(&where);
+	close(fd);
+	return err;
+}
+
 /* Tuning that the kernel permits to privileged servers; without it reads are only smaller. */
 static void tune(const struct um_mount *m)
 {
@@ -223,6 +248,8 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 	*out = m;
 	err = fuse_session_custom_io(m->se, &um_seam_io, m->dev);
 	learn_device(m);
+	if (!err && opt->ms_flags & MS_NOSYMFOLLOW)
+		err = forbid_links(m);
 	if (!err)
 		err = um_answer_init(m);
 	if (!err)

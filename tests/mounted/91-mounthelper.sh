@@ -70,6 +70,7 @@ touch "$MNT/x" || die "not writable after remount,rw"
 wait_free "umount"
 fails_with "an unknown option" 1 mount -t fuse.umbrafs "$POOL" "$MNT" -o nonsense
 fails_with "dax" 1 mount -t fuse.umbrafs "$POOL" "$MNT" -o dax
+fails_with "iversion" 1 mount -t umbrafs "$POOL" "$MNT" -o iversion
 fails_with "inlinecrypt" 1 mount -t umbrafs "$POOL" "$MNT" -o inlinecrypt
 fails_with "a missing pool" 32 mount -t fuse.umbrafs "$T/missing" "$MNT"
 fails_with "a missing directory" 32 mount -t fuse.umbrafs "$POOL" "$T/nowhere"
@@ -79,6 +80,46 @@ quiet "mounting right behind a bare umount" mount -t fuse.umbrafs "$POOL" "$MNT"
 touch "$MNT/x" 2>/dev/null && die "written though mounted ro"
 [ "$(cat "$MNT/f-umbrafs")" = hello ] || die "content"
 quiet "umount of ro" umount "$MNT"
+
+# ---- nosymfollow -------------------------------------------------------------------------------------------
+follows() { # the link in the mount on $1
+	[ "$(cat "$1/link" 2>/dev/null)" = hello ]
+}
+keeps_links() {
+	case ,$(findmnt -n -o OPTIONS "$1"), in *,nosymfollow,*) ;; *) die "$2: $1 has $(findmnt -n -o OPTIONS "$1")" ;; esac
+	follows "$1" && die "$2: a link in $1 is followed"
+	[ "$(readlink "$1/link")" = f-umbrafs ] || die "$2: a link in $1 cannot be read"
+}
+quiet "mount with what is ignored" mount -t umbrafs "$POOL" "$MNT" -o nomand,mand,noiversion,symfollow
+ln -s f-umbrafs "$MNT/link" && follows "$MNT" || die "links are not followed"
+quiet "a second mount with nosymfollow" mount -t umbrafs "$POOL" "$T/second" -o nosymfollow
+keeps_links "$T/second" "second mount"
+follows "$MNT" || die "nosymfollow is for the second mount alone"
+quiet "umount of the second" umount "$T/second"
+(cd "$T" && quiet "umount" umount mnt) || exit 1
+wait_free "umount"
+quiet "mount with nosymfollow" mount -t umbrafs "$POOL" "$MNT" -o nosymfollow,nodev
+keeps_links "$MNT" "mount"
+case ,$(field OPTIONS), in *,nodev,*) ;; *) die "nodev is lost: $(field OPTIONS)" ;; esac
+quiet "a second mount without it" mount -t umbrafs "$POOL" "$T/second"
+follows "$T/second" || die "a second mount has taken over nosymfollow"
+quiet "umount of the second" umount "$T/second"
+# Named by nobody, as a helper gets it; mount(8) itself passes what the mount has.
+quiet "remount,ro" "$SBIN/mount.umbrafs" "$POOL" "$MNT" -o remount,ro
+keeps_links "$MNT" "remount,ro"
+quiet "remount,rw" mount -o remount,rw "$MNT"
+keeps_links "$MNT" "remount,rw"
+exec 9<"$MNT/f-umbrafs"
+(cd "$T" && fails_with "umount -r of a busy mount" 32 umount -r mnt) || exit 1
+exec 9<&-
+keeps_links "$MNT" "umount -r"
+quiet "remount,symfollow" "$SBIN/mount.umbrafs" "$POOL" "$MNT" -o remount,rw,symfollow
+follows "$MNT" || die "nosymfollow stays"
+quiet "remount,nosymfollow" "$SBIN/mount.umbrafs" "$POOL" "$MNT" -o remount,nosymfollow
+keeps_links "$MNT" "remount,nosymfollow"
+rm "$MNT/link" || die "rm"
+(cd "$T" && quiet "umount" umount mnt) || exit 1
+wait_free "umount"
 
 # ---- fstab -------------------------------------------------------------------------------------------------
 cat >"$T/fstab" <<EOF
@@ -129,6 +170,7 @@ if [ "$BACKEND" = file ]; then
 	if user test -x "$UMBRAFS" && user test -w "$MEM/user"; then
 		UPOOL=$MEM/user/pool
 		user "$MKFS" -q -s 64M "$UPOOL" || die "mkfs as user"
+		fails_with "nosymfollow by a user" 32 setpriv --reuid 65534 --regid 65534 --clear-groups "$UMBRAFS" -o nosymfollow "$UPOOL" "$MEM/user/mnt"
 		user "$UMBRAFS" "$UPOOL" "$MEM/user/mnt" >"$T/out" 2>&1 || die "mount as user: $(cat "$T/out")"
 		user sh -c 'echo mine >"$1/f" && cat "$1/f" >/dev/null && mkdir "$1/d"' sh "$MEM/user/mnt" || die "work as user"
 		[ "$(findmnt -n -o FSTYPE "$MEM/user/mnt")" = fuse.umbrafs ] || die "type as user"

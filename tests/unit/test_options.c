@@ -30,9 +30,10 @@ static void generic_options_and_stray_commas_are_accepted(void **state)
 	char msg[256];
 
 	(void)state;
-	assert_int_equal(
-		parse(&opt, "rw,defaults,nofail,noauto,_netdev,lazytime,x-systemd.automount,,",
-			false, msg),
+	assert_int_equal(parse(&opt,
+				 "rw,defaults,nofail,noauto,_netdev,lazytime,nomand,mand,"
+				 "noiversion,x-systemd.automount,,",
+				 false, msg),
 		0);
 	assert_int_equal(opt.ms_flags, 0);
 	assert_true(opt.allow_other);
@@ -51,6 +52,11 @@ static void root_gets_dev_and_suid_unless_told_otherwise(void **state)
 	assert_int_equal(opt.ms_flags, MS_NOSUID | MS_NODEV | MS_NOEXEC);
 	assert_int_equal(parse(&opt, "user,exec,dev", false, msg), 0);
 	assert_int_equal(opt.ms_flags, MS_NOSUID);
+	assert_int_equal(parse(&opt, "symfollow,nosymfollow", false, msg), 0);
+	assert_int_equal(opt.ms_flags, MS_NOSYMFOLLOW);
+	assert_int_equal(parse(&opt, "nosymfollow,symfollow", false, msg), 0);
+	assert_int_equal(opt.ms_flags, 0);
+	assert_int_equal(opt.ms_named, MS_NOSYMFOLLOW);
 	um_options_init(&opt, false);
 	assert_int_equal(opt.ms_flags, MS_NOSUID | MS_NODEV);
 	assert_false(opt.allow_other);
@@ -98,8 +104,8 @@ static void later_options_override_earlier_ones(void **state)
 
 static void unknown_options_are_refused_by_name(void **state)
 {
-	static const char *const lists[] = {"dax", "dax=always", "inlinecrypt", "wibble",
-		"ro,share=some", "fsname=x", "user_id=0", "data=", "roo"};
+	static const char *const lists[] = {"dax", "dax=always", "inlinecrypt", "iversion",
+		"wibble", "ro,share=some", "fsname=x", "user_id=0", "data=", "roo"};
 	struct um_options opt;
 	char msg[256];
 
