@@ -259,10 +259,13 @@ int umbra_read_iov(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, 
  * returns. The memory is valid until fn returns; fn must not wait for other reads. One call brings
  * at least 1 MiB, unless the file ends. umbra_close must not be called before fn was. -EOPNOTSUPP,
  * -EAGAIN (too many reads in flight): use umbra_read_iov. Other errors as there.
+ * mem: NULL, or 1 MiB aligned to a page that may be used until fn was called; the thread then has
+ * nothing else to do, and waits for a small read itself. Either nothing of what fn is given lies in
+ * mem, or all of it does, each piece at its place in the content or behind it.
  */
 typedef void umbra_fetched_fn(void *arg, int err, const struct iovec *iov, unsigned n);
-int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umbra_fetched_fn *fn,
-	void *arg);
+int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, void *mem,
+	umbra_fetched_fn *fn, void *arg);
 /* Copying read; bytes read or -errno. */
 ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uint64_t off);
 #define UMBRA_WRITE_APPEND 1u   /* at the end of the file; off is ignored, *out_off is where */

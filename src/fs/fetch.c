@@ -35,6 +35,7 @@ struct fetch {
 	_Atomic(int) err;
 	size_t room; /* bytes of buf */
 	uint8_t *buf;
+	uint8_t *mem;    /* the caller's */
 	unsigned n, max; /* pieces, and how many there is room for: */
 	struct iovec *iov;
 	struct um_aio *io;
@@ -195,7 +196,7 @@ static void fetch_free(struct fetch *f)
 		few_free(f);
 		return;
 	}
-	if (f->buf)
+	if (f->buf && f->buf != f->mem)
 		buffer_put(f->buf, f->room);
 	free(f);
 }
@@ -396,13 +397,17 @@ static int start(struct fetch *f)
 	for (unsigned i = 0; i < f->n; i++)
 		if (blocks_of(pool, &f->iov[i], &off, &len))
 			room += len;
+		else
+			f->mem = NULL; /* where what follows would lie before its place */
 	if (room) {
 		if (atomic_fetch_add(&f->fs->fetching, room) + room > IN_FLIGHT_MAX) {
 			atomic_fetch_sub(&f->fs->fetching, room);
 			return -EAGAIN;
 		}
 		f->room = room;
-		f->buf = f->max == FEW ? (uint8_t *)f - FEW_BYTES : buffer_get(room);
+		f->buf = f->max == FEW             ? (uint8_t *)f - FEW_BYTES
+			 : f->mem && room <= LARGE ? f->mem
+						   : buffer_get(room);
 		if (!f->buf) {
 			atomic_fetch_sub(&f->fs->fetching, room);
 			return -ENOMEM;
@@ -411,10 +416,11 @@ static int start(struct fetch *f)
 	return 0;
 }
 
-int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umbra_fetched_fn *fn,
-	void *arg)
+int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, void *mem,
+	umbra_fetched_fn *fn, void *arg)
 {
 	struct um_aio *list;
+	bool alone;
 	struct fetch *f;
 	size_t got;
 	int err;
@@ -432,6 +438,7 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	f->fs = fs;
 	f->ino = ino;
 	f->off = off;
+	f->mem = mem;
 	f->fn = fn;
 	f->arg = arg;
 	f->hold = um_epoch_hold(fs->space);
@@ -446,9 +453,9 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, umb
 	list = f->room ? aim(f) : NULL;
 	/* A small read that is the only one: this worker reads it; the others are there for further
 	 * requests. */
+	alone = atomic_load(&fs->fetching) == f->room;
 	if (list)
-		um_pool_read_async(
-			fs->pool, list, f->room <= SMALL && atomic_load(&fs->fetching) == f->room);
+		um_pool_read_async(fs->pool, list, f->room <= SMALL && (mem || alone), alone);
 	else
 		end(f);
 	return 0;

@@ -281,7 +281,7 @@ static int fetch(const struct request *r, const struct target *t, const struct f
 		return -EAGAIN;
 	*f = (struct fetched){r->v, *t, r->in->unique};
 	atomic_fetch_add(&r->v->m->fetching, 1);
-	err = umbra_fetch(r->v->m->fs, t->ino, in->offset, in->size, on_fetched, f);
+	err = umbra_fetch(r->v->m->fs, t->ino, in->offset, in->size, NULL, on_fetched, f);
 	if (err) {
 		atomic_fetch_sub(&r->v->m->fetching, 1);
 		free(f);

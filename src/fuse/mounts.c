@@ -333,7 +333,9 @@ bool um_mounts_dead(int fd)
 {
 	int err;
 
-	return in_child(put_end, &fd, &err, sizeof(err)) == 0 && err == ENOTCONN;
+	/* The other two: a request that was under way when it died; -ECANCELED over io_uring. */
+	return in_child(put_end, &fd, &err, sizeof(err)) == 0 &&
+	       (err == ENOTCONN || err == ECONNABORTED || err == ECANCELED);
 }
 
 int um_mounts_say(const char *dir, bool readonly, uint32_t sync)

@@ -14,6 +14,7 @@
 #include "fuse/proto.h"
 #include "fuse/seam.h"
 #include "fuse/session.h"
+#include "fuse/uring.h"
 #include "fuse/view.h"
 #include "fuse/worker.h"
 
@@ -219,7 +220,7 @@ static int fetch(struct um_mount *m, fuse_req_t req, uint64_t ino, size_t size, 
 		return -EAGAIN;
 	*r = (struct fetched){req, m};
 	atomic_fetch_add(&m->fetching, 1);
-	err = umbra_fetch(m->fs, ino, off, size, on_fetched, r);
+	err = umbra_fetch(m->fs, ino, off, size, um_uring_memory(), on_fetched, r);
 	if (err) {
 		atomic_fetch_sub(&m->fetching, 1);
 		free(r);

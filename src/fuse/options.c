@@ -22,6 +22,7 @@ enum kind {
 	HANDLES, /* value: none or not */
 	ERRORS,  /* value: enum umbra_errors */
 	SHARE,   /* value: enum um_share_policy */
+	URING,   /* value: or not */
 	SIZE,    /* after '=': bytes, with K, M or G */
 	NUMBER,  /* after '=', within limits */
 	OTHER,   /* allow_other */
@@ -90,6 +91,8 @@ static const struct word words[] = {
 	{"share=all", SHARE, UM_SHARE_ALL, NULL},
 	{"share=immutable", SHARE, UM_SHARE_IMMUTABLE, NULL},
 	{"share=off", SHARE, UM_SHARE_OFF, NULL},
+	{"io_uring", URING, 1, NULL},
+	{"noio_uring", URING, 0, NULL},
 	{"busy_poll=", NUMBER, BUSY_POLL, NULL},
 	{"commit=", NUMBER, COMMIT, NULL},
 	{"shadow_mem=", SIZE, 0, NULL},
@@ -279,6 +282,9 @@ static int take_word(
 	case SHARE:
 		opt->share = (enum um_share_policy)word->value;
 		break;
+	case URING:
+		opt->uring = word->value;
+		break;
 	case SIZE:
 		return take_shadow_mem(opt, text, msg, len);
 	case NUMBER:
@@ -406,14 +412,14 @@ void um_options_text(const struct um_options *opt, char *out, size_t len)
 	if (opt->threads)
 		snprintf(threads, sizeof(threads), ",threads=%u", opt->threads);
 	snprintf(out, len,
-		"%s%s,%s,%s,%s,%s,%s,%s,%s,%s,commit=%u,busy_poll=%u,shadow_mem=%lluK%s%s%s%s%s%s%"
-		"s",
+		"%s%s,%s,%s,%s,%s,%s,%s,%s,%s,%s,"
+		"commit=%u,busy_poll=%u,shadow_mem=%lluK%s%s%s%s%s%s%s",
 		word_text(ATIME, opt->fs.atime), opt->fs.nodiratime ? ",nodiratime" : "",
 		word_text(DATA, opt->fs.data), word_text(CSUM, opt->fs.data_csum),
 		word_text(ERRORS, opt->fs.errors), word_text(DISCARD, opt->fs.discard),
 		word_text(CACHE, opt->cache_none), word_text(BACK, opt->writeback),
 		word_text(HANDLES, opt->no_handles), word_text(SHARE, opt->share),
-		commit_seconds(opt), opt->fs.busy_poll,
+		word_text(URING, opt->uring), commit_seconds(opt), opt->fs.busy_poll,
 		(unsigned long long)(mem == UMBRA_SHADOW_NONE ? 0 : mem >> 10), threads,
 		opt->allow_other ? ",allow_other" : "",
 		opt->ms_flags & MS_SYNCHRONOUS ? ",sync" : "",
@@ -427,7 +433,7 @@ static bool same_whole(const struct um_options *a, const struct um_options *b)
 	       a->fs.data == b->fs.data && a->fs.errors == b->fs.errors &&
 	       a->fs.discard == b->fs.discard && a->fs.data_csum == b->fs.data_csum &&
 	       a->cache_none == b->cache_none && a->writeback == b->writeback &&
-	       a->no_handles == b->no_handles && a->share == b->share &&
+	       a->no_handles == b->no_handles && a->share == b->share && a->uring == b->uring &&
 	       commit_seconds(a) == commit_seconds(b) &&
 	       shadow_mem(a) >> 10 == shadow_mem(b) >> 10 && a->threads == b->threads &&
 	       a->fs.busy_poll == b->fs.busy_poll && a->allow_other == b->allow_other &&

@@ -21,6 +21,7 @@ struct um_options {
 	bool writeback;         /* the kernel keeps what is written, and sizes and times: back.h */
 	bool no_handles;        /* file handles of the mount cannot be opened */
 	enum um_share_policy share;
+	bool uring; /* requests come over io_uring: uring.h */
 	bool allow_other;
 	bool remount;       /* for the helper */
 	bool fuseblk;       /* the kernel knows the block device: sync(2) and umount(2) reach us */

@@ -20,6 +20,7 @@
 #define UM_INIT_PASSTHROUGH (1ull << 37)          /* 7.40 */
 #define UM_INIT_NO_EXPORT_SUPPORT (1ull << 38)    /* 7.40 */
 #define UM_INIT_HAS_RESEND (1ull << 39)           /* 7.40 */
+#define UM_INIT_OVER_IO_URING (1ull << 41)        /* 7.42 */
 
 /* Passthrough (7.40): the reply to OPEN has a backing id in place of the padding. */
 #define UM_FOPEN_PASSTHROUGH (1u << 7)
@@ -78,5 +79,23 @@ static_assert(sizeof(struct um_statx_out) == 288, "um_statx_out");
 struct um_copy_out {
 	uint64_t bytes_copied;
 };
+
+/* Over io_uring (7.42). Commands on /dev/fuse, their arguments, and the first of the two buffers of
+ * an entry; the second is the payload. */
+enum { UM_URING_REGISTER = 1, UM_URING_COMMIT_AND_FETCH = 2 };
+struct um_uring_cmd {
+	uint64_t flags, commit_id;
+	uint16_t qid;
+	uint8_t padding[6];
+};
+static_assert(sizeof(struct um_uring_cmd) == 24, "um_uring_cmd");
+struct um_uring_headers {
+	char in_out[128]; /* struct fuse_in_header, struct fuse_out_header */
+	char op_in[128];  /* the first argument of the request */
+	uint64_t flags, commit_id;
+	uint32_t payload_size, padding; /* of the request, then of the reply */
+	uint64_t reserved;
+};
+static_assert(sizeof(struct um_uring_headers) == 288, "um_uring_headers");
 
 #endif

@@ -14,6 +14,7 @@
 #include "fuse/door.h"
 #include "fuse/message.h"
 #include "fuse/proto.h"
+#include "fuse/uring.h"
 #include "fuse/view.h"
 
 _Thread_local struct um_facts um_facts;
@@ -32,6 +33,8 @@ static int reply(const struct raw *raw, int err, const void *data, size_t len)
 	struct iovec iov[2] = {{&out, sizeof(out)}, {(void *)data, err ? 0 : len}};
 
 	out.len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
+	if (um_uring_reply(raw->m->uring, iov, 2))
+		return 0;
 	if (writev(raw->m->dev, iov, iov[1].iov_len ? 2 : 1) < 0)
 		return -errno;
 	return 0;
@@ -201,6 +204,7 @@ static void note_init(struct um_mount *m, const struct raw *raw)
 	m->writeback = m->opt->writeback && m->offered & FUSE_WRITEBACK_CACHE;
 	if (m->opt->writeback && !m->writeback)
 		um_message(UMBRA_LOG_WARN, "this kernel has no write-back cache for FUSE");
+	um_uring_offer(m);
 }
 
 static void note_facts(const struct raw *raw)
@@ -273,6 +277,8 @@ static void patch_init(const struct um_mount *m, struct um_init_out *out)
 	} else if (m->opt->share != UM_SHARE_OFF && !m->opt->cache_none) {
 		want |= UM_INIT_PASSTHROUGH;
 	}
+	if (m->uring)
+		want |= UM_INIT_OVER_IO_URING;
 	if (m->opt->no_handles) {
 		want |= UM_INIT_NO_EXPORT_SUPPORT;
 		refuse |= FUSE_EXPORT_SUPPORT;
@@ -319,7 +325,12 @@ static void patch_reply(struct um_mount *m, struct iovec *iov, int count)
 
 static ssize_t seam_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
-	patch_reply(userdata, iov, count);
+	struct um_mount *m = userdata;
+	ssize_t len = ((const struct fuse_out_header *)iov[0].iov_base)->len;
+
+	patch_reply(m, iov, count);
+	if (um_uring_reply(m->uring, iov, count))
+		return len;
 	return writev(fd, iov, count);
 }
 

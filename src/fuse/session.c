@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@
 #include "fuse/proto.h"
 #include "fuse/remount.h"
 #include "fuse/seam.h"
+#include "fuse/uring.h"
 #include "fuse/view.h"
 #include "fuse/worker.h"
 
@@ -49,8 +51,10 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	 * interrupted. */
 	conn->want = want & conn->capable;
 	conn->max_write = UM_MAX_IO;
-	conn->max_background = 64;
-	conn->congestion_threshold = 48;
+	/* Over io_uring the kernel has a list for each processor of what is beyond the limit, and
+	 * may forget it there: none is to be. */
+	conn->max_background = m->uring ? 512 : 64;
+	conn->congestion_threshold = conn->max_background / 4 * 3;
 	conn->time_gran = 1;
 	m->inited = true;
 }
@@ -223,6 +227,17 @@ static void tune(const struct um_mount *m)
 	}
 }
 
+/* Each bound view has a descriptor, and each thread that serves requests over io_uring. */
+static void raise_files(void)
+{
+	struct rlimit files;
+
+	if (getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+}
+
 int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *pool,
 	const char *source, const char *dir, struct um_mount **out)
 {
@@ -241,7 +256,9 @@ int um_mount_new(struct umbra_fs *fs, const struct um_options *opt, const char *
 		return err;
 	}
 	err = -EIO; /* libfuse logs why */
+	raise_files();
 	m->se = session_new(m, source);
+	um_uring_switch_on(m);
 	if (!m->se || fuse_session_mount(m->se, dir))
 		goto fail;
 	m->dev = fuse_session_fd(m->se);
@@ -359,6 +376,8 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 	err = um_views_start(m, &m->views);
 	if (!err)
 		err = um_workers_start(m, &m->workers);
+	if (!err)
+		err = um_uring_start(m->uring);
 	if (!err) {
 		if (ready)
 			ready(arg);
@@ -367,6 +386,7 @@ int um_mount_serve(struct um_mount *m, void (*ready)(void *arg), void *arg)
 		um_direct_stop(m->direct);
 		um_door_stop(m->door);
 	}
+	um_uring_stop(m->uring);
 	um_workers_stop(m->workers);
 	close(signals);
 	return err;
@@ -392,6 +412,7 @@ void um_mount_free(struct um_mount *m)
 	if (m->ended >= 0)
 		close(m->ended);
 	um_workers_free(m->workers);
+	um_uring_free(m->uring);
 	pthread_rwlock_destroy(&m->gate);
 	free(m);
 }

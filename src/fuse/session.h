@@ -35,6 +35,7 @@ struct um_direct;
 struct um_door;
 struct um_guardian;
 struct um_views;
+struct um_uring;
 struct um_workers;
 struct um_grant;
 
@@ -65,7 +66,8 @@ struct um_mount {
 	atomic_uint forgetting; /* forgets read and not yet carried out; statfs waits for them */
 	atomic_uint_fast64_t requests;
 	struct um_workers *workers;
-	int ended; /* eventfd: a worker noticed the end of the session */
+	struct um_uring *uring; /* uring.h; NULL: all requests come through /dev/fuse */
+	int ended;              /* eventfd: a worker noticed the end of the session */
 };
 
 extern const struct fuse_lowlevel_ops um_ops;

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -497,7 +496,6 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 {
 	const char *why = obstacle(m);
 	struct um_views *v;
-	struct rlimit files;
 	int err;
 
 	*out = NULL;
@@ -510,10 +508,6 @@ int um_views_start(struct um_mount *m, struct um_views **out)
 	v = calloc(1, sizeof(*v));
 	if (!v)
 		return -ENOMEM;
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max; /* each bound view has one */
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
 	v->m = m;
 	v->next_id = UM_VIEW_FIRST_ID;
 	v->hidden = (struct um_hidden){.dev = -1, .root = -1};

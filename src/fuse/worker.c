@@ -27,11 +27,11 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fuse/buffer.h"
 #include "fuse/message.h"
 #include "fuse/proto.h"
 #include "fuse/remount.h"
 #include "fuse/seam.h"
-#include "pool/aligned.h"
 #include "pool/clock.h"
 #include "pool/polled.h"
 
@@ -56,33 +56,16 @@ struct um_workers {
 
 /* ---- one request ----------------------------------------------------------------------------------- */
 
-/* A worker's buffer. A write request has 80 bytes of headers and then data; it is aligned so that
- * the data begins on a page. The buffer is aligned to a huge page and becomes one with the first
- * large write: the kernel then looks up fewer pages, for both copies. Workers that see no large
- * write use a page or two. */
+/* A write request has 80 bytes of headers and then data, which is to begin on a page. */
 #define WRITE_HEADERS (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
-#define BUFFER_BYTES (2u << 20)
-#define LARGE (128u << 10)
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25 /* Linux 6.1 */
-#endif
 
-static_assert(UM_MAX_IO + 3 * 4096 <= BUFFER_BYTES, "a buffer is one huge page");
-
-static void *buffer_new(struct fuse_buf *out)
+static char *buffer_new(struct fuse_buf *out)
 {
-	char *map = um_map_aligned(BUFFER_BYTES, BUFFER_BYTES, PROT_READ | PROT_WRITE);
+	char *map = um_buffer_new();
 
 	if (map)
-		*out = (struct fuse_buf){.mem = map + 4096 - WRITE_HEADERS};
+		*out = (struct fuse_buf){.mem = map + UM_BUFFER_DATA - WRITE_HEADERS};
 	return map;
-}
-
-/* Where the kernel has no huge page, the buffer works as before. */
-static void buffer_make_huge(void *map)
-{
-	(void)madvise(map, BUFFER_BYTES, MADV_HUGEPAGE);
-	(void)madvise(map, BUFFER_BYTES, MADV_COLLAPSE);
 }
 
 /* 1: a request is in buf; 0: there will be none; -EAGAIN: none this time. */
@@ -97,7 +80,7 @@ static int receive(struct um_mount *m, struct fuse_buf *buf)
 	return n > 0;
 }
 
-static void carry_out(struct um_mount *m, struct fuse_buf *buf)
+void um_carry_out(struct um_mount *m, struct fuse_buf *buf)
 {
 	bool entered;
 
@@ -111,7 +94,7 @@ static void carry_out(struct um_mount *m, struct fuse_buf *buf)
 int um_answer_init(struct um_mount *m)
 {
 	struct fuse_buf buf;
-	void *map = buffer_new(&buf);
+	char *map = buffer_new(&buf);
 	int ret = 1;
 
 	if (!map)
@@ -119,9 +102,9 @@ int um_answer_init(struct um_mount *m)
 	while (!m->inited && !fuse_session_exited(m->se) && ret) {
 		ret = receive(m, &buf);
 		if (ret > 0)
-			carry_out(m, &buf);
+			um_carry_out(m, &buf);
 	}
-	munmap(map, BUFFER_BYTES);
+	munmap(map, UM_BUFFER_BYTES);
 	return m->inited ? 0 : -EIO;
 }
 
@@ -242,7 +225,7 @@ static void *worker(void *arg)
 	struct um_workers *w = arg;
 	struct um_mount *m = w->m;
 	struct fuse_buf buf;
-	void *map = buffer_new(&buf);
+	char *map = buffer_new(&buf);
 	bool huge = false;
 	int ret = 1;
 
@@ -256,14 +239,14 @@ static void *worker(void *arg)
 		ret = wait_for_request(w, &buf);
 		end_waiting(w);
 		if (ret > 0)
-			carry_out(m, &buf);
-		if (ret > 0 && !huge && buf.size >= LARGE) {
-			buffer_make_huge(map);
+			um_carry_out(m, &buf);
+		if (ret > 0 && !huge && buf.size >= UM_BUFFER_LARGE) {
+			um_buffer_make_huge(map);
 			huge = true;
 		}
 	}
 	if (map)
-		munmap(map, BUFFER_BYTES);
+		munmap(map, UM_BUFFER_BYTES);
 	fuse_session_exit(m->se);
 	eventfd_write(m->ended, 1);
 	return NULL;
@@ -285,7 +268,7 @@ int um_workers_start(struct um_mount *m, struct um_workers **out)
 		return -ENOMEM;
 	}
 	w->m = m;
-	w->poll_max_ns = um_may_poll() ? m->opt->fs.busy_poll * 1000ull : 0;
+	w->poll_max_ns = um_may_poll() && !m->uring ? m->opt->fs.busy_poll * 1000ull : 0;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->called, NULL);
 	*out = w;
@@ -355,5 +338,5 @@ unsigned um_workers_count(const struct um_workers *w)
 
 bool um_worker_may_wait(const struct um_mount *m)
 {
-	return um_workers_count(m->workers) > 1;
+	return m->uring || um_workers_count(m->workers) > 1;
 }

@@ -16,6 +16,8 @@ unsigned um_workers_count(const struct um_workers *w);
 bool um_worker_may_wait(const struct um_mount *m);
 /* Joins threads that have been told to end but may sit in a system call: a signal wakes each, again until it has seen it. */
 void um_threads_end(const pthread_t *threads, unsigned n);
+/* Carries out one request, of buf->size bytes at buf->mem. */
+void um_carry_out(struct um_mount *m, struct fuse_buf *buf);
 /* Serves requests in this thread until INIT has been answered. */
 int um_answer_init(struct um_mount *m);
 

@@ -480,13 +480,13 @@ void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list)
 	put(ring_of(engine), list, (unsigned)n);
 }
 
-void um_aio_here(struct um_aio_engine *engine, struct um_aio *io)
+void um_aio_here(struct um_aio_engine *engine, struct um_aio *io, bool may_poll)
 {
 	io->err = 0;
 	io->at = 0;
 	io->tries = 0;
 	account(engine, 1);
-	carry_out(engine, io, engine->polled);
+	carry_out(engine, io, may_poll ? engine->polled : NULL);
 }
 
 void um_aio_poll(struct um_aio_engine *engine, uint64_t ns)

@@ -46,9 +46,8 @@ int um_aio_open(const char *name, struct um_aio_engine **out);
 void um_aio_close(struct um_aio_engine *engine);
 /* Submits a list, linked by `next`. Cannot fail: what finds no room yet waits for it. */
 void um_aio_submit(struct um_aio_engine *engine, struct um_aio *list);
-/* Carries one out in the calling thread, which saves two hand-overs when nothing else is in
- * flight. */
-void um_aio_here(struct um_aio_engine *engine, struct um_aio *io);
+/* Carries one out in the calling thread, which saves two hand-overs. may_poll: see um_aio_poll(). */
+void um_aio_here(struct um_aio_engine *engine, struct um_aio *io, bool may_poll);
 /* For um_aio_here(): a thread may poll for its read for so long (polled.h). Called before the first
  * request. */
 void um_aio_poll(struct um_aio_engine *engine, uint64_t ns);

@@ -117,7 +117,7 @@ static struct um_aio *read_all_cached(const struct um_pool *pool, struct um_aio 
 	return rest;
 }
 
-void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool here, bool alone)
 {
 	struct um_aio *io;
 
@@ -129,8 +129,8 @@ void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone)
 		io->fd = pool->read_fd;
 		io->align = pool->read_direct ? UM_BLOCK_SIZE : 0;
 	}
-	if (alone && !list->next)
-		um_aio_here(pool->aio, list);
+	if (here && !list->next)
+		um_aio_here(pool->aio, list, alone);
 	else
 		um_aio_submit(pool->aio, list);
 }

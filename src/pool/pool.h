@@ -19,6 +19,7 @@
 #include <sys/uio.h>
 
 #include "pool/format.h"
+#include "pool/guard.h"
 #include "umbra/types.h"
 
 struct um_pool;
@@ -300,10 +301,11 @@ int um_pool_async(struct um_pool *pool, uint64_t poll_ns);
 void um_pool_async_end(struct um_pool *pool); /* waits for everything in flight */
 /*
  * Submits reads of data: a list of requests with op and fd left open. Offsets, lengths and
- * addresses are multiples of UM_BLOCK_SIZE. alone: nothing else is in flight, so a single request
- * is carried out by this thread. Not for metadata: private pages may differ from the file.
+ * addresses are multiples of UM_BLOCK_SIZE. here: a single request is carried out by this thread.
+ * alone: nothing else is in flight, so it may poll. Not for metadata: private pages may differ from
+ * the file.
  */
-void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool alone);
+void um_pool_read_async(struct um_pool *pool, struct um_aio *list, bool here, bool alone);
 
 /*
  * Is one of n blocks from lba on bad: a load or a store failed, or the pool has a record of it? Its
@@ -458,35 +460,5 @@ unsigned um_block_scrub(struct um_pool *pool, struct um_ptr ptr, enum um_kind ki
  * 0 if both were good. -EUCLEAN: neither is. The caller excludes readers (the log's apply lock). */
 int um_block_repair(
 	struct um_pool *pool, struct um_ptr ptr, enum um_kind kind, um_lba_t *out_fixed);
-
-/* ---- guard ------------------------------------------------------------------------------------ */
-
-/*
- * A failing load from the pool raises SIGBUS. The handler records the block, maps a page of zeros
- * in its place for this process and sets the thread's mark. Code that loads from the pool checks
- * the mark before it believes what it read: um_guard_check() is 0, or -EIO once after a failure.
- */
-int um_guard_install(void);
-void um_guard_register(struct um_pool *pool);
-void um_guard_extend(struct um_pool *pool); /* map_len has increased */
-void um_guard_unregister(struct um_pool *pool);
-extern _Thread_local volatile um_lba_t
-	um_guard_bad; /* 0: no failure in this thread since the last check */
-/*
- * Loads from each page of [p, p + len), so that it can then be passed to the kernel. -EIO: a load
- * failed. A reply whose memory faults while the kernel copies it ends with EIO and cannot be sent
- * again.
- */
-int um_guard_touch(const void *p, size_t len);
-/* Loads every cache line of [p, p + len), which is aligned to 64: a single line of a page may be
- * bad. */
-int um_guard_read(const void *p, size_t len);
-static inline int um_guard_check(void)
-{
-	if (__builtin_expect(!um_guard_bad, 1))
-		return 0;
-	um_guard_bad = 0;
-	return -5; /* -EIO */
-}
 
 #endif

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # A pool on several mount points, and remounts from read-only to writable and back.
-# backends: dax file
+# backends: file
 # long-backends: dax file loop
 # vm: long
 # seconds: 180 300

@@ -276,7 +276,8 @@ static int open_root(const char *dir, int proc, unsigned long round, bool make)
 
 static bool daemon_gone(int err)
 {
-	return err == ENOTCONN || err == ECONNABORTED || err == EIO || err == ENXIO;
+	return err == ENOTCONN || err == ECONNABORTED || err == ECANCELED || err == EIO ||
+	       err == ENXIO;
 }
 
 __attribute__((noreturn)) static void writer(

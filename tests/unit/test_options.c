@@ -88,6 +88,12 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(parse(&opt, "nowriteback,writeback", false, msg), 0);
 	assert_true(opt.writeback);
 	assert_int_equal(parse(&opt, "writeback,nowriteback,cache=none", false, msg), 0);
+	assert_false(opt.uring);
+	assert_int_equal(parse(&opt, "io_uring", false, msg), 0);
+	assert_true(opt.uring);
+	assert_int_equal(parse(&opt, "io_uring,noio_uring", false, msg), 0);
+	assert_false(opt.uring);
+	assert_int_equal(parse(&opt, "io_uring=maybe", false, msg), -EINVAL);
 	assert_false(opt.writeback);
 	assert_int_equal(parse(&opt, "cache=none,cache=auto,writeback", false, msg), 0);
 	assert_true(opt.writeback);
@@ -229,6 +235,7 @@ static void a_second_mount_may_not_ask_for_another_filesystem(void **state)
 	assert_string_equal(differs("noatime", "relatime"), "relatime");
 	assert_string_equal(differs("", "writeback"), "writeback");
 	assert_string_equal(differs("writeback", "nowriteback"), "nowriteback");
+	assert_string_equal(differs("noio_uring", "io_uring"), "io_uring");
 	assert_string_equal(differs("shadow_mem=3M", "shadow_mem=2M"), "shadow_mem=2M");
 	assert_string_equal(differs("", "context=e"), "context=e");
 	assert_string_equal(differs("context=e", "context=e"), "");
