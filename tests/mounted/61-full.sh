@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A pool is filled to the last block, emptied, filled again: the same amount fits, nothing leaks, and in a full pool
 # files can still be removed and truncated.
-# backends: dax file
+# backends: file
 # long-backends: dax file loop
 # seconds: 300 3600
 # shellcheck source=lib.sh
