@@ -451,8 +451,8 @@ int umbra_fetch(struct umbra_fs *fs, uint64_t ino, uint64_t off, size_t len, voi
 		return err == -ENOMEM ? -EAGAIN : err;
 	}
 	list = f->room ? aim(f) : NULL;
-	/* A small read that is the only one: this worker reads it; the others are there for further
-	 * requests. */
+	/* A small read that is the only one, or of a thread that has nothing else to do: this thread
+	 * makes it. Others are there for further requests. */
 	alone = atomic_load(&fs->fetching) == f->room;
 	if (list)
 		um_pool_read_async(fs->pool, list, f->room <= SMALL && (mem || alone), alone);

@@ -27,17 +27,21 @@ struct raw {
 	size_t len; /* of arg */
 };
 
+/* To where the request came from. */
+static ssize_t send_reply(const struct um_mount *m, const struct iovec *iov, int count)
+{
+	if (um_uring_reply(m->uring, iov, count))
+		return ((const struct fuse_out_header *)iov[0].iov_base)->len;
+	return writev(m->dev, iov, count);
+}
+
 static int reply(const struct raw *raw, int err, const void *data, size_t len)
 {
 	struct fuse_out_header out = {.error = err, .unique = raw->in->unique};
 	struct iovec iov[2] = {{&out, sizeof(out)}, {(void *)data, err ? 0 : len}};
 
 	out.len = (uint32_t)(iov[0].iov_len + iov[1].iov_len);
-	if (um_uring_reply(raw->m->uring, iov, 2))
-		return 0;
-	if (writev(raw->m->dev, iov, iov[1].iov_len ? 2 : 1) < 0)
-		return -errno;
-	return 0;
+	return send_reply(raw->m, iov, iov[1].iov_len ? 2 : 1) < 0 ? -errno : 0;
 }
 
 static struct um_caller caller_of(const struct raw *raw, mode_t umask)
@@ -325,13 +329,9 @@ static void patch_reply(struct um_mount *m, struct iovec *iov, int count)
 
 static ssize_t seam_writev(int fd, struct iovec *iov, int count, void *userdata)
 {
-	struct um_mount *m = userdata;
-	ssize_t len = ((const struct fuse_out_header *)iov[0].iov_base)->len;
-
-	patch_reply(m, iov, count);
-	if (um_uring_reply(m->uring, iov, count))
-		return len;
-	return writev(fd, iov, count);
+	(void)fd; /* m->dev */
+	patch_reply(userdata, iov, count);
+	return send_reply(userdata, iov, count);
 }
 
 static ssize_t seam_read(int fd, void *buf, size_t len, void *userdata)

@@ -24,17 +24,6 @@ unset UMBRA_OPTIONS # the option is what is tested
 threads() {
 	counter uring_threads
 }
-# Tests that are made for mounts of any kind, in a directory of their own.
-under() { # TEST [VARIABLE=VALUE...]
-	local test=$1 rc
-	shift
-	mkdir -p "$T/under"
-	env UMBRA_T="$T/under" UMBRA_OPTIONS=io_uring UMBRA_SMOKE="$(long 1 0)" "$@" bash "$LIB/$test" >"$T/under.out" 2>&1
-	rc=$?
-	[ $rc = 0 ] || [ $rc = 77 ] || { cat "$T/under.out"; die "$test over io_uring"; }
-	say "$test: $(tail -n1 "$T/under.out")"
-	rm -rf "$T/under"
-}
 
 pool_make 256M
 say "the switch and the option"
@@ -168,8 +157,8 @@ for ((round = 0; round < $(long 6 60); round++)); do
 	pool_finish
 done
 
-under 56-direct.sh # whose requests wait for each other
-under 21-data.sh
+under io_uring 56-direct.sh # whose requests wait for each other
+under io_uring 21-data.sh
 [ "$LONG" = 0 ] && exit 0
-under 10-posix.sh
-under 70-stress.sh
+under io_uring 10-posix.sh
+under io_uring 70-stress.sh

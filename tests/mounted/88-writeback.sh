@@ -8,17 +8,6 @@
 . "$(dirname "$0")/lib.sh"
 start
 
-# Tests that are made for mounts of any kind, in a directory of their own.
-under() { # TEST [VARIABLE=VALUE...]
-	local test=$1 rc
-	shift
-	mkdir -p "$T/under"
-	env UMBRA_T="$T/under" UMBRA_OPTIONS=writeback UMBRA_SMOKE="$(long 1 0)" "$@" bash "$LIB/$test" >"$T/under.out" 2>&1
-	rc=$?
-	[ $rc = 0 ] || [ $rc = 77 ] || { cat "$T/under.out"; die "$test with writeback"; }
-	say "$test: $(tail -n1 "$T/under.out")"
-	rm -rf "$T/under"
-}
 check() { # CASE [ARGUMENT...]
 	local case=$1
 	shift
@@ -111,8 +100,8 @@ if [ "$BACKEND" != loop ]; then
 fi
 
 [ "$BACKEND" = loop ] && exit 0
-under 10-posix.sh
-under 21-data.sh
-under 20-model.sh
-under 52-sqlite.sh
-under 50-git.sh
+under writeback 10-posix.sh
+under writeback 21-data.sh
+under writeback 20-model.sh
+under writeback 52-sqlite.sh
+under writeback 50-git.sh

@@ -312,6 +312,19 @@ counter() {
 	"$UMBRACTL" stat "$MNT" | awk -v name="$1" '$1 == name { print $2 }'
 }
 
+# under OPTIONS TEST [VARIABLE=VALUE...]: runs a test that is made for mounts of any kind, with these mount options and in a
+# directory of its own.
+under() {
+	local options=$1 test=$2 rc
+	shift 2
+	mkdir -p "$T/under"
+	env UMBRA_T="$T/under" UMBRA_OPTIONS="$options" UMBRA_SMOKE="$(long 1 0)" "$@" bash "$LIB/$test" >"$T/under.out" 2>&1
+	rc=$?
+	[ $rc = 0 ] || [ $rc = 77 ] || { cat "$T/under.out"; die "$test with $options"; }
+	say "$test: $(tail -n1 "$T/under.out")"
+	rm -rf "$T/under"
+}
+
 # Ordinary work never meets a view that is in its way.
 no_etxtbsy() {
 	[ "$(counter etxtbsy)" = 0 ] || die "a writer was refused: ETXTBSY $(counter etxtbsy) times"

@@ -88,15 +88,15 @@ static void later_options_override_earlier_ones(void **state)
 	assert_int_equal(parse(&opt, "nowriteback,writeback", false, msg), 0);
 	assert_true(opt.writeback);
 	assert_int_equal(parse(&opt, "writeback,nowriteback,cache=none", false, msg), 0);
+	assert_false(opt.writeback);
+	assert_int_equal(parse(&opt, "cache=none,cache=auto,writeback", false, msg), 0);
+	assert_true(opt.writeback);
 	assert_false(opt.uring);
 	assert_int_equal(parse(&opt, "io_uring", false, msg), 0);
 	assert_true(opt.uring);
 	assert_int_equal(parse(&opt, "io_uring,noio_uring", false, msg), 0);
 	assert_false(opt.uring);
 	assert_int_equal(parse(&opt, "io_uring=maybe", false, msg), -EINVAL);
-	assert_false(opt.writeback);
-	assert_int_equal(parse(&opt, "cache=none,cache=auto,writeback", false, msg), 0);
-	assert_true(opt.writeback);
 	/* There is nothing that can be kept, or something that has to be. */
 	assert_int_equal(parse(&opt, "writeback,cache=none", false, msg), -EINVAL);
 	assert_non_null(strstr(msg, "cache=none"));
