@@ -35,6 +35,7 @@ static void fill_stat(struct um_mount *m, struct json_object *obj)
 	umbra_stat(m->fs, add_number, obj);
 	add_number(obj, "fuse_requests", atomic_load_explicit(&m->requests, memory_order_relaxed));
 	add_number(obj, "fuse_threads", um_workers_count(m->workers));
+	add_number(obj, "fuse_takeovers", um_workers_takeovers(m->workers));
 	add_number(obj, "uring_threads", um_uring_threads(m->uring));
 	um_views_stat(m->views, add_number, obj);
 	um_direct_stat(m->direct, add_number, obj);

@@ -8,11 +8,17 @@
  * before it sleeps. Only one polls at a time, and only as long as polling has paid recently (struct
  * um_workers, poll_ns).
  *
- * While polling pays, at most WAITING_MAX workers wait for requests, including the polling one; the others are parked.
- * The kernel wakes a sleeping reader for each request, even if a polling one is about to take it:
- * if all of them read, each request would needlessly wake another thread. A worker that takes a
- * request and leaves nobody waiting first calls a parked worker, so a request that takes long, or
- * waits for another one, does not keep others from being served.
+ * While polling pays, only one or two workers wait for requests, including the polling one; the
+ * others are parked. The kernel wakes a sleeping reader for each request, even if a polling one is
+ * about to take it: if all of them read, each request would needlessly wake another thread, and of
+ * several it wakes the one that has slept longest.
+ *
+ * While requests come one at a time, one worker waits: the one that has just replied. A request may
+ * still take long, or wait for another one. So before one that is known for that, the worker calls
+ * a parked one; and one of the parked is the deputy: every millisecond it checks whether the same
+ * request has been carried out all the time while nobody waited, and then waits itself. While
+ * requests come side by side (um_workers.crowd), or other threads owe answers, two wait, and a
+ * worker that takes a request and leaves nobody waiting calls a parked one each time.
  */
 #include "fuse/worker.h"
 
@@ -35,23 +41,35 @@
 #include "pool/clock.h"
 #include "pool/polled.h"
 
-#define WAITING_MAX 2u
 #define POLL_MIN_NS 4000
+#define CROWD 8          /* of w->crowd: from here on requests come side by side; */
+#define CROWD_MAX 64     /* then it is set to this, so that it takes a while to end */
+#define CHECK_NS 1000000 /* how often the deputy does */
+#define CHECKS_IDLE 5u   /* after so many that saw no request it sleeps until the next one */
 
 struct um_workers {
 	struct um_mount *m;
 	pthread_t *threads;
 	atomic_uint n;        /* requests ask for it while more are being started */
 	uint64_t poll_max_ns; /* 0: never */
-	_Atomic uint64_t
-		poll_ns;     /* how long to poll: doubled if a request came, halved if none did */
+	/* How long to poll: doubled if a request came, halved if none did. */
+	_Atomic uint64_t poll_ns;
 	atomic_bool polling; /* a worker is polling */
-	atomic_uint waiting; /* workers that poll or read */
-	atomic_uint parked;  /* workers that sleep until they are called */
-	unsigned calls;      /* parked workers that may go; under lock, like ended */
+	/* How often workers that had just replied found the next request there already, less how
+	 * often they did not. */
+	_Atomic int crowd;
+	atomic_uint waiting;        /* workers that poll or read */
+	atomic_uint parked;         /* workers that sleep until they are called, and the deputy */
+	_Atomic uint64_t taken;     /* requests, and waits that ended without any */
+	_Atomic uint64_t takeovers; /* of the deputy, as nobody waited */
+	atomic_bool deputy_sleeps;  /* until a request leaves nobody waiting */
+	pthread_mutex_t lock;       /* protects what follows */
+	pthread_cond_t called, deputy_called;
+	unsigned calls; /* parked workers that may go */
+	/* While the lock is free and somebody is parked, this is true, or a sleeper has been signalled
+	 * who will find a call or become deputy. */
+	bool has_deputy;
 	bool ended;
-	pthread_mutex_t lock;
-	pthread_cond_t called;
 };
 
 /* ---- one request ----------------------------------------------------------------------------------- */
@@ -110,55 +128,164 @@ int um_answer_init(struct um_mount *m)
 
 /* ---- who waits ------------------------------------------------------------------------------------- */
 
-/* Sleeps until called. Checks for nobody waiting: whoever took the last request may not have seen
- * any parked yet. */
-static void park(struct um_workers *w)
-{
-	pthread_mutex_lock(&w->lock);
-	atomic_fetch_add(&w->parked, 1);
-	while (!w->ended && !w->calls && atomic_load(&w->waiting))
-		pthread_cond_wait(&w->called, &w->lock);
-	if (w->calls)
-		w->calls--;
-	atomic_fetch_sub(&w->parked, 1);
-	pthread_mutex_unlock(&w->lock);
-}
-
-static void begin_waiting(struct um_workers *w)
-{
-	unsigned n = atomic_load(&w->waiting);
-
-	for (;;) {
-		if (n >= WAITING_MAX && atomic_load_explicit(&w->poll_ns, memory_order_relaxed) &&
-			!fuse_session_exited(w->m->se)) {
-			park(w);
-			n = atomic_load(&w->waiting);
-		} else if (atomic_compare_exchange_weak(&w->waiting, &n, n + 1)) {
-			return;
-		}
-	}
-}
-
-static void end_waiting(struct um_workers *w)
-{
-	if (atomic_fetch_sub(&w->waiting, 1) > 1 || !atomic_load(&w->parked))
-		return;
-	pthread_mutex_lock(&w->lock);
-	if (w->calls < atomic_load(&w->parked)) {
-		w->calls++;
-		pthread_cond_signal(&w->called);
-	}
-	pthread_mutex_unlock(&w->lock);
-}
-
-/* ---- polling --------------------------------------------------------------------------------------- */
-
 /* A caller waits for a reply that another thread will send: that one needs the processor more. */
 static bool has_handed_over(const struct um_mount *m)
 {
 	return atomic_load_explicit(&m->fetching, memory_order_relaxed) ||
 	       atomic_load_explicit(&m->late, memory_order_relaxed);
 }
+
+static bool comes_one_at_a_time(const struct um_workers *w)
+{
+	return atomic_load_explicit(&w->crowd, memory_order_relaxed) < CROWD &&
+	       !has_handed_over(w->m);
+}
+
+/* May a request take long, or wait for another one? A wrong answer costs the time until the deputy
+ * steps in, or a call in vain. (fsync is either quick or handed over.) */
+static bool may_take_long(const struct fuse_buf *buf)
+{
+	switch (((const struct fuse_in_header *)buf->mem)->opcode) {
+	case FUSE_FALLOCATE:
+	case FUSE_IOCTL:
+	case FUSE_COPY_FILE_RANGE:
+	case UM_OP_COPY_FILE_RANGE_64:
+	case UM_OP_SYNCFS:
+	case FUSE_DESTROY:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* The time between two checks of the deputy. False: it was woken before. Under the lock, like the
+ * other two for the deputy. */
+static bool deputy_pause(struct um_workers *w)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += CHECK_NS;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	return pthread_cond_timedwait(&w->deputy_called, &w->lock, &until) == ETIMEDOUT;
+}
+
+/* Until a request leaves nobody waiting. Whoever takes one looks at deputy_sleeps afterwards. */
+static void deputy_sleep(struct um_workers *w)
+{
+	atomic_store(&w->deputy_sleeps, true);
+	while (atomic_load(&w->deputy_sleeps) && atomic_load(&w->waiting) && !w->ended && !w->calls)
+		pthread_cond_wait(&w->deputy_called, &w->lock);
+	atomic_store(&w->deputy_sleeps, false);
+}
+
+/* Returns when it is to wait for requests: called, or as nobody does. */
+static void be_deputy(struct um_workers *w)
+{
+	unsigned idle = 0;
+	bool needed = false;
+
+	w->has_deputy = true;
+	while (!w->ended && !w->calls && !needed) {
+		uint64_t taken = atomic_load(&w->taken);
+
+		if (idle < CHECKS_IDLE) {
+			bool whole = deputy_pause(w), nobody = !atomic_load(&w->waiting);
+
+			if (atomic_load(&w->taken) != taken)
+				idle = 0;
+			else if (!nobody)
+				idle++;
+			else
+				needed = whole;
+		} else {
+			deputy_sleep(w);
+			idle = 0;
+		}
+	}
+	atomic_fetch_add(&w->takeovers, needed);
+	w->has_deputy = false;
+	if (atomic_load(&w->parked) > 1)
+		pthread_cond_signal(&w->called); /* who is the next one */
+}
+
+/* Sleeps until called. Not if nobody waits: whoever took the last request may not have seen any
+ * parked yet. (Only checked here: who has been parked must not go without another one having become
+ * deputy.) */
+static void park(struct um_workers *w)
+{
+	pthread_mutex_lock(&w->lock);
+	atomic_fetch_add(&w->parked, 1);
+	if (atomic_load(&w->waiting)) {
+		while (!w->ended && !w->calls && w->has_deputy)
+			pthread_cond_wait(&w->called, &w->lock);
+		if (!w->ended && !w->calls)
+			be_deputy(w);
+	}
+	if (w->calls)
+		w->calls--;
+	atomic_fetch_sub(&w->parked, 1);
+	pthread_mutex_unlock(&w->lock);
+}
+
+/* True: at once, without having been parked. */
+static bool begin_waiting(struct um_workers *w)
+{
+	unsigned n = atomic_load(&w->waiting);
+	bool at_once = true;
+
+	for (;;) {
+		if (n >= (comes_one_at_a_time(w) ? 1u : 2u) &&
+			atomic_load_explicit(&w->poll_ns, memory_order_relaxed) &&
+			!fuse_session_exited(w->m->se)) {
+			park(w);
+			at_once = false;
+			n = atomic_load(&w->waiting);
+		} else if (atomic_compare_exchange_weak(&w->waiting, &n, n + 1)) {
+			return at_once;
+		}
+	}
+}
+
+static void call_parked(struct um_workers *w)
+{
+	unsigned parked;
+
+	pthread_mutex_lock(&w->lock);
+	parked = atomic_load(&w->parked);
+	if (w->calls < parked) {
+		w->calls++;
+		pthread_cond_signal(w->has_deputy && parked == 1 ? &w->deputy_called : &w->called);
+	}
+	pthread_mutex_unlock(&w->lock);
+}
+
+static void wake_deputy(struct um_workers *w)
+{
+	pthread_mutex_lock(&w->lock);
+	atomic_store(&w->deputy_sleeps, false);
+	pthread_mutex_unlock(&w->lock);
+	pthread_cond_signal(&w->deputy_called);
+}
+
+/* ret: of receive(). */
+static void end_waiting(struct um_workers *w, const struct fuse_buf *buf, int ret)
+{
+	bool polling_pays = atomic_load_explicit(&w->poll_ns, memory_order_relaxed);
+
+	atomic_fetch_add(&w->taken, 1);
+	if (atomic_fetch_sub(&w->waiting, 1) > 1 || !atomic_load(&w->parked) || ret == -EAGAIN)
+		return;
+	if (ret <= 0 || !polling_pays || !comes_one_at_a_time(w) || may_take_long(buf))
+		call_parked(w);
+	else if (atomic_load(&w->deputy_sleeps))
+		wake_deputy(w);
+}
+
+/* ---- polling --------------------------------------------------------------------------------------- */
 
 /* Asked by one that waits itself. */
 static bool others_are_busy(const struct um_workers *w)
@@ -173,34 +300,74 @@ static void set_poll(struct um_workers *w, uint64_t ns)
 	atomic_store_explicit(&w->poll_ns, ns < POLL_MIN_NS ? 0 : ns, memory_order_relaxed);
 }
 
-/* True: the time is up, and no request has come. */
-static bool poll_in_vain(struct um_workers *w)
+static bool is_there(const struct um_workers *w)
 {
 	struct pollfd dev = {.fd = w->m->dev, .events = POLLIN};
-	uint64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed), start;
+
+	return poll(&dev, 1, 0) > 0;
+}
+
+/* A worker has just replied: was the next request there already? */
+static void note_crowd(struct um_workers *w, bool there)
+{
+	int was = atomic_load_explicit(&w->crowd, memory_order_relaxed);
+	int is = was + (there ? 2 : -1);
+
+	if (there && was < CROWD && is >= CROWD)
+		is = CROWD_MAX;
+	if (is >= 0 && is <= CROWD_MAX)
+		atomic_store_explicit(&w->crowd, is, memory_order_relaxed);
+}
+
+/* False: none has come in that time. */
+static bool poll_for(struct um_workers *w, uint64_t limit)
+{
+	uint64_t start = um_now_ns();
 	bool came;
 
+	do
+		came = is_there(w);
+	while (!came && um_now_ns() - start < limit && !has_handed_over(w->m));
+	return came;
+}
+
+/*
+ * True: the time is up, and no request has come. A worker that has slept yields before it polls: it
+ * may have come to the processor of its caller, who would have to wait for the end of the polling.
+ * (To yield each time would be wrong: the scheduler holds it against the thread.)
+ */
+static bool poll_in_vain(struct um_workers *w, bool has_just_replied)
+{
+	uint64_t limit = atomic_load_explicit(&w->poll_ns, memory_order_relaxed);
+	bool came, slept = um_slept;
+
+	um_slept = false;
 	if (!limit || has_handed_over(w->m))
 		return false;
-	if (others_are_busy(w)) {
-		/* Requests come side by side: whoever carries one out needs the processor more. */
-		set_poll(w, limit / 2);
-		return false;
+	came = is_there(w);
+	if (has_just_replied)
+		note_crowd(w, came);
+	if (!came) {
+		if (others_are_busy(w)) {
+			/* Requests come side by side: whoever carries one out needs the processor
+			 * more. */
+			set_poll(w, limit / 2);
+			return false;
+		}
+		if (slept)
+			sched_yield();
+		if (atomic_exchange(&w->polling, true))
+			return false;
+		came = poll_for(w, limit);
+		atomic_store(&w->polling, false);
 	}
-	if (atomic_exchange(&w->polling, true))
-		return false;
-	start = um_now_ns();
-	do
-		came = poll(&dev, 1, 0);
-	while (!came && um_now_ns() - start < limit && !has_handed_over(w->m));
-	atomic_store(&w->polling, false);
 	set_poll(w, came ? 2 * limit : limit / 2);
 	return !came;
 }
 
-static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
+static int wait_for_request(struct um_workers *w, struct fuse_buf *buf, bool has_just_replied)
 {
-	bool vain = w->poll_max_ns && poll_in_vain(w);
+	bool vain = w->poll_max_ns && poll_in_vain(w, has_just_replied);
 	uint64_t start = 0;
 	int ret;
 
@@ -215,29 +382,21 @@ static int wait_for_request(struct um_workers *w, struct fuse_buf *buf)
 
 /* ---- the threads ----------------------------------------------------------------------------------- */
 
-/*
- * A worker that has slept yields before it polls: it may have come to the processor of its caller,
- * who would have to wait for the end of the polling. (To yield each time would be wrong: the
- * scheduler holds it against the thread.)
- */
 static void *worker(void *arg)
 {
 	struct um_workers *w = arg;
 	struct um_mount *m = w->m;
 	struct fuse_buf buf;
 	char *map = buffer_new(&buf);
-	bool huge = false;
+	bool huge = false, at_once;
 	int ret = 1;
 
 	if (!map)
 		um_message(UMBRA_LOG_ERROR, "no memory for a worker's buffer");
 	while (map && ret && !fuse_session_exited(m->se)) {
-		if (um_slept && w->poll_max_ns)
-			sched_yield();
-		um_slept = false;
-		begin_waiting(w);
-		ret = wait_for_request(w, &buf);
-		end_waiting(w);
+		at_once = begin_waiting(w);
+		ret = wait_for_request(w, &buf, ret > 0 && at_once);
+		end_waiting(w, &buf, ret);
 		if (ret > 0)
 			um_carry_out(m, &buf);
 		if (ret > 0 && !huge && buf.size >= UM_BUFFER_LARGE) {
@@ -271,6 +430,7 @@ int um_workers_start(struct um_mount *m, struct um_workers **out)
 	w->poll_max_ns = um_may_poll() && !m->uring ? m->opt->fs.busy_poll * 1000ull : 0;
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->called, NULL);
+	um_cond_init(&w->deputy_called);
 	*out = w;
 	while (w->n < n && !err) {
 		err = pthread_create(&w->threads[w->n], NULL, worker, w);
@@ -316,6 +476,7 @@ void um_workers_stop(struct um_workers *w)
 	pthread_mutex_lock(&w->lock);
 	w->ended = true;
 	pthread_cond_broadcast(&w->called);
+	pthread_cond_broadcast(&w->deputy_called);
 	pthread_mutex_unlock(&w->lock);
 	um_threads_end(w->threads, w->n);
 	w->n = 0;
@@ -327,6 +488,7 @@ void um_workers_free(struct um_workers *w)
 		return;
 	pthread_mutex_destroy(&w->lock);
 	pthread_cond_destroy(&w->called);
+	pthread_cond_destroy(&w->deputy_called);
 	free(w->threads);
 	free(w);
 }
@@ -334,6 +496,11 @@ void um_workers_free(struct um_workers *w)
 unsigned um_workers_count(const struct um_workers *w)
 {
 	return w ? atomic_load(&w->n) : 0;
+}
+
+uint64_t um_workers_takeovers(const struct um_workers *w)
+{
+	return w ? atomic_load(&w->takeovers) : 0;
 }
 
 bool um_worker_may_wait(const struct um_mount *m)
