@@ -247,6 +247,8 @@ int snapshot_take_open(
 		return fail(&t, "getattr", ret);
 	s->open.ino = ino;
 	fill_node(&s->open, &attr);
+	if (!S_ISREG(attr.st.st_mode)) /* what was exchanged for it; its entries are in the tree */
+		return 0;
 	ret = take_content(&t, &s->open);
 	s->nhash = of_tree;
 	return ret;
