@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "fuse/message.h"
+#include "pool/clock.h"
 
 #define EXEC_FLAG 0x20      /* __FMODE_EXEC of the kernel: open for exec */
 #define WAIT_NSEC 100000000 /* for the release of what was closed just now */
@@ -340,15 +341,9 @@ static int bind_view(struct um_views *v, struct um_share *s)
  * flight. */
 static void await_leave(struct um_views *v, uint64_t ino)
 {
-	struct timespec until;
+	struct timespec until = um_after_ns(WAIT_NSEC);
 	struct um_share *s;
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += WAIT_NSEC;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	while ((s = um_share_find(v, ino)) && s->view && !s->busy)
 		if (pthread_cond_timedwait(&v->changed, &v->lock, &until))
 			break;

@@ -268,10 +268,7 @@ static bool await_answer(struct entry *e)
 
 	pthread_mutex_lock(&e->lock);
 	while (!e->answered && !fuse_session_exited(se)) {
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += KICK_NS;
-		until.tv_sec += until.tv_nsec / 1000000000;
-		until.tv_nsec %= 1000000000;
+		until = um_after_ns(KICK_NS);
 		if (pthread_cond_timedwait(&e->cond, &e->lock, &until) != ETIMEDOUT)
 			continue;
 		pthread_mutex_unlock(&e->lock);

@@ -162,14 +162,8 @@ static bool may_take_long(const struct fuse_buf *buf)
  * other two for the deputy. */
 static bool deputy_pause(struct um_workers *w)
 {
-	struct timespec until;
+	struct timespec until = um_after_ns(CHECK_NS);
 
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += CHECK_NS;
-	if (until.tv_nsec >= 1000000000) {
-		until.tv_nsec -= 1000000000;
-		until.tv_sec++;
-	}
 	return pthread_cond_timedwait(&w->deputy_called, &w->lock, &until) == ETIMEDOUT;
 }
 

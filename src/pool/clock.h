@@ -15,6 +15,15 @@ static inline uint64_t um_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* When ns will have passed: for pthread_cond_timedwait. */
+static inline struct timespec um_after_ns(uint64_t ns)
+{
+	uint64_t then = um_now_ns() + ns;
+
+	return (struct timespec){
+		.tv_sec = (time_t)(then / 1000000000u), .tv_nsec = (long)(then % 1000000000u)};
+}
+
 static inline void um_cond_init(pthread_cond_t *cond)
 {
 	pthread_condattr_t attr;
