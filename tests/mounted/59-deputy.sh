@@ -3,7 +3,7 @@
 # While requests come one at a time a single thread waits for them. One that takes long, here a read of a medium in
 # trouble, does not keep others from being served.
 # backends: loop
-# seconds: 20
+# seconds: 60
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
@@ -18,7 +18,6 @@ head -c 256K /dev/urandom >"$MNT/file"
 setfattr -n user.x -v y "$MNT/file" || die "setfattr"
 pool_umount
 export UMBRA_SLOWREAD=$T/slow
-UMBRA_WRAP="env LD_PRELOAD=$HELPERS/libslowread.so ASAN_OPTIONS=verify_asan_link_order=0" pool_mount
 
 cat >"$T/deputy.py" <<'END'
 import mmap, os, sys, threading, time
@@ -53,8 +52,15 @@ if max(took) < 0.4:
 if worst > 0.25:
     sys.exit("a request waited for a read that it has nothing to do with")
 END
-python3 "$T/deputy.py" "$MNT/file" "$UMBRA_SLOWREAD" || die "others were kept waiting"
-n=$(counter fuse_takeovers)
-[ "$n" -gt 0 ] || die "nobody had to step in: the test shows nothing"
+# On a machine that is busy with other things requests may seem to come side by side: then two threads wait.
+n=0
+for _ in 1 2 3 4 5; do
+	UMBRA_WRAP="env LD_PRELOAD=$HELPERS/libslowread.so ASAN_OPTIONS=verify_asan_link_order=0" pool_mount
+	python3 "$T/deputy.py" "$MNT/file" "$UMBRA_SLOWREAD" || die "others were kept waiting"
+	n=$(counter fuse_takeovers)
+	[ "$n" = 0 ] || break
+	pool_umount
+done
+[ "$n" -gt 0 ] || skip "nobody had to step in: the machine is too busy for requests to come one at a time"
 say "ok: stepped in $n times"
 pool_finish

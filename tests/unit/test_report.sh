@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: BSD-3-Clause
 # What tools/check makes of what a unit test prints: a case that was skipped is told, with its reason, and counted.
+# And tests that run beside each other: each gets its own verdict, and um_run waits for them.
 set -u
 src=$1
 # shellcheck source=../../tools/lib/report.sh
@@ -40,4 +41,15 @@ um_run unit/c 10 true >"$tmp/out"
 want "$UM_PASSED $UM_FAILED $UM_SKIPPED" "2 1 4" "a test without any"
 um_run unit/d 10 sh -c 'echo "SKIP: not here"; exit 77' >"$tmp/out"
 want "$(sed 's/([0-9.]* s)/()/' "$tmp/out")" "SKIP unit/d (): not here" "a script that was skipped"
+
+# The first waits for what the second makes, unless there is one processor.
+[ "$(nproc)" -gt 1 ] || touch "$tmp/second"
+um_beside beside/first 20 bash -c "until [ -e '$tmp/second' ]; do sleep 0.1; done; cases 1" >"$tmp/out"
+um_beside beside/second 20 touch "$tmp/second" >>"$tmp/out"
+um_run beside/third 20 sh -c 'echo "SKIP: not here"; exit 77' >>"$tmp/out"
+want "$UM_PASSED $UM_FAILED $UM_SKIPPED" "3 2 8" "three tests, two of them beside each other"
+want "$(sed 's/ (.*//' "$tmp/out" | sort | tr '\n' ,)" "FAIL beside/first,PASS beside/second,\
+SKIP beside/first: needs_a_thing,SKIP beside/first: says_nothing,SKIP beside/third," "their lines"
+want "$(tail -n1 "$tmp/out" | sed 's/([0-9.]* s)/()/')" "SKIP beside/third (): not here" "um_run waits for those before"
+um_settle
 exit $fails

@@ -100,13 +100,15 @@ um_clean_below() {
 	for p in $(um_daemons_below "$dir"); do
 		kill -9 "$p" 2>/dev/null
 	done
-	while IFS= read -r m; do
-		umount -l -i "$m" 2>/dev/null
-	done < <(um_mounts_below "$dir")
+	# Before the mounts: the kernel tells a loop device's file by its path as long as that leads there. A device that
+	# is in use goes with its last user.
 	if command -v losetup >/dev/null; then
 		losetup -n -O NAME,BACK-FILE 2>/dev/null | while read -r m p; do
 			case $p in "$dir"/*) losetup -d "$m" 2>/dev/null ;; esac
 		done
 	fi
+	while IFS= read -r m; do
+		umount -l -i "$m" 2>/dev/null
+	done < <(um_mounts_below "$dir")
 	return 0
 }

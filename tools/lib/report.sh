@@ -1,11 +1,11 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: BSD-3-Clause
-# Runs one test after the other and keeps count.
+# Runs tests, one after the other or some beside each other, and keeps count.
 
 UM_PASSED=0
 UM_FAILED=0
 UM_SKIPPED=0
-UM_RUNNING=
+declare -A UM_RUNNING=() # process: "name|limit|log|time of its start in ns"
 UM_LOGS=
 UM_FAILURES=()
 UM_FAILED_LOGS=()
@@ -91,24 +91,22 @@ um_skipped_cases() {
 		/^\[  SKIPPED \] [^ ]+$/ && !seen[$4]++ { print $4 "\t" substr(why, 1, 200) }')
 }
 
-# um_run NAME SECONDS COMMAND...: runs it if wanted; 0 when it passed or was not wanted.
-um_run() {
-	local name=$1 limit=$2 log start rc secs why
+# um_start NAME SECONDS COMMAND...: in the background, in a session of its own, so that what it leaves behind can be
+# ended as a group; its process is $!.
+um_start() {
+	local name=$1 limit=$2 log
 	shift 2
-	um_wanted "$name" || return 0
-	if [ "$LIST" = 1 ]; then
-		echo "$name"
-		return 0
-	fi
 	log=$UM_LOGS/${name//\//-}.log
-	start=$(date +%s%N)
-	# A session of its own, so that what it leaves behind can be ended as a group.
 	setsid timeout -k 20 "$limit" "$@" >"$log" 2>&1 </dev/null 9>&- &
-	UM_RUNNING=$!
-	wait "$UM_RUNNING"
-	rc=$?
-	kill -KILL "-$UM_RUNNING" 2>/dev/null
-	UM_RUNNING=
+	UM_RUNNING[$!]="$name|$limit|$log|$(date +%s%N)"
+}
+
+# um_end PROCESS RC: what is to be said of a test that has ended; 0 when it passed.
+um_end() {
+	local pid=$1 rc=$2 name limit log start secs why
+	IFS='|' read -r name limit log start <<<"${UM_RUNNING[$pid]}"
+	unset "UM_RUNNING[$pid]"
+	kill -KILL "-$pid" 2>/dev/null
 	secs=$(($(date +%s%N) - start))
 	secs=$(printf '%d.%d' $((secs / 1000000000)) $((secs / 100000000 % 10)))
 	case $rc in
@@ -122,7 +120,48 @@ um_run() {
 		um_verdict FAIL "$name" "$secs" "${why:-exit code $rc}; log $log"
 		;;
 	esac
-	[ $rc = 77 ] || um_skipped_cases "$name" "$log"
-	[ $rc = 0 ] || [ $rc = 77 ] || UM_FAILED_LOGS+=("$log")
-	[ $rc = 0 ]
+	[ "$rc" = 77 ] || um_skipped_cases "$name" "$log"
+	[ "$rc" = 0 ] || [ "$rc" = 77 ] || UM_FAILED_LOGS+=("$log")
+	[ "$rc" = 0 ]
+}
+
+# Waits for one of those that run.
+um_wait_one() {
+	local pid rc
+	wait -n -p pid "${!UM_RUNNING[@]}"
+	rc=$?
+	um_end "$pid" $rc
+}
+
+# um_asked NAME: is it to be run now? With --list it is only named.
+um_asked() {
+	um_wanted "$1" || return 1
+	[ "$LIST" = 1 ] || return 0
+	echo "$1"
+	return 1
+}
+
+# um_run NAME SECONDS COMMAND...: runs it if wanted, and nothing beside it; 0 when it passed or was not wanted.
+um_run() {
+	um_asked "$1" || return 0
+	um_settle
+	um_start "$@"
+	um_wait_one
+}
+
+# um_beside NAME SECONDS COMMAND...: the same beside others begun like this, one for each processor. For tests that
+# are neither slowed down by that nor about how long something takes.
+um_beside() {
+	um_asked "$1" || return 0
+	while [ ${#UM_RUNNING[@]} -ge "$(nproc)" ]; do
+		um_wait_one
+	done
+	um_start "$@"
+}
+
+# Waits for all that run.
+um_settle() {
+	while [ ${#UM_RUNNING[@]} -gt 0 ]; do
+		um_wait_one
+	done
 }

@@ -51,7 +51,7 @@ um_suite_style() {
 	um_run style/shell 120 "$UM_SRC/tools/lib/call" um_check_shell
 }
 
-# Unit tests by name; under TSan only those that start threads.
+# Unit tests by their names in tests/unit/meson.build; under TSan only those that start threads.
 um_unit_names() {
 	local f
 	for f in "$UM_SRC"/tests/unit/test_*.c; do
@@ -60,6 +60,8 @@ um_unit_names() {
 		f=${f##*/test_}
 		echo "${f%.c}"
 	done
+	[ "$1" = tsan ] || printf '%s\n' data-features content-features failure-features
+	[ "$1" != unit ] || echo report
 }
 
 # A mounted test says in comments near its top: "backends: dax file", "long-backends: ...",
@@ -158,8 +160,9 @@ um_suite_unit() {
 	fi
 	while IFS= read -r name; do
 		um_skip_unbuilt "$kind" "$prefix/$name" && continue
-		um_run "$prefix/$name" "$limit" setarch "$(uname -m)" -R \
-			meson test -C "$CHECK_DIR/$kind" --no-rebuild -v --timeout-multiplier "$factor" "$name"
+		um_beside "$prefix/$name" "$limit" setarch "$(uname -m)" -R \
+			meson test -C "$CHECK_DIR/$kind" --no-rebuild -v --logbase "$name" \
+			--timeout-multiplier "$factor" "$name"
 	done < <(um_unit_names "$prefix")
 }
 
@@ -194,10 +197,10 @@ um_suite_faults() {
 	fi
 	um_sanitizer_env
 	um_skip_unbuilt asan faults/file ||
-		um_run faults/file $((budget * 2 + 120)) setarch "$(uname -m)" -R \
+		um_beside faults/file $((budget * 2 + 120)) setarch "$(uname -m)" -R \
 			"$exe" --budget "$budget" --seed "$SEED" "${every[@]}"
 	um_skip_unbuilt asan faults/dax ||
-		um_run faults/dax $((budget * 2 + 120)) env PMEM_IS_PMEM_FORCE=1 setarch "$(uname -m)" -R \
+		um_beside faults/dax $((budget * 2 + 120)) env PMEM_IS_PMEM_FORCE=1 setarch "$(uname -m)" -R \
 			"$exe" --budget "$budget" --seed "$SEED" "${every[@]}"
 }
 
@@ -213,7 +216,7 @@ um_suite_fuzz() {
 		target=${name%%-*}
 		pool=()
 		[ "$target" = "$name" ] || pool=(UMBRA_FUZZ_POOL="${name#*-}")
-		um_run "fuzz/$name" $((seconds * 2 + 180)) env -C "$CHECK_DIR/fuzz" "${pool[@]}" setarch "$(uname -m)" -R \
+		um_beside "fuzz/$name" $((seconds * 2 + 180)) env -C "$CHECK_DIR/fuzz" "${pool[@]}" setarch "$(uname -m)" -R \
 			"$dir/fuzz-$target" --corpus "$UM_SRC/tests/fuzz/corpus/$target" --seconds "$seconds" \
 			--seed "$SEED"
 	done
