@@ -74,6 +74,17 @@ static int step_take(struct step *s)
 	return err;
 }
 
+/*
+ * Unwritten blocks are written in place, but a power cut may bring back that they were written, with
+ * the checksum and the parity of their old bytes: until it cannot they count as shared (unshared.c).
+ */
+static int zero_run(struct um_txn *txn, struct um_tree *tree, const struct um_run *run)
+{
+	if (um_data_moves(um_txn_pool(txn)))
+		um_unshared_note(txn, run->lba, (uint32_t)run->len);
+	return um_extents_mark(txn, tree, run->block, run->len, true);
+}
+
 static int step_tree(struct um_txn *txn, struct um_tree *tree, struct step *s, uint64_t *gone)
 {
 	int err = 0;
@@ -86,7 +97,7 @@ static int step_tree(struct um_txn *txn, struct um_tree *tree, struct step *s, u
 		if (s->what == PUNCH || wants_blocks(s, run))
 			err = um_extents_punch(txn, tree, run->block, run->len, gone);
 		else if (!run->unwritten)
-			err = um_extents_mark(txn, tree, run->block, run->len, true);
+			err = zero_run(txn, tree, run);
 	}
 	return err ? err : um_pieces_add(txn, tree, &s->fresh, true);
 }

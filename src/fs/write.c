@@ -160,8 +160,11 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 					   (cures++ < UM_CURES && um_segment_cured(w->fs, &s))))
 			continue;
 		if (err == -ENOSPC && !waited) {
-			/* Recently removed files may still be on their way to free space. */
+			/* Recently removed files may still be on their way to free space. And what a power
+			 * cut could bring back need not be copied any more once it cannot. */
 			um_reaper_wait(w->fs, UM_ENOSPC_WAIT_MSEC);
+			if (um_log_firm(w->fs->log) < um_log_committed(w->fs->log))
+				(void)um_log_seal(w->fs->log);
 			waited = true;
 			continue;
 		}

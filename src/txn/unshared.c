@@ -5,7 +5,8 @@
  * transaction that removed the other owner may be undone, and that owner would see bytes that were
  * never written to it. So until the transaction is firm (durable, and relying on no list of data
  * that the medium could still lose) such a block counts as shared: it is copied, not overwritten.
- * The same holds for everything below a node that lost an owner.
+ * The same holds for everything below a node that lost an owner. And in pools with checksums or
+ * parity it holds for blocks that were written and are unwritten now (fs/fallocate.c).
  *
  * The set is a table hashed by LBA, which holds the last transaction that noted a block there.
  * Nothing has to be removed: firm transactions have no effect. Two blocks in one slot only cost
