@@ -78,16 +78,26 @@ static bool meets(const struct um_rest_list *list, uint64_t off, size_t len)
 	return false;
 }
 
+/* Lists have places: the bytes of a block may have been moved, which replay does not know yet when it
+ * reads a list. Returns how many of the bytes at `off` lie together, at *out. */
+static size_t place_of(const struct um_pool *pool, uint64_t off, size_t len, uint64_t *out)
+{
+	uint64_t in = off & (UM_BLOCK_SIZE - 1), n;
+	um_lba_t lba = off >> UM_BLOCK_SHIFT;
+
+	n = um_pool_span(pool, lba, (in + len + UM_BLOCK_SIZE - 1) >> UM_BLOCK_SHIFT);
+	n = (n << UM_BLOCK_SHIFT) - in;
+	*out = (um_pool_home(pool, lba) << UM_BLOCK_SHIFT) + in;
+	return n < len ? (size_t)n : len;
+}
+
 /* Costs one more barrier for a block that is written twice, so a list is not given up before it has
  * to be. */
-int um_rests_before(struct um_pool *pool, uint64_t off, size_t len)
+static int before_at(struct um_rests *r, uint64_t off, size_t len)
 {
-	struct um_rests *r = pool->rests;
 	bool seal;
 	int err = 0;
 
-	if (!r || !atomic_load(&r->nlisted) || um_seeded_bug(31))
-		return 0;
 	do {
 		pthread_mutex_lock(&r->lock);
 		if (meets(&r->open, off, len))
@@ -101,14 +111,28 @@ int um_rests_before(struct um_pool *pool, uint64_t off, size_t len)
 	return err;
 }
 
-void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+int um_rests_before(struct um_pool *pool, uint64_t off, size_t len)
 {
 	struct um_rests *r = pool->rests;
+	uint64_t at;
+	size_t n;
+	int err = 0;
+
+	if (!r || !atomic_load(&r->nlisted) || um_seeded_bug(31))
+		return 0;
+	for (; len && !err; off += n, len -= n) {
+		n = place_of(pool, off, len, &at);
+		err = before_at(r, at, n);
+	}
+	return err;
+}
+
+static void after_at(
+	const struct um_pool *pool, struct um_rests *r, uint64_t off, const void *src, size_t len)
+{
 	struct um_rest_list *list;
 	uint64_t csum = 0;
 
-	if (!r || um_seeded_bug(32))
-		return;
 	if (src && len <= ONE_MAX)
 		csum = um_rest_csum(pool, src, len);
 	pthread_mutex_lock(&r->lock);
@@ -121,6 +145,20 @@ void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t 
 	}
 	count(r);
 	pthread_mutex_unlock(&r->lock);
+}
+
+void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	const uint8_t *from = src;
+	uint64_t at;
+	size_t n;
+
+	if (!pool->rests || um_seeded_bug(32))
+		return;
+	for (; len; off += n, len -= n, from += from ? n : 0) {
+		n = place_of(pool, off, len, &at);
+		after_at(pool, pool->rests, at, from, n);
+	}
 }
 
 void um_rests_take(struct um_pool *pool, struct um_rest_list *out)

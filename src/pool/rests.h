@@ -19,7 +19,7 @@
 #define UM_RESTS_MAX 62u /* with the record's head: 2 KiB of journal */
 
 struct um_rest {
-	uint64_t off; /* in the pool, bytes */
+	uint64_t off; /* in the pool, bytes: the place, wherever the block was moved from */
 	uint64_t csum;
 	uint32_t len;
 };
@@ -35,7 +35,8 @@ int um_rests_open(struct um_pool *pool, int (*seal)(void *arg), void *arg);
 void um_rests_close(struct um_pool *pool);
 uint64_t um_rest_csum(const struct um_pool *pool, const void *bytes, size_t len);
 
-/* Around a store of data, called by um_pool_write() and um_pool_overwrite(). */
+/* Around a store of data, called by um_pool_write() and um_pool_overwrite(). off is that of the block,
+ * which may have been moved. */
 int um_rests_before(struct um_pool *pool, uint64_t off, size_t len);
 void um_rests_after(struct um_pool *pool, uint64_t off, const void *src, size_t len);
 

@@ -202,7 +202,7 @@ static bool vouched(const struct um_log *log, const struct um_record *record)
 	if (record->nentry > (record->len - sizeof(*record)) / sizeof(*entry))
 		return false;
 	for (i = 0; i < record->nentry; i++, entry++) {
-		const uint8_t *bytes = um_pool_ptr(pool, entry->lba);
+		const uint8_t *bytes;
 		bool there;
 
 		if (entry->type != UM_ENTRY_SUM || entry->off >= UM_BLOCK_SIZE ||
@@ -210,6 +210,7 @@ static bool vouched(const struct um_log *log, const struct um_record *record)
 				((uint64_t)entry->off + entry->len + UM_BLOCK_SIZE - 1) /
 					UM_BLOCK_SIZE))
 			return false;
+		bytes = pool->base + (entry->lba << UM_BLOCK_SHIFT); /* a place */
 		um_guard_check();
 		there = um_rest_csum(pool, bytes + entry->off, entry->len) == entry->mirror;
 		if (um_guard_check() || !there)

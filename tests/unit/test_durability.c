@@ -316,6 +316,60 @@ static void nor_does_it_take_space_that_a_full_pool_lacks(void **state)
 	kit_close(&k);
 }
 
+/* A block whose page is lost is moved: its bytes lie elsewhere from then on. */
+static void move(struct kit *k, struct file *f, uint64_t block)
+{
+	um_lba_t lba = file_lba(k, f, block);
+
+	um_pool_set_lost(k->fs->pool, lba, 1);
+	file_verify(k, f);
+	assert_int_not_equal(um_pool_home(k->fs->pool, lba), lba);
+}
+
+static void what_is_appended_to_a_moved_block_is_durable(void **state)
+{
+	struct file f;
+	struct kit k;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, B + 1000, 1);
+	ok(um_log_seal(k.fs->log));
+	move(&k, &f, 1);
+	ok(um_log_seal(k.fs->log));
+	file_write(&k, &f, f.size, 100, 2);
+	ok(umbra_fsync(k.fs, f.ino, false));
+	assert_true(um_log_firm(k.fs->log) < um_log_committed(k.fs->log));
+	power_cut(&k);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
+static void a_commit_does_not_rest_on_the_place_of_a_moved_block(void **state)
+{
+	struct file f, g;
+	struct kit k;
+
+	(void)state;
+	pool_file(&k);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, 2 * B, 1);
+	ok(um_log_seal(k.fs->log));
+	move(&k, &f, 1);
+	file_make(&k, &g, "g", 1 << 20);
+	file_write(&k, &g, 0, 5000, 3);
+	ok(umbra_fsync(k.fs, g.ino, false));
+	assert_true(um_log_firm(k.fs->log) < um_log_committed(k.fs->log));
+	file_write(&k, &f, B, B, 2); /* in place */
+	power_cut(&k);
+	file_verify(&k, &g);
+	file_free(&f);
+	file_free(&g);
+	kit_close(&k);
+}
+
 /* ---- reading only, and then not --------------------------------------------------------------------------- */
 
 static uint64_t sum_of_file(const char *path)
@@ -539,6 +593,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(nor_is_one_below_a_node_whose_other_owner_may),
 		cmocka_unit_test(a_zeroed_block_may_come_back_as_well),
 		cmocka_unit_test(nor_does_it_take_space_that_a_full_pool_lacks),
+		cmocka_unit_test(what_is_appended_to_a_moved_block_is_durable),
+		cmocka_unit_test(a_commit_does_not_rest_on_the_place_of_a_moved_block),
 		cmocka_unit_test(appends_of_any_length_take_one_commit_each),
 		cmocka_unit_test(overwrites_within_a_tick_take_one_transaction),
 		cmocka_unit_test(a_pool_opened_to_read_becomes_writable),
