@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -116,12 +117,38 @@ static void file_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
 		um_warn("%s: cannot give private pages back: %s", pool->path, strerror(errno));
 }
 
-/* Devices remap an unreadable sector when it is written. */
+/*
+ * Devices remap an unreadable sector when it is written. By a descriptor of its own: an error of any
+ * other write is told to each once, and is for the next barrier. Directly, where that is possible: then
+ * an error of this write is nobody else's.
+ */
+static int file_rewrite(struct um_pool *pool, const void *content, uint64_t off)
+{
+	_Alignas(UM_BLOCK_SIZE) uint8_t copy[UM_BLOCK_SIZE];
+	const int how = O_RDWR | O_DSYNC | O_CLOEXEC;
+	char path[32];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", pool->fd);
+	memcpy(copy, content, sizeof(copy));
+	fd = open(path, how | O_DIRECT);
+	ret = fd < 0 ? -EINVAL : write_all(fd, copy, sizeof(copy), off);
+	if (ret == -EINVAL) {
+		if (fd >= 0)
+			close(fd);
+		fd = open(path, how);
+		ret = fd < 0 ? -errno : write_all(fd, copy, sizeof(copy), off);
+	}
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
 static int file_heal(struct um_pool *pool, um_lba_t lba, const void *content)
 {
 	off_t off = (off_t)(lba << UM_BLOCK_SHIFT);
 
-	if (write_all(pool->fd, content, UM_BLOCK_SIZE, (uint64_t)off) || fdatasync(pool->fd) ||
+	if (file_rewrite(pool, content, (uint64_t)off) ||
 		mmap(pool->base + off, UM_BLOCK_SIZE, PROT_READ | PROT_WRITE,
 			MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, pool->fd, off) == MAP_FAILED)
 		return -EIO;

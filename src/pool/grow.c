@@ -108,11 +108,13 @@ static int extend_medium(struct um_pool *pool, uint64_t size, bool sparse)
 	if (pool->kind != UMBRA_POOL_FILE && pool->kind != UMBRA_POOL_FSDAX)
 		return -ENOSPC;
 	ret = lengthen(pool, have, size, sparse);
+	if (ret)
+		return ret;
 	/* The superblock must not claim more than the file has if a power cut undoes its new
-	 * length. */
-	if (!ret && fsync(pool->fd))
-		ret = -errno;
-	return ret;
+	 * length. What the kernel has to tell of earlier writes concerns the next commit. */
+	if (!pool->direct)
+		return um_pool_barrier(pool);
+	return fsync(pool->fd) ? -errno : 0;
 }
 
 /* What can be known before the medium is touched. */

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Failing writes: who is told, what continues, and what the next mount finds. */
+#include <stdatomic.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 
 #include "datakit.h"
 #include "pool/backend.h"
@@ -98,6 +100,29 @@ static int put(struct kit *k, uint64_t ino, uint64_t off, unsigned flags)
 	ssize_t n = umbra_write(k->fs, ino, bytes, sizeof(bytes), off, flags, NULL);
 
 	return n < 0 ? (int)n : 0;
+}
+
+/* What the kernel could not write in the background it tells once to each open file, whoever asks. */
+static atomic_int late;
+
+static int tell_late(void)
+{
+	int err = atomic_exchange(&late, 0);
+
+	if (!err)
+		return 0;
+	errno = err;
+	return -1;
+}
+
+int fdatasync(int fd)
+{
+	return tell_late() ? -1 : (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+	return tell_late() ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
 /* ---- who is told ----------------------------------------------------------------------------------------------- */
@@ -365,6 +390,51 @@ static void room_that_ends_within_a_write_makes_it_short(void **state)
 	}
 }
 
+/* ---- errors of writes in the background, told to somebody else ------------------------------------------------ */
+
+static void error_is_still_known(struct kit *k, uint64_t ino)
+{
+	assert_int_equal(umbra_fsync(k->fs, ino, false), -EIO);
+	assert_int_equal(umbra_fsync(k->fs, ino, false), -EROFS);
+	umbra_file_release(k->fs, ino, O_RDWR);
+	atomic_store(&late, 0);
+	umbra_abandon(k->fs);
+	unlink(PATH);
+}
+
+static void growing_does_not_swallow_an_error(void **state)
+{
+	uint64_t ino, was, is;
+	struct kit k;
+
+	(void)state;
+	open_kit(&k, UMBRA_ERRORS_RO);
+	ino = file(&k, "f");
+	ok(put(&k, ino, 0, 0));
+	atomic_store(&late, EIO);
+	assert_int_equal(umbra_grow(k.fs, 64 << 20, true, &was, &is), -EIO);
+	assert_int_equal(is, 32 << 20);
+	error_is_still_known(&k, ino);
+}
+
+static void nor_does_rewriting_a_bad_block(void **state)
+{
+	_Alignas(64) uint8_t block[B];
+	uint64_t ino, lba;
+	struct kit k;
+
+	(void)state;
+	open_kit(&k, UMBRA_ERRORS_RO);
+	ino = file(&k, "f");
+	ok(put(&k, ino, 0, 0));
+	lba = um_super_second(&k.fs->pool->super);
+	memcpy(block, um_pool_ptr(k.fs->pool, lba), B);
+	um_pool_set_lost(k.fs->pool, lba, 1);
+	atomic_store(&late, EIO);
+	ok(um_pool_heal(k.fs->pool, lba, block));
+	error_is_still_known(&k, ino);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -376,6 +446,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(errors_shutdown_ends_reading_too),
 		cmocka_unit_test(a_full_host_is_enospc_and_nothing_more),
 		cmocka_unit_test(room_that_ends_within_a_write_makes_it_short),
+		cmocka_unit_test(growing_does_not_swallow_an_error),
+		cmocka_unit_test(nor_does_rewriting_a_bad_block),
 	};
 
 	(void)argc;
