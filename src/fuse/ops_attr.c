@@ -86,14 +86,113 @@ static void late_size(void *arg)
 	free(late);
 }
 
+/* ---- set-id bits ---------------------------------------------------------------------------------- */
+
+/* Is the group among those of the caller's task? */
+static bool has_group(const struct um_caller *caller, gid_t gid)
+{
+	char path[32], *line = NULL, *at, *end;
+	bool found = caller->gid == gid;
+	size_t room = 0;
+	FILE *f;
+
+	if (found)
+		return true;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)caller->pid);
+	f = fopen(path, "re");
+	while (f && !found && getline(&line, &room, f) > 0) {
+		if (strncmp(line, "Groups:", 7) != 0)
+			continue;
+		for (at = line + 7; !found; at = end) {
+			unsigned long group = strtoul(at, &end, 10);
+
+			if (end == at)
+				break;
+			found = group == gid;
+		}
+		break;
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Do changes of content by an unprivileged caller, and chown(2), drop such bits of the file? As
+ * setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid is kept for
+ * members of the group only. *out_foreign: the file has a set-gid that only others drop. */
+static bool drops_setid(const struct stat *st, const struct um_caller *caller, bool *out_foreign)
+{
+	mode_t mode = st->st_mode;
+
+	*out_foreign = S_ISREG(mode) && (mode & (S_ISGID | S_IXGRP)) == S_ISGID &&
+		       !has_group(caller, st->st_gid);
+	return S_ISREG(mode) && ((mode & S_ISUID) || *out_foreign ||
+					(mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP));
+}
+
+int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
+{
+	unsigned mask = UMBRA_SET_KILLPRIV;
+	struct umbra_attr in, out;
+	bool foreign;
+	int err;
+
+	if (caller->uid == 0 || umbra_getattr(m->fs, ino, &in) ||
+		!drops_setid(&in.st, caller, &foreign))
+		return 0;
+	if (foreign) {
+		in.st.st_mode &= ~(mode_t)(S_ISUID | S_ISGID);
+		mask |= UMBRA_SET_MODE;
+	}
+	err = umbra_setattr(m->fs, ino, &in, mask, &out);
+	um_inval_attr(m, ino);
+	return err;
+}
+
+bool um_drops_setid(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
+{
+	struct umbra_attr attr;
+	bool foreign;
+
+	if (umbra_getattr(m->fs, ino, &attr) || !drops_setid(&attr.st, caller, &foreign))
+		return false;
+	if (foreign)
+		um_killpriv(m, ino, caller);
+	return true;
+}
+
+/*
+ * Nothing is to be set. That is what arrives of chown(path, -1, -1), which drops set-id bits like any
+ * chown but without a check of the caller by the kernel; and of a write that has to drop them and that
+ * passes through a view. Who has a file open for writing could drop them anyway: so everybody may
+ * while somebody has, else only those who may change the owner.
+ */
+static int may_kill_only(
+	const struct um_mount *m, uint64_t ino, const struct um_caller *caller, unsigned *mask)
+{
+	struct umbra_attr attr;
+	bool foreign;
+	int err = umbra_getattr(m->fs, ino, &attr);
+
+	if (err)
+		return err;
+	if (caller->uid == 0 || caller->uid == attr.st.st_uid || umbra_file_writers(m->fs, ino)) {
+		*mask |= UMBRA_SET_KILLPRIV;
+		return um_killpriv(m, ino, caller);
+	}
+	return drops_setid(&attr.st, caller, &foreign) ? -EPERM : 0;
+}
+
 void um_op_setattr(
 	fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set, struct fuse_file_info *fi)
 {
 	struct umbra_attr in = {.st = *st}, out;
 	unsigned mask = (unsigned)to_set & SAME_BITS;
+	struct um_caller caller = um_caller_of(req);
 	struct um_mount *m = um_of(req);
 	struct late_size *late;
-	int err;
+	int err = 0;
 
 	if (to_set & FUSE_SET_ATTR_CTIME)
 		mask |= UMBRA_SET_CTIME;
@@ -101,13 +200,15 @@ void um_op_setattr(
 	 * open file alone for writes that it has carried out. */
 	if (m->writeback && fi && mask == (UMBRA_SET_MTIME | UMBRA_SET_CTIME))
 		mask |= UMBRA_SET_OWED;
-	/* chown(path, -1, -1) arrives with nothing else to set, and drops set-id bits like any
-	 * chown. */
-	if (to_set & KILL_SETID || !(mask & ~UMBRA_SET_CTIME))
+	if (to_set & KILL_SETID) {
 		mask |= UMBRA_SET_KILLPRIV;
-	if (mask & UMBRA_SET_SIZE)
+		err = um_killpriv(m, ino, &caller);
+	} else if (!(mask & ~UMBRA_SET_CTIME)) {
+		err = may_kill_only(m, ino, &caller, &mask);
+	}
+	if (!err && mask & UMBRA_SET_SIZE)
 		err = set_size(m, ino, &in, mask, false, &out);
-	else
+	else if (!err)
 		err = umbra_setattr(m->fs, ino, &in, mask, &out);
 	if (err == -EAGAIN && (late = malloc(sizeof(*late)))) {
 		*late = (struct late_size){req, ino, mask, in};
@@ -169,69 +270,4 @@ void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_
 		len = 0;
 	inval(m, ino, (int64_t)off, (int64_t)len);
 	umbra_cache_dropped(m->fs, ino, off, len);
-}
-
-bool um_has_setid(const struct um_mount *m, uint64_t ino)
-{
-	struct umbra_attr attr;
-	mode_t mode;
-
-	if (umbra_getattr(m->fs, ino, &attr))
-		return false;
-	mode = attr.st.st_mode;
-	return S_ISREG(mode) &&
-	       ((mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP));
-}
-
-/* Is the group among those of the caller's task? */
-static bool has_group(const struct um_caller *caller, gid_t gid)
-{
-	char path[32], *line = NULL, *at, *end;
-	bool found = caller->gid == gid;
-	size_t room = 0;
-	FILE *f;
-
-	if (found)
-		return true;
-	snprintf(path, sizeof(path), "/proc/%d/status", (int)caller->pid);
-	f = fopen(path, "re");
-	while (f && !found && getline(&line, &room, f) > 0) {
-		if (strncmp(line, "Groups:", 7) != 0)
-			continue;
-		for (at = line + 7; !found; at = end) {
-			unsigned long group = strtoul(at, &end, 10);
-
-			if (end == at)
-				break;
-			found = group == gid;
-		}
-		break;
-	}
-	free(line);
-	if (f)
-		fclose(f);
-	return found;
-}
-
-/* As setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid is kept for
- * members of the group only. */
-int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
-{
-	unsigned mask = UMBRA_SET_KILLPRIV;
-	struct umbra_attr in, out;
-	mode_t mode;
-	int err;
-
-	if (caller->uid == 0 || umbra_getattr(m->fs, ino, &in))
-		return 0;
-	mode = in.st.st_mode;
-	if (!S_ISREG(mode) || !(mode & (S_ISUID | S_ISGID)))
-		return 0;
-	if ((mode & (S_ISGID | S_IXGRP)) == S_ISGID && !has_group(caller, in.st.st_gid)) {
-		in.st.st_mode = mode & ~(mode_t)(S_ISUID | S_ISGID);
-		mask |= UMBRA_SET_MODE;
-	}
-	err = umbra_setattr(m->fs, ino, &in, mask, &out);
-	um_inval_attr(m, ino);
-	return err;
 }

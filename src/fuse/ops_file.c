@@ -137,7 +137,8 @@ static void late_open(void *arg);
 static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, bool wait)
 {
 	struct um_mount *m = um_of(req);
-	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
+	struct um_caller caller = um_caller_of(req);
+	bool kill = um_facts.kill_setid && um_drops_setid(m, ino, &caller);
 	struct late_open *late;
 	struct timespec before;
 	struct um_grant grant;
@@ -342,7 +343,8 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	struct fuse_file_info *fi)
 {
 	struct um_mount *m = um_of(req);
-	bool kill = um_facts.kill_setid && um_has_setid(m, ino);
+	struct um_caller caller = um_caller_of(req);
+	bool kill = um_facts.kill_setid && um_drops_setid(m, ino, &caller);
 	unsigned flags = (fi->flags & O_DSYNC ? UMBRA_WRITE_SYNC : 0) |
 			 (fi->writepage ? UMBRA_WRITE_QUIET : 0);
 	bool direct = is_direct(fi), back = m->writeback && fi->writepage, sync;

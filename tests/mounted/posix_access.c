@@ -57,6 +57,11 @@ static void truncate_by_path(void)
 	ok(truncate("f", 5));
 }
 
+static void truncate_by_opening(void)
+{
+	close(ok(open("f", O_WRONLY | O_TRUNC)));
+}
+
 static void setid_bits_fall_at_a_users_write(void)
 {
 	close(t_file("f", 10, 'x'));
@@ -66,7 +71,16 @@ static void setid_bits_fall_at_a_users_write(void)
 	ok(chmod("f", 06777));
 	t_as(T_NOBODY, T_NOBODY, truncate_by_path);
 	eq(t_stat("f").st_mode & 07777, 0777);
-	/* Without group execution the bit means something else and stays (for a member of the group). */
+	/* Without group execution set-gid stays for members of the group only. */
+	ok(chmod("f", 02766));
+	t_as(T_NOBODY, T_NOBODY, write_one_byte);
+	eq(t_stat("f").st_mode & 07777, 0766);
+	ok(chmod("f", 02766));
+	t_as(T_NOBODY, T_NOBODY, truncate_by_path);
+	eq(t_stat("f").st_mode & 07777, 0766);
+	ok(chmod("f", 02766));
+	t_as(T_NOBODY, T_NOBODY, truncate_by_opening);
+	eq(t_stat("f").st_mode & 07777, 0766);
 	ok(chown("f", 0, T_NOBODY));
 	ok(chmod("f", 02766));
 	t_as(T_NOBODY, T_NOBODY, write_one_byte);
@@ -110,6 +124,40 @@ static void setid_bits_fall_at_chown_and_fallocate(void)
 	ok(chmod("f", 02766));
 	t_as(T_NOBODY, T_NOBODY, map_and_store);
 	eq(t_stat("f").st_mode & 07777, 02766);
+}
+
+static void chown_to_nobody_in_particular(void)
+{
+	ok(chown("f", -1, -1));
+}
+
+static void chown_of_anothers_file(void)
+{
+	fails(EPERM, chown("f", -1, -1));
+	ok(chown("plain", -1, -1));
+}
+
+/* chown(2) that names neither owner nor group drops the bits too, but only for the owner. */
+static void setid_bits_fall_at_an_empty_chown_of_the_owner(void)
+{
+	close(t_file("f", 10, 'x'));
+	close(t_file("plain", 10, 'x'));
+	ok(chmod("f", 06755));
+	t_as(T_NOBODY, T_NOBODY, chown_of_anothers_file);
+	eq(t_stat("f").st_mode & 07777, 06755);
+	ok(chmod("f", 02745));
+	t_as(T_NOBODY, T_NOBODY, chown_of_anothers_file);
+	eq(t_stat("f").st_mode & 07777, 02745);
+	ok(chmod("f", 06755));
+	ok(chown("f", -1, -1));
+	eq(t_stat("f").st_mode & 07777, 0755);
+	ok(chown("f", T_NOBODY, 5));
+	ok(chmod("f", 06755));
+	t_as(T_NOBODY, T_NOBODY, chown_to_nobody_in_particular);
+	eq(t_stat("f").st_mode & 07777, 0755);
+	ok(chmod("f", 02745));
+	t_as(T_NOBODY, T_NOBODY, chown_to_nobody_in_particular);
+	eq(t_stat("f").st_mode & 07777, 0745);
 }
 
 static void capabilities_fall_at_a_write(void)
@@ -361,6 +409,7 @@ const struct t_case t_access[] = {
 	T_CASE(modes_are_enforced),
 	T_CASE(setid_bits_fall_at_a_users_write),
 	T_CASE(setid_bits_fall_at_chown_and_fallocate),
+	T_CASE(setid_bits_fall_at_an_empty_chown_of_the_owner),
 	T_CASE(capabilities_fall_at_a_write),
 	T_CASE(sticky_directories),
 	T_CASE(setgid_directories_pass_their_group_on),
