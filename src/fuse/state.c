@@ -203,6 +203,10 @@ static bool policy(
 {
 	if (content->kind == UMBRA_CONTENT_NONE || content->size < UM_VIEW_MIN_SIZE)
 		return false;
+	/* Writes that pass through a view do not tell how the file was opened: see may_write() in
+	 * ops_file.c. */
+	if ((content->flags & (FS_APPEND_FL | FS_IMMUTABLE_FL)) == FS_APPEND_FL)
+		return false;
 	switch (v->m->opt->share) {
 	case UM_SHARE_OFF:
 		break;

@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <sys/ioctl.h>
 #include <sys/xattr.h>
+#include <sys/uio.h>
 
 static void set_times(const char *name, int64_t sec, long nsec)
 {
@@ -383,6 +384,81 @@ static void append_only_files_only_grow(void)
 	ok(unlink("f"));
 }
 
+/* The kernel's FUSE knows nothing of append-only files: with writeback, when it sends pages only, it
+ * lets them be overwritten. */
+static bool pages_are_sent(void)
+{
+	const char *options = getenv("UMBRA_OPTIONS");
+
+	return options && strstr(options, "writeback");
+}
+
+static void append_only_files_are_not_overwritten(void)
+{
+	struct iovec iov = {"zz", 2};
+	int fd = t_file("f", 5000, 'x'), flags = get_flags(fd), a, b;
+	char *map, *page;
+
+	ok(set_flags(fd, flags | FS_APPEND_FL));
+	a = ok(open("f", O_RDWR | O_APPEND));
+	b = ok(open("f", O_WRONLY | O_APPEND | O_DIRECT));
+	/* Other filesystems refuse to remove O_APPEND. */
+	page = aligned_alloc(4096, 4096);
+	is_true(page);
+	memset(page, 'z', 4096);
+	if (fcntl(b, F_SETFL, O_DIRECT))
+		eq(errno, EPERM);
+	else
+		fails(EPERM, pwrite(b, page, 4096, 0));
+	if (!pages_are_sent()) {
+		is_true(pwritev2(a, &iov, 1, 0, 0x20 /* RWF_NOAPPEND */) < 0);
+		map = mmap(NULL, 5000, PROT_READ | PROT_WRITE, MAP_SHARED, a, 0);
+		if (map == MAP_FAILED) {
+			eq(errno, EACCES);
+		} else {
+			map[0] = 'm';
+			is_true(msync(map, 5000, MS_SYNC));
+			ok(munmap(map, 5000));
+		}
+		if (fcntl(a, F_SETFL, 0))
+			eq(errno, EPERM);
+		else
+			fails(EPERM, pwrite(a, "z", 1, 4999));
+		ok(posix_fadvise(a, 0, 0, POSIX_FADV_DONTNEED));
+	}
+	t_range(fd, 0, 5000, 'x');
+	/* Who had it open before may still do what he could. */
+	eq(pwrite(fd, "y", 1, 0), 1);
+	close(b);
+	b = ok(open("f", O_WRONLY | O_APPEND));
+	eq(write(b, "yy", 2), 2);
+	eq(t_fstat(fd).st_size, 5002);
+	ok(set_flags(fd, flags));
+}
+
+/* A reader shares the pages of a clone with others, if that is possible. */
+static void append_only_clones_are_not_overwritten(void)
+{
+	const size_t len = 1 << 16;
+	int s = t_file("s", len, 'x'), f = t_file("f", 0, 0), flags = get_flags(f), reader, a;
+
+	if (pages_are_sent())
+		t_skip("pages are sent as a whole");
+	eq(lseek(s, 0, SEEK_SET), 0);
+	eq(copy_file_range(s, NULL, f, NULL, len, 0), len);
+	ok(set_flags(f, flags | FS_APPEND_FL));
+	close(s);
+	close(f);
+	reader = ok(open("f", O_RDONLY));
+	a = ok(open("f", O_WRONLY | O_APPEND));
+	if (fcntl(a, F_SETFL, 0))
+		eq(errno, EPERM);
+	else
+		fails(EPERM, pwrite(a, "z", 1, 0));
+	t_range(reader, 0, len, 'x');
+	ok(set_flags(reader, flags));
+}
+
 static void set_flags_as_user(void)
 {
 	int fd = ok(open("f", O_RDWR));
@@ -432,6 +508,8 @@ const struct t_case t_attr[] = {
 	T_CASE(xattrs_need_permission),
 	T_CASE(immutable_files_do_not_change),
 	T_CASE(append_only_files_only_grow),
+	T_CASE(append_only_files_are_not_overwritten),
+	T_CASE(append_only_clones_are_not_overwritten),
 	T_CASE(flags_and_project_attributes),
 	{NULL, NULL},
 };
