@@ -97,5 +97,7 @@ int umbra_readlink(struct umbra_fs *fs, uint64_t ino, char buf[UMBRA_SYMLINK_MAX
 	if (!ret) /* the load checked that its size is within bounds */
 		ret = read_target(um_fs_src(fs), &inode, buf);
 	um_log_read_unlock(fs->log);
+	if (ret >= 0)
+		um_atime_update(fs, ino);
 	return ret;
 }

@@ -137,6 +137,18 @@ static void relatime(void)
 	eq(t_fstat(fd).st_atim.tv_sec, ts[0].tv_sec);
 }
 
+static void reading_a_link_sets_its_atime(void)
+{
+	struct timespec ts[2] = {{1000, 0}, {2000, 0}};
+	char buf[8];
+
+	ok(symlink("target", "l"));
+	ok(utimensat(AT_FDCWD, "l", ts, AT_SYMLINK_NOFOLLOW));
+	eq(readlink("l", buf, sizeof(buf)), 6);
+	is_true(t_stat("l").st_atim.tv_sec > 1000);
+	eq(t_stat("l").st_mtim.tv_sec, 2000);
+}
+
 static void birth_time_stays(void)
 {
 	struct statx sx;
@@ -500,6 +512,7 @@ const struct t_case t_attr[] = {
 	T_CASE(times_now_and_omitted),
 	T_CASE(what_changes_which_time),
 	T_CASE(relatime),
+	T_CASE(reading_a_link_sets_its_atime),
 	T_CASE(birth_time_stays),
 	T_CASE(modes),
 	T_CASE(owners),
