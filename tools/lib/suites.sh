@@ -90,7 +90,7 @@ um_names_of_kind() {
 	case $kind in
 	default)
 		um_unit_names unit | sed 's,^,unit/,'
-		printf '%s\n' crash/states crash/mutants
+		printf '%s\n' crash/states crash/threads crash/mutants
 		;;
 	*)
 		um_unit_names "$kind" | sed "s,^,$kind/,"
@@ -169,13 +169,16 @@ um_suite_unit() {
 # States that a power cut may leave (tests/crash), as many as the time allows, and whether the checker finds
 # the seeded bugs.
 um_suite_crash() {
-	local budget=70 limit=300 dir=$CHECK_DIR/default/tests/crash
+	local budget=70 limit=300 threads=20 dir=$CHECK_DIR/default/tests/crash
 	if [ "$LONG" = 1 ]; then
 		budget=1800
 		limit=3000
+		threads=600
 	fi
 	um_skip_unbuilt default crash/states ||
 		um_run crash/states "$limit" "$dir/crash" --budget "$budget" --seed "$SEED"
+	um_skip_unbuilt default crash/threads ||
+		um_run crash/threads $((threads * 2 + 180)) "$dir/crash-threads" --budget "$threads" --seed "$SEED"
 	um_skip_unbuilt default crash/mutants ||
 		um_run crash/mutants 600 "$dir/crash-mutants" --mutants --budget 20 --seed "$SEED"
 }
