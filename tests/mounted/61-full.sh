@@ -8,7 +8,7 @@
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"
 start
-pool_make "$(long 48M 1G)"
+pool_make "$(long 32M 1G)"
 pool_mount
 
 free_blocks() {

@@ -561,7 +561,7 @@ static void every_block_can_fail(void **state)
 	struct fixture *f = fixture_new(SMALL);
 	bool slow = test_feature("parity");
 	unsigned tried = 0, count[NOTHING + 1] = {0};
-	unsigned first = slow ? 3 : 24, step = every && *every ? 1 : slow ? 97 : 41;
+	unsigned first = slow ? 3 : 8, step = every && *every ? 1 : slow ? 97 : 41;
 	int status;
 
 	(void)state;

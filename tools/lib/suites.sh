@@ -46,9 +46,9 @@ um_check_shell() {
 }
 
 um_suite_style() {
-	um_run style/clang-format 120 "$UM_SRC/tools/lib/call" um_check_format
-	um_run style/spdx 60 "$UM_SRC/tools/lib/call" um_check_spdx
-	um_run style/shell 120 "$UM_SRC/tools/lib/call" um_check_shell
+	um_beside style/clang-format 120 "$UM_SRC/tools/lib/call" um_check_format
+	um_beside style/spdx 60 "$UM_SRC/tools/lib/call" um_check_spdx
+	um_beside style/shell 120 "$UM_SRC/tools/lib/call" um_check_shell
 }
 
 # Unit tests by their names in tests/unit/meson.build; under TSan only those that start threads.
@@ -169,7 +169,7 @@ um_suite_unit() {
 # States that a power cut may leave (tests/crash), as many as the time allows, and whether the checker finds
 # the seeded bugs.
 um_suite_crash() {
-	local budget=70 limit=300 threads=20 dir=$CHECK_DIR/default/tests/crash
+	local budget=60 limit=300 threads=20 dir=$CHECK_DIR/default/tests/crash
 	if [ "$LONG" = 1 ]; then
 		budget=1800
 		limit=3000
@@ -188,7 +188,7 @@ um_suite_crash_asan() {
 	um_sanitizer_env
 	um_skip_unbuilt asan crash/asan ||
 		um_run crash/asan 300 setarch "$(uname -m)" -R \
-			"$CHECK_DIR/asan/tests/crash/crash" --budget 30 --seed "$SEED"
+			"$CHECK_DIR/asan/tests/crash/crash" --budget 20 --seed "$SEED"
 }
 
 # Allocations and system calls of the engine fail, one in each run; on plain files, then on files as memory.
