@@ -19,28 +19,41 @@ um_check_format() {
 
 # Every text file names its licence in its first lines; images and licence texts do not.
 um_check_spdx() {
-	local f bad=0
+	local files
+	cd "$UM_SRC" || return 1
+	mapfile -t files < <(um_files |
+		grep -vE '^LICENSE|\.(img|xz|gz|zst|png|svg|bin|dat|json|expected)$' | um_existing)
+	awk 'FNR <= 5 && /SPDX-License-Identifier: / { named[FILENAME] = 1 }
+		FNR >= 5 { nextfile }
+		END {
+			for (i = 1; i < ARGC; i++)
+				if (!(ARGV[i] in named)) {
+					print "FAIL: " ARGV[i] " has no SPDX-License-Identifier line"
+					bad = 1
+				}
+			exit bad
+		}' "${files[@]}"
+}
+
+# Those that git lists and that have not been removed.
+um_existing() {
+	local f
 	while IFS= read -r f; do
-		[ -f "$UM_SRC/$f" ] || continue
-		case $f in LICENSE* | *.img | *.xz | *.gz | *.zst | *.png | *.svg | *.bin | *.dat | *.json | *.expected) continue ;; esac
-		if ! head -n 5 "$UM_SRC/$f" | grep -q 'SPDX-License-Identifier: '; then
-			echo "FAIL: $f has no SPDX-License-Identifier line"
-			bad=1
-		fi
-	done < <(um_files)
-	return $bad
+		[ ! -f "$f" ] || echo "$f"
+	done
 }
 
 um_check_shell() {
 	local f files=() bad=0
-	while IFS= read -r f; do
-		[ -f "$UM_SRC/$f" ] || continue
-		head -n1 "$UM_SRC/$f" | grep -qE '^#!.*/(ba)?sh|^# shellcheck shell' || continue
-		files+=("$f")
-		bash -n "$UM_SRC/$f" || bad=1
-	done < <(um_files)
+	cd "$UM_SRC" || return 1
+	mapfile -t files < <(um_files | um_existing | xargs -d '\n' awk '
+		FNR == 1 && /^#!.*\/(ba)?sh|^# shellcheck shell/ { print FILENAME }
+		{ nextfile }')
+	for f in "${files[@]}"; do
+		bash -n "$f" || bad=1
+	done
 	if command -v shellcheck >/dev/null; then
-		(cd "$UM_SRC" && shellcheck -x -S warning -e SC2034,SC2054 "${files[@]}") || bad=1
+		shellcheck -x -S warning -e SC2034,SC2054 "${files[@]}" || bad=1
 	fi
 	return $bad
 }
