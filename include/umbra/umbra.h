@@ -282,6 +282,9 @@ ssize_t umbra_read(struct umbra_fs *fs, uint64_t ino, void *buf, size_t len, uin
 /* Writeback from a page cache that owns sizes and times: it may extend the file, and does not
  * change its times, which are passed to umbra_setattr() (UMBRA_SET_OWED). */
 #define UMBRA_WRITE_BACK 64u
+/* Through a descriptor that was opened with O_APPEND: -EPERM if the file is append-only and off is
+ * before its end. An append-only file can be opened for writing in no other way. */
+#define UMBRA_WRITE_OPENED_APPEND 128u
 /*
  * Bytes written or -errno. Short only if space runs out; with UMBRA_WRITE_CACHED and
  * UMBRA_WRITE_BACK that is an error, even if part was written, because a page cache ignores the

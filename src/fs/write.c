@@ -146,6 +146,9 @@ static ssize_t write_segments(struct writer *w, const uint8_t *buf, size_t len, 
 			s.len = len - done;
 		failed = atomic_load(&w->fs->pool->nfailed);
 		err = segment_begin(w, &s);
+		if (!err && w->flags & UMBRA_WRITE_OPENED_APPEND &&
+			s.inode.core.flags & FS_APPEND_FL && s.off < s.inode.core.size)
+			err = -EPERM;
 		if (!err && !settled && s.off + s.len > s.inode.core.size) {
 			err = um_data_settle(w->fs, w->mem->ino);
 			settled = err >= 0;

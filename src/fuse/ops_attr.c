@@ -179,9 +179,27 @@ static int may_kill_only(
 		return err;
 	if (caller->uid == 0 || caller->uid == attr.st.st_uid || umbra_file_writers(m->fs, ino)) {
 		*mask |= UMBRA_SET_KILLPRIV;
-		return um_killpriv(m, ino, caller);
+		return 0;
 	}
 	return drops_setid(&attr.st, caller, &foreign) ? -EPERM : 0;
+}
+
+/* The set-id bits that the engine would keep and that this caller has to drop fall in the same
+ * change. */
+static void add_foreign(const struct um_mount *m, uint64_t ino, const struct um_caller *caller,
+	struct umbra_attr *in, unsigned *mask)
+{
+	struct umbra_attr attr;
+	bool foreign;
+
+	if (!(*mask & UMBRA_SET_KILLPRIV) || *mask & UMBRA_SET_MODE || caller->uid == 0 ||
+		umbra_getattr(m->fs, ino, &attr))
+		return;
+	drops_setid(&attr.st, caller, &foreign);
+	if (foreign) {
+		in->st.st_mode = attr.st.st_mode & ~(mode_t)(S_ISUID | S_ISGID);
+		*mask |= UMBRA_SET_MODE;
+	}
 }
 
 void um_op_setattr(
@@ -200,12 +218,11 @@ void um_op_setattr(
 	 * open file alone for writes that it has carried out. */
 	if (m->writeback && fi && mask == (UMBRA_SET_MTIME | UMBRA_SET_CTIME))
 		mask |= UMBRA_SET_OWED;
-	if (to_set & KILL_SETID) {
+	if (to_set & KILL_SETID)
 		mask |= UMBRA_SET_KILLPRIV;
-		err = um_killpriv(m, ino, &caller);
-	} else if (!(mask & ~UMBRA_SET_CTIME)) {
+	else if (!(mask & ~UMBRA_SET_CTIME))
 		err = may_kill_only(m, ino, &caller, &mask);
-	}
+	add_foreign(m, ino, &caller, &in, &mask);
 	if (!err && mask & UMBRA_SET_SIZE)
 		err = set_size(m, ino, &in, mask, false, &out);
 	else if (!err)

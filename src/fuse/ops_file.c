@@ -340,20 +340,6 @@ static void set_mtime_owed(struct um_mount *m, uint64_t ino)
 	umbra_setattr(m->fs, ino, &attr, UMBRA_SET_MTIME_NOW | UMBRA_SET_OWED, &attr);
 }
 
-/*
- * An append-only file can only be opened with O_APPEND. The kernel does not know that it is one: it
- * lets fcntl(2) remove the flag afterwards, RWF_NOAPPEND circumvent it, and the file be mapped. Only
- * files that were opened before they became append-only are overwritten.
- */
-static int may_write(const struct um_mount *m, uint64_t ino, uint64_t fh, uint64_t off)
-{
-	struct umbra_attr attr;
-
-	if (!(fh & O_APPEND) || umbra_getattr(m->fs, ino, &attr) || !(attr.flags & FS_APPEND_FL))
-		return 0;
-	return off < (uint64_t)attr.st.st_size ? -EPERM : 0;
-}
-
 void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
 	struct fuse_file_info *fi)
 {
@@ -366,12 +352,10 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	blkcnt_t blocks = back ? blocks_of(m, ino) : 0;
 	ssize_t n;
 
-	/* What the kernel writes back are whole pages. */
-	n = back ? 0 : may_write(m, ino, fi->fh, (uint64_t)off);
-	if (n < 0) {
-		fuse_reply_err(req, (int)-n);
-		return;
-	}
+	/* The kernel does not know that a file is append-only: it lets fcntl(2) remove the flag,
+	 * RWF_NOAPPEND circumvent it, and the file be mapped. What it writes back are whole pages. */
+	if (fi->fh & O_APPEND && !back)
+		flags |= UMBRA_WRITE_OPENED_APPEND;
 	if (fi->writepage)
 		flags |= back ? UMBRA_WRITE_BACK : UMBRA_WRITE_CACHED;
 	if (um_facts.kill_setid)

@@ -62,36 +62,32 @@ static void truncate_by_opening(void)
 	close(ok(open("f", O_WRONLY | O_TRUNC)));
 }
 
+/* The bits of f with `mode` once somebody else has acted on it. */
+static mode_t bits_after(mode_t mode, void (*act)(void))
+{
+	ok(chmod("f", mode));
+	t_as(T_NOBODY, T_NOBODY, act);
+	return t_stat("f").st_mode & 07777;
+}
+
 static void setid_bits_fall_at_a_users_write(void)
 {
 	close(t_file("f", 10, 'x'));
-	ok(chmod("f", 06777));
-	t_as(T_NOBODY, T_NOBODY, write_one_byte);
-	eq(t_stat("f").st_mode & 07777, 0777);
-	ok(chmod("f", 06777));
-	t_as(T_NOBODY, T_NOBODY, truncate_by_path);
-	eq(t_stat("f").st_mode & 07777, 0777);
+	eq(bits_after(06777, write_one_byte), 0777);
+	eq(bits_after(06777, truncate_by_path), 0777);
 	/* Without group execution set-gid stays for members of the group only. */
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, write_one_byte);
-	eq(t_stat("f").st_mode & 07777, 0766);
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, truncate_by_path);
-	eq(t_stat("f").st_mode & 07777, 0766);
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, truncate_by_opening);
-	eq(t_stat("f").st_mode & 07777, 0766);
+	eq(bits_after(02766, write_one_byte), 0766);
+	eq(bits_after(02766, truncate_by_path), 0766);
+	eq(bits_after(02766, truncate_by_opening), 0766);
 	ok(chown("f", 0, T_NOBODY));
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, write_one_byte);
-	eq(t_stat("f").st_mode & 07777, 02766);
+	eq(bits_after(02766, write_one_byte), 02766);
 	/* root keeps them. */
 	ok(chmod("f", 06777));
 	write_one_byte();
 	eq(t_stat("f").st_mode & 07777, 06777);
 }
 
-static void map_and_store(void)
+static void allocate_space(void)
 {
 	int fd = ok(open("f", O_RDWR));
 
@@ -113,17 +109,11 @@ static void setid_bits_fall_at_chown_and_fallocate(void)
 	ok(chown("d", 5, 6));
 	eq(t_stat("d").st_mode & 07777, 07777);
 	ok(chown("f", 0, 0));
-	ok(chmod("f", 06777));
-	t_as(T_NOBODY, T_NOBODY, map_and_store);
-	eq(t_stat("f").st_mode & 07777, 0777);
+	eq(bits_after(06777, allocate_space), 0777);
 	/* Without group execution set-gid stays for members of the group only. */
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, map_and_store);
-	eq(t_stat("f").st_mode & 07777, 0766);
+	eq(bits_after(02766, allocate_space), 0766);
 	ok(chown("f", 0, T_NOBODY));
-	ok(chmod("f", 02766));
-	t_as(T_NOBODY, T_NOBODY, map_and_store);
-	eq(t_stat("f").st_mode & 07777, 02766);
+	eq(bits_after(02766, allocate_space), 02766);
 }
 
 static void chown_to_nobody_in_particular(void)
@@ -142,22 +132,14 @@ static void setid_bits_fall_at_an_empty_chown_of_the_owner(void)
 {
 	close(t_file("f", 10, 'x'));
 	close(t_file("plain", 10, 'x'));
-	ok(chmod("f", 06755));
-	t_as(T_NOBODY, T_NOBODY, chown_of_anothers_file);
-	eq(t_stat("f").st_mode & 07777, 06755);
-	ok(chmod("f", 02745));
-	t_as(T_NOBODY, T_NOBODY, chown_of_anothers_file);
-	eq(t_stat("f").st_mode & 07777, 02745);
+	eq(bits_after(06755, chown_of_anothers_file), 06755);
+	eq(bits_after(02745, chown_of_anothers_file), 02745);
 	ok(chmod("f", 06755));
 	ok(chown("f", -1, -1));
 	eq(t_stat("f").st_mode & 07777, 0755);
 	ok(chown("f", T_NOBODY, 5));
-	ok(chmod("f", 06755));
-	t_as(T_NOBODY, T_NOBODY, chown_to_nobody_in_particular);
-	eq(t_stat("f").st_mode & 07777, 0755);
-	ok(chmod("f", 02745));
-	t_as(T_NOBODY, T_NOBODY, chown_to_nobody_in_particular);
-	eq(t_stat("f").st_mode & 07777, 0745);
+	eq(bits_after(06755, chown_to_nobody_in_particular), 0755);
+	eq(bits_after(02745, chown_to_nobody_in_particular), 0745);
 }
 
 static void capabilities_fall_at_a_write(void)

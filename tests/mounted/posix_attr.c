@@ -367,6 +367,25 @@ static void immutable_files_do_not_change(void)
 	ok(unlink("d/x"));
 }
 
+static void truncate_in_vain(void)
+{
+	fails(EPERM, truncate("f", 0));
+}
+
+static void set_id_bits_stay_if_a_change_fails(void)
+{
+	static const mode_t modes[] = {02766, 06777};
+	int fd = t_file("f", 10, 'x'), flags = get_flags(fd);
+
+	for (unsigned i = 0; i < 2; i++) {
+		ok(chmod("f", modes[i]));
+		ok(set_flags(fd, flags | FS_APPEND_FL));
+		t_as(T_NOBODY, T_NOBODY, truncate_in_vain);
+		eq(t_stat("f").st_mode & 07777, modes[i]);
+		ok(set_flags(fd, flags));
+	}
+}
+
 static void append_only_files_only_grow(void)
 {
 	int fd = t_file("f", 10, 'x'), flags = get_flags(fd);
@@ -521,6 +540,7 @@ const struct t_case t_attr[] = {
 	T_CASE(xattrs_need_permission),
 	T_CASE(immutable_files_do_not_change),
 	T_CASE(append_only_files_only_grow),
+	T_CASE(set_id_bits_stay_if_a_change_fails),
 	T_CASE(append_only_files_are_not_overwritten),
 	T_CASE(append_only_clones_are_not_overwritten),
 	T_CASE(flags_and_project_attributes),

@@ -20,6 +20,7 @@
 
 #include "pool_features.h"
 #include "fs/data.h"
+#include "txn/internal.h"
 #include "umbra/check.h"
 #include "umbra/umbra.h"
 
@@ -127,6 +128,15 @@ static inline void kit_crash(struct kit *k)
 	umbra_abandon(k->fs);
 	kit_check(k);
 	kit_mount(k);
+}
+
+/* What replays a pool after this takes it for one that another boot has left: only what a COMMIT
+ * covers counts. */
+static inline void kit_other_boot(bool on)
+{
+	static const uint8_t other[16] = "another boot";
+
+	um_boot_id_fake = on ? other : NULL;
 }
 
 static inline void kit_close(struct kit *k)

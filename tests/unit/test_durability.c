@@ -233,15 +233,13 @@ static void nor_is_one_below_a_node_whose_other_owner_may(void **state)
 /* Everything has reached the file, but only what a COMMIT covers counts. */
 static void power_cut(struct kit *k)
 {
-	static const uint8_t other[16] = "another boot";
-
 	umbra_abandon(k->fs);
-	um_boot_id_fake = other;
+	kit_other_boot(true);
 	kit_mount(k);
 	ok(umbra_close(k->fs));
 	kit_check(k);
 	kit_mount(k);
-	um_boot_id_fake = NULL;
+	kit_other_boot(false);
 }
 
 /* Its range is zeroed, written again, and both are undone: it has the checksum of its old bytes. */

@@ -157,13 +157,12 @@ static void look_at_state(uint8_t *base, uint64_t size)
 
 static void on_moment(void *arg)
 {
-	static const uint8_t other[16] = "another boot";
 	uint8_t *base = recorder_state();
 
 	(void)arg;
-	um_boot_id_fake = other;
+	kit_other_boot(true);
 	look_at_state(base, recorder.size);
-	um_boot_id_fake = NULL;
+	kit_other_boot(false);
 	munmap(base, recorder.size);
 }
 
