@@ -73,7 +73,8 @@ um_unit_names() {
 		f=${f##*/test_}
 		echo "${f%.c}"
 	done
-	[ "$1" = tsan ] || printf '%s\n' data-features content-features failure-features
+	[ "$1" = tsan ] || grep 'if name in' "$UM_SRC/tests/unit/meson.build" | grep -o "'[a-z_]*'" |
+		tr -d "'" | sed 's/$/-features/'
 	[ "$1" != unit ] || echo report
 }
 
