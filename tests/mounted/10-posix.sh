@@ -4,6 +4,7 @@
 # backends: dax file
 # long-backends: dax file loop
 # vm: long
+# beside: yes
 # seconds: 300 600
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # backends: dax file
 # long-backends: dax file loop
 # vm: fsdax
+# beside: yes
 # seconds: 240 7200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # in memory.
 # backends: dax file
 # long-backends: dax file loop
+# beside: yes
 # seconds: 240 3600
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # afterwards.
 # backends: dax
 # long-backends: dax file
+# beside: yes
 # seconds: 120 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,6 +3,7 @@
 # A real tree is copied in and compared: at once, after a remount, after kill -9.
 # backends: dax file
 # long-backends: dax file loop
+# beside: yes
 # seconds: 300 3600
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

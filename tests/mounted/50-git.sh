@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # git on the mount: a repository is created, cloned, checked and repacked, across a kill of the daemon.
 # backends: dax file
+# beside: yes
 # seconds: 300 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # backends: dax
 # long-backends: dax file
 # vm: no
+# beside: yes
 # seconds: 600 900
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # A database under load while the daemon is killed: it is consistent and has every acknowledged transaction.
 # backends: dax file
+# beside: yes
 # seconds: 300 1200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

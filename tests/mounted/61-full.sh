@@ -4,6 +4,7 @@
 # files can still be removed and truncated.
 # backends: file
 # long-backends: dax file loop
+# beside: yes
 # seconds: 300 3600
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

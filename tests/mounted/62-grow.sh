@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Growing pools: mounted and in use, and not mounted; refusals have a clear message.
 # backends: dax file loop
+# beside: yes
 # seconds: 120 240
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

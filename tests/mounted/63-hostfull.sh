@@ -3,6 +3,7 @@
 # A sparse pool whose host runs full: writers get ENOSPC, the daemon survives, the pool stays consistent, files can be
 # removed, and everything continues when there is space again. On a small tmpfs, and on a small ext4 on a loop device.
 # backends: file dax
+# beside: yes
 # seconds: 180 300
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,6 +3,7 @@
 # Masters and shadows through a mount: umbractl owners, map --shadows, the counters.
 # backends: dax
 # long-backends: dax file
+# beside: yes
 # seconds: 60 60
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,6 +3,7 @@
 # No interface lets anybody clone what they may not read, or into what they may not write.
 # backends: dax
 # long-backends: dax file loop
+# beside: yes
 # seconds: 60 60
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -4,6 +4,7 @@
 # kernel keeps no stale entries.
 # backends: dax file
 # long-backends: dax file loop
+# beside: yes
 # seconds: 60 60
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # Bad input: a clear message, the right exit status, nothing changed.
 # backends: file
+# beside: yes
 # seconds: 300 1200
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

@@ -3,6 +3,7 @@
 # Write errors of the medium: fsync reports to each descriptor once, changes stop, reads continue, and the next mount
 # has what was durable. A sparse pool whose host filesystem is full: ENOSPC, and a consistent pool.
 # backends: file
+# beside: yes
 # seconds: 120 120
 # shellcheck source=lib.sh
 . "$(dirname "$0")/lib.sh"

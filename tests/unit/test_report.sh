@@ -6,6 +6,8 @@ set -u
 src=$1
 # shellcheck source=../../tools/lib/report.sh
 . "$src/tools/lib/report.sh"
+# shellcheck source=../../tools/lib/install.sh
+. "$src/tools/lib/install.sh"
 # shellcheck disable=SC2034
 PATTERNS=() LIST=0
 tmp=$(mktemp -d) || exit 1
@@ -51,5 +53,11 @@ want "$UM_PASSED $UM_FAILED $UM_SKIPPED" "3 2 8" "three tests, two of them besid
 want "$(sed 's/ (.*//' "$tmp/out" | sort | tr '\n' ,)" "FAIL beside/first,PASS beside/second,\
 SKIP beside/first: needs_a_thing,SKIP beside/first: says_nothing,SKIP beside/third," "their lines"
 want "$(tail -n1 "$tmp/out" | sed 's/([0-9.]* s)/()/')" "SKIP beside/third (): not here" "um_run waits for those before"
-um_settle
+UM_ROOM=$tmp/room
+mkdir "$UM_ROOM"
+um_beside beside/fourth 20 test -d "$UM_ROOM" >"$tmp/out"
+UM_ROOM=
+um_settle >>"$tmp/out"
+want "$(sed 's/ (.*//' "$tmp/out")" "PASS beside/fourth" "a test with a directory"
+[ ! -e "$tmp/room" ] || want there gone "its directory afterwards"
 exit $fails

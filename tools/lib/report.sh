@@ -5,7 +5,8 @@
 UM_PASSED=0
 UM_FAILED=0
 UM_SKIPPED=0
-declare -A UM_RUNNING=() # process: "name|limit|log|time of its start in ns"
+declare -A UM_RUNNING=() # process: "name|limit|log|time of its start in ns|its directory"
+UM_ROOM=                 # directory of the tests that are started, or empty; removed at their end
 UM_LOGS=
 UM_FAILURES=()
 UM_FAILED_LOGS=()
@@ -98,17 +99,21 @@ um_start() {
 	shift 2
 	log=$UM_LOGS/${name//\//-}.log
 	setsid timeout -k 20 "$limit" "$@" >"$log" 2>&1 </dev/null 9>&- &
-	UM_RUNNING[$!]="$name|$limit|$log|$(date +%s%N)"
+	UM_RUNNING[$!]="$name|$limit|$log|$(date +%s%N)|$UM_ROOM"
 }
 
 # um_end PROCESS RC: what is to be said of a test that has ended; 0 when it passed.
 um_end() {
-	local pid=$1 rc=$2 name limit log start secs why
-	IFS='|' read -r name limit log start <<<"${UM_RUNNING[$pid]}"
+	local pid=$1 rc=$2 name limit log start room secs why
+	IFS='|' read -r name limit log start room <<<"${UM_RUNNING[$pid]}"
 	unset "UM_RUNNING[$pid]"
 	kill -KILL "-$pid" 2>/dev/null
 	secs=$(($(date +%s%N) - start))
 	secs=$(printf '%d.%d' $((secs / 1000000000)) $((secs / 100000000 % 10)))
+	if [ -n "$room" ]; then
+		um_clean_below "$room"
+		rm -rf --one-file-system "$room"
+	fi
 	case $rc in
 	0) um_verdict PASS "$name" "$secs" ;;
 	77) um_verdict SKIP "$name" "$secs" "$(um_reason "$log" SKIP)" ;;

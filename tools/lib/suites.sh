@@ -79,7 +79,7 @@ um_unit_names() {
 }
 
 # A mounted test says in comments near its top: "backends: dax file", "long-backends: ...",
-# "seconds: LIMIT LONG-LIMIT".
+# "seconds: LIMIT LONG-LIMIT", and "beside: yes" if others of these may run at the same time.
 um_mounted_note() {
 	sed -n "1,30s/^# $2: //p" "$1" | head -n1
 }
@@ -255,7 +255,7 @@ um_suite_fuzz() {
 }
 
 um_suite_mounted() {
-	local name script backend limit dir n=0 run=() slow=0
+	local name script backend limit how n=0 run=() slow=0
 	um_suite_build "$MOUNTED_BUILD"
 	um_sanitizer_env
 	if [ "$MOUNTED_BUILD" != default ]; then
@@ -266,20 +266,20 @@ um_suite_mounted() {
 		um_skip_unbuilt "$MOUNTED_BUILD" "$name" && continue
 		n=$((n + 1))
 		[ $slow = 0 ] || limit=$((limit * 6))
-		dir=
+		UM_ROOM=
 		if [ "$LIST" = 0 ] && um_wanted "$name"; then
-			dir=$TMP/$n
-			mkdir -p "$dir"
+			UM_ROOM=$TMP/$n
+			mkdir -p "$UM_ROOM"
 		fi
-		um_run "$name" "$limit" env UMBRA_BUILD="$CHECK_DIR/$MOUNTED_BUILD" UMBRA_T="$dir" \
+		how=um_run
+		[ "$(um_mounted_note "$UM_SRC/tests/mounted/$script" beside)" = yes ] && how=um_beside
+		$how "$name" "$limit" env UMBRA_BUILD="$CHECK_DIR/$MOUNTED_BUILD" UMBRA_T="$UM_ROOM" \
 			UMBRA_BACKEND="$backend" UMBRA_LONG="$LONG" UMBRA_SEED="$SEED" \
 			UMBRA_SLOW="$slow" \
 			"${run[@]}" bash "$UM_SRC/tests/mounted/$script"
-		if [ -n "$dir" ]; then
-			um_clean_below "$dir"
-			rm -rf --one-file-system "$dir"
-		fi
 	done < <(um_mounted_tests)
+	UM_ROOM=
+	um_settle
 }
 
 # ---- virtual machines with real persistent memory (tests/vm) ---------------------------------------------
