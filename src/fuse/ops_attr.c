@@ -155,11 +155,13 @@ bool um_drops_setid(const struct um_mount *m, uint64_t ino, const struct um_call
 	struct umbra_attr attr;
 	bool foreign;
 
-	if (umbra_getattr(m->fs, ino, &attr) || !drops_setid(&attr.st, caller, &foreign))
-		return false;
-	if (foreign)
-		um_killpriv(m, ino, caller);
-	return true;
+	return !umbra_getattr(m->fs, ino, &attr) && drops_setid(&attr.st, caller, &foreign);
+}
+
+void um_setid_dropped(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
+{
+	(void)um_killpriv(m, ino, caller);
+	um_inval_attr(m, ino);
 }
 
 /*

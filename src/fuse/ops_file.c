@@ -157,7 +157,7 @@ static void do_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, b
 		return;
 	}
 	if (kill)
-		um_inval_attr(m, ino);
+		um_setid_dropped(m, ino, &caller);
 	else
 		note_atime(m, ino, fi->flags, &before);
 	um_open_answer(m, ino, fi, &grant);
@@ -375,8 +375,10 @@ void um_op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, o
 	if (n > 0 && back && m->ending)
 		set_mtime_owed(m, ino);
 	/* Writeback allocates space that the kernel does not know of. */
-	if (n >= 0 && (kill || (back && blocks_of(m, ino) != blocks)))
+	if (n >= 0 && back && blocks_of(m, ino) != blocks)
 		um_inval_attr(m, ino);
+	if (n >= 0 && kill)
+		um_setid_dropped(m, ino, &caller);
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else if (direct &&

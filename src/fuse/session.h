@@ -109,9 +109,10 @@ void um_inval_attr(const struct um_mount *m, uint64_t ino);
 /* So is the file's content in [off, off+len) (len 0: to the end). Waits for pages in flight, so it
  * is only for the door's threads. Dirty pages of mappings are written first. */
 void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_t len);
-/* The kernel flagged a write or an open of an unprivileged caller: will the engine's KILLPRIV drop
- * set-id bits? Of those that it keeps, the ones that this caller has to drop are dropped here. */
+/* The kernel flagged a write or an open of an unprivileged caller: will set-id bits fall? */
 bool um_drops_setid(const struct um_mount *m, uint64_t ino, const struct um_caller *caller);
+/* They do, as it succeeded: those too that the engine's KILLPRIV keeps and this caller drops. */
+void um_setid_dropped(const struct um_mount *m, uint64_t ino, const struct um_caller *caller);
 /* The caller changed content in a way for which the kernel sends no kill flag: drops set-id
  * bits. */
 int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller);
