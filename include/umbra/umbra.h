@@ -304,6 +304,9 @@ int umbra_fallocate(struct umbra_fs *fs, uint64_t ino, int mode, uint64_t off, u
 int umbra_lseek(struct umbra_fs *fs, uint64_t ino, uint64_t off, int whence, uint64_t *out);
 /* Covers everything written so far. Errors of earlier writes are reported by umbra_open_error(). */
 int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync);
+/* Has the inode the attribute S (or D, a directory), and is there anything to wait for? Writes look
+ * at it themselves. */
+bool umbra_wants_sync(struct umbra_fs *fs, uint64_t ino);
 /*
  * Write errors are reported once to each descriptor of the file, like errseq_t in the kernel: the
  * negative error of a write that failed, or -EIO if changes have been stopped, or 0. number: that

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Making a file durable, waiting for it or not. */
 #include <errno.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 
 #include "fs/fs.h"
@@ -15,6 +16,14 @@ int umbra_fsync(struct umbra_fs *fs, uint64_t ino, bool datasync)
 	if (stopped)
 		return stopped < 0 ? stopped : -stopped;
 	return um_log_sync(fs->log);
+}
+
+bool umbra_wants_sync(struct umbra_fs *fs, uint64_t ino)
+{
+	struct um_inode inode;
+
+	return !fs->pool->direct && !um_inode_read(fs, ino, &inode) &&
+	       inode.core.flags & (FS_SYNC_FL | FS_DIRSYNC_FL);
 }
 
 struct waiter {

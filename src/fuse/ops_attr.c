@@ -57,6 +57,11 @@ static int set_size(struct um_mount *m, uint64_t ino, const struct umbra_attr *a
 	else if (!err)
 		err = umbra_getattr(m->fs, ino, out);
 	um_views_change_end(m->views, ino, fd);
+	if (!err)
+		err = um_changed(m, ino, 0);
+	/* It has another size all the same. */
+	if (err)
+		um_inval_attr(m, ino);
 	return err;
 }
 

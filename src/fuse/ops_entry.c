@@ -39,7 +39,7 @@ void um_fill_entry(const struct umbra_attr *attr, struct fuse_entry_param *out)
 
 int um_dir_changed(const struct um_mount *m, uint64_t dir)
 {
-	if (!atomic_load_explicit(&m->sync, memory_order_relaxed))
+	if (!atomic_load_explicit(&m->sync, memory_order_relaxed) && !umbra_wants_sync(m->fs, dir))
 		return 0;
 	return umbra_fsync(m->fs, dir, false);
 }

@@ -396,6 +396,18 @@ void um_op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_
 	um_reply_synced(req, ino, fi->fh, datasync, um_worker_may_wait(um_of(req)), -1);
 }
 
+int um_changed(struct um_mount *m, uint64_t ino, uint64_t fh)
+{
+	bool sync = fh & O_DSYNC ||
+		    atomic_load_explicit(&m->sync, memory_order_relaxed) & MS_SYNCHRONOUS ||
+		    umbra_wants_sync(m->fs, ino);
+
+	if (!sync)
+		return 0;
+	um_views_flush(m->views, ino);
+	return outcome(m, ino, fh, umbra_fsync(m->fs, ino, true));
+}
+
 void um_op_fallocate(
 	fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len, struct fuse_file_info *fi)
 {
@@ -416,6 +428,8 @@ void um_op_fallocate(
 	else
 		err = umbra_fallocate(m->fs, ino, mode, (uint64_t)off, (uint64_t)len);
 	um_views_change_end(m->views, ino, fd);
+	if (!err)
+		err = um_changed(m, ino, fi->fh);
 	fuse_reply_err(req, -err);
 }
 
@@ -486,7 +500,7 @@ static ssize_t copy_bytes(
 }
 
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
-	uint64_t dst, uint64_t dst_off, uint64_t len)
+	uint64_t dst, uint64_t dst_fh, uint64_t dst_off, uint64_t len)
 {
 	int err = um_killpriv(m, dst, caller);
 	ssize_t n;
@@ -506,17 +520,19 @@ ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src
 	else
 		n = umbra_copy_range(m->fs, src, src_off, dst, dst_off, len);
 	um_views_change_end(m->views, dst, fd);
-	return n;
+	if (n > 0)
+		err = um_changed(m, dst, dst_fh);
+	return err ? err : n;
 }
 
 void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags)
 {
 	struct um_caller caller = um_caller_of(req);
-	ssize_t n =
-		um_copy(um_of(req), &caller, src, (uint64_t)src_off, dst, (uint64_t)dst_off, len);
+	ssize_t n = um_copy(um_of(req), &caller, src, (uint64_t)src_off, dst, dst_fi->fh,
+		(uint64_t)dst_off, len);
 
-	(void)src_fi, (void)dst_fi, (void)flags;
+	(void)src_fi, (void)flags;
 	if (n < 0)
 		fuse_reply_err(req, (int)-n);
 	else

@@ -165,8 +165,8 @@ static void do_copy64(const struct raw *raw)
 		return;
 	}
 	caller = caller_of(raw, 0);
-	n = um_copy(
-		raw->m, &caller, raw->in->nodeid, in->off_in, in->nodeid_out, in->off_out, in->len);
+	n = um_copy(raw->m, &caller, raw->in->nodeid, in->off_in, in->nodeid_out, in->fh_out,
+		in->off_out, in->len);
 	out.bytes_copied = n < 0 ? 0 : (uint64_t)n;
 	reply(raw, n < 0 ? (int)n : 0, &out, sizeof(out));
 }

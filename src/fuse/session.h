@@ -101,8 +101,12 @@ static inline struct um_mount *um_of(fuse_req_t req)
 struct umbra_cred um_cred(const struct um_caller *caller);
 struct um_caller um_caller_of(fuse_req_t req);
 void um_fill_entry(const struct umbra_attr *attr, struct fuse_entry_param *out);
-/* After a change in directory dir: makes it durable if the mount requires it (sync, dirsync). */
+/* After a change in directory dir: makes it durable if the mount requires it (sync, dirsync), or
+ * the directory's attribute D or S. */
 int um_dir_changed(const struct um_mount *m, uint64_t dir);
+/* After a change of a file other than by write(2): a copy, a size, space. Makes it durable with
+ * O_SYNC or O_DSYNC (fh: the descriptor's, or 0), the attribute S or the mount option sync. */
+int um_changed(struct um_mount *m, uint64_t ino, uint64_t fh);
 /* The kernel's copy of ino's attributes and ACLs is outdated. Safe inside any request: it only
  * marks the inode, and waits for no page and no inode lock. */
 void um_inval_attr(const struct um_mount *m, uint64_t ino);
@@ -161,7 +165,7 @@ void um_op_lseek(fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct f
 void um_op_copy(fuse_req_t req, fuse_ino_t src, off_t src_off, struct fuse_file_info *src_fi,
 	fuse_ino_t dst, off_t dst_off, struct fuse_file_info *dst_fi, size_t len, int flags);
 ssize_t um_copy(struct um_mount *m, const struct um_caller *caller, uint64_t src, uint64_t src_off,
-	uint64_t dst, uint64_t dst_off, uint64_t len);
+	uint64_t dst, uint64_t dst_fh, uint64_t dst_off, uint64_t len);
 /* Replies when the file is durable: to a write (of this many bytes) or, with -1, to anything else.
  * fh: 0, or the descriptor to which earlier write errors are reported. may_wait: see umbra_fsync_start. */
 void um_reply_synced(

@@ -95,6 +95,39 @@ grep -q 'commit=9 is passed over' "$T/out" || die "remount says nothing of commi
 syncs() {
 	"$UMBRACTL" stat --json "$MNT" | grep -o '"syncs": *[0-9]*' | grep -o '[0-9]*$'
 }
+durable() { # WHAT COMMAND...: is durable when the command ends
+	local what=$1 was
+	shift
+	was=$(syncs)
+	"$@" || die "$what"
+	[ "$BACKEND" = dax ] || [ "$(syncs)" -gt "$was" ] || die "$what: is not made durable"
+}
+copy() { # FLAGS FROM TO: a page, by copy_file_range(2)
+	python3 -c 'import os, sys
+to = os.open(sys.argv[3], os.O_WRONLY | eval(sys.argv[1]))
+assert os.copy_file_range(os.open(sys.argv[2], os.O_RDONLY), to, 4096) == 4096' "$@"
+}
+head -c 8192 /dev/urandom >"$MNT/from"
+head -c 8192 /dev/urandom >"$MNT/to"
+mkdir "$MNT/attr" "$MNT/attr/below"
+for attr in D S; do
+	chattr "+$attr" "$MNT/attr"
+	durable "a new file below +$attr" touch "$MNT/attr/new"
+	durable "a link below +$attr" ln "$MNT/from" "$MNT/attr/link"
+	durable "renamed below +$attr" mv "$MNT/attr/new" "$MNT/attr/old"
+	durable "renamed away from +$attr" mv "$MNT/attr/old" "$MNT/gone"
+	durable "renamed to below +$attr" mv "$MNT/gone" "$MNT/attr/new"
+	durable "removed below +$attr" rm "$MNT/attr/new"
+	rm "$MNT/attr/link"
+	chattr "-$attr" "$MNT/attr"
+done
+durable "copied to a file opened with O_SYNC" copy os.O_SYNC "$MNT/from" "$MNT/to"
+durable "copied to a file opened with O_DSYNC" copy os.O_DSYNC "$MNT/from" "$MNT/to"
+chattr +S "$MNT/to"
+durable "copied to a file with +S" copy 0 "$MNT/from" "$MNT/to"
+durable "space allocated to a file with +S" fallocate -l 16384 "$MNT/to"
+durable "a file with +S truncated" truncate -s 5000 "$MNT/to"
+durable "written to a file with +S" dd if=/dev/zero of="$MNT/to" bs=100 count=1 conv=notrunc status=none
 quiet "remount,dirsync" mount -o remount,dirsync "$MNT"
 "$UMBRACTL" info "$MNT" | grep -q 'dirsync' || die "remount,dirsync did nothing: $("$UMBRACTL" info "$MNT")"
 if [ "$BACKEND" != dax ]; then
