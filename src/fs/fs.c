@@ -31,6 +31,7 @@ static int mark(struct umbra_fs *fs, bool opened)
 	uint64_t errors = opened ? 0 : atomic_load(&fs->pool->csum_errors);
 	struct um_pool_root *root;
 	struct um_txn *txn;
+	bool loosened = false;
 	int ret = um_txn_begin(fs->log, UM_TXN_RESERVE, &txn);
 
 	if (ret)
@@ -40,7 +41,8 @@ static int mark(struct umbra_fs *fs, bool opened)
 		root->clean = 0;
 		/* A write to a plain file whose transaction is lost in a power cut leaves its
 		 * bytes. */
-		if (!fs->pool->direct)
+		loosened = !fs->pool->direct && !root->loose_tails;
+		if (loosened)
 			root->loose_tails = 1;
 		fs->loose_tails = root->loose_tails;
 		root->mounts++;
@@ -50,7 +52,9 @@ static int mark(struct umbra_fs *fs, bool opened)
 		root->errors = errors > UINT32_MAX - root->errors ? UINT32_MAX
 								  : root->errors + (uint32_t)errors;
 	}
-	return um_txn_end(txn, ret);
+	ret = um_txn_end(txn, ret);
+	/* That these may be there must be known wherever they are. */
+	return ret || !loosened ? ret : um_log_seal(fs->log);
 }
 
 static void threads_stop(struct umbra_fs *fs)

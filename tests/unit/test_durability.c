@@ -368,6 +368,46 @@ static void a_commit_does_not_rest_on_the_place_of_a_moved_block(void **state)
 	kit_close(&k);
 }
 
+/* A pool of persistent memory, without bytes beyond the ends of its files, is mounted as a plain file. */
+static void what_a_lost_append_leaves_is_known_from_the_first_mount_on(void **state)
+{
+	struct umbra_options opt;
+	struct file f;
+	struct kit k;
+	int fd;
+
+	(void)state;
+	kit_open(&k, 32, UMBRA_DATA_ATOMIC);
+	file_make(&k, &f, "f", 1 << 20);
+	file_write(&k, &f, 0, B + 1000, 1);
+	ok(umbra_close(k.fs));
+	fd = open("test_durability.pool", O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	assert_int_equal(write(fd, k.base, k.size), k.size);
+	opt = k.opt;
+	k.path = "test_durability.pool";
+	k.opt.commit_seconds = 3600;
+	kit_mount(&k);
+	assert_int_equal(umbra_write(k.fs, f.ino, "lost", 4, f.size, 0, NULL), 4);
+	umbra_abandon(k.fs);
+	kit_other_boot(true);
+	kit_check(&k);
+	kit_other_boot(false);
+	assert_int_equal(pread(fd, k.base, k.size, 0), k.size);
+	close(fd);
+	unlink(k.path);
+	/* And back. */
+	k.path = NULL;
+	k.opt = opt;
+	kit_other_boot(true);
+	kit_mount(&k);
+	kit_other_boot(false);
+	file_verify(&k, &f);
+	file_truncate(&k, &f, B + 3000);
+	file_verify(&k, &f);
+	file_free(&f);
+	kit_close(&k);
+}
+
 /* ---- reading only, and then not --------------------------------------------------------------------------- */
 
 static uint64_t sum_of_file(const char *path)
@@ -593,6 +633,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(nor_does_it_take_space_that_a_full_pool_lacks),
 		cmocka_unit_test(what_is_appended_to_a_moved_block_is_durable),
 		cmocka_unit_test(a_commit_does_not_rest_on_the_place_of_a_moved_block),
+		cmocka_unit_test(what_a_lost_append_leaves_is_known_from_the_first_mount_on),
 		cmocka_unit_test(appends_of_any_length_take_one_commit_each),
 		cmocka_unit_test(overwrites_within_a_tick_take_one_transaction),
 		cmocka_unit_test(a_pool_opened_to_read_becomes_writable),
