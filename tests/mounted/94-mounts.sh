@@ -103,7 +103,7 @@ durable() { # WHAT COMMAND...: is durable when the command ends
 	[ "$BACKEND" = dax ] || [ "$(syncs)" -gt "$was" ] || die "$what: is not made durable"
 }
 copy() { # FLAGS FROM TO: a page, by copy_file_range(2)
-	python3 -c 'import os, sys
+	"$PYTHON" -c 'import os, sys
 to = os.open(sys.argv[3], os.O_WRONLY | eval(sys.argv[1]))
 assert os.copy_file_range(os.open(sys.argv[2], os.O_RDONLY), to, 4096) == 4096' "$@"
 }
