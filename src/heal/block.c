@@ -34,6 +34,24 @@ bool um_read_raw(struct um_check *c, um_lba_t lba, void *block)
 	return !um_guard_check();
 }
 
+/* What was written so far is durable from here on. */
+static void settle(struct um_check *c)
+{
+	int ret = um_pool_barrier(c->pool);
+
+	c->nloose = 0;
+	if (ret && !c->err)
+		c->err = ret;
+}
+
+static bool is_loose(const struct um_check *c, um_lba_t lba)
+{
+	for (unsigned i = 0; i < c->nloose; i++)
+		if (c->loose[i] == lba)
+			return true;
+	return false;
+}
+
 void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 {
 	struct um_pool *pool = c->pool;
@@ -42,6 +60,10 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 	/* After an error of our own (no memory) it would be the incomplete result of a pass. */
 	if (c->err)
 		return;
+	if (!pool->direct && c->nloose == UM_LOOSE_MAX)
+		settle(c);
+	if (!pool->direct)
+		c->loose[c->nloose++] = lba;
 	ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);
 
 	/* The mapping of an indirect pool shows the file where it has no private page. */
@@ -55,12 +77,19 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 		strerror(-ret));
 }
 
+void um_write_copy(struct um_check *c, um_lba_t lba, um_lba_t other, const void *block)
+{
+	if (other && is_loose(c, other))
+		settle(c);
+	um_write_raw(c, lba, block);
+}
+
 void um_write_block(struct um_check *c, struct um_ptr at, void *block)
 {
 	um_block_seal(block);
-	um_write_raw(c, at.lba, block);
+	um_write_copy(c, at.lba, at.mirror, block);
 	if (at.mirror)
-		um_write_raw(c, at.mirror, block);
+		um_write_copy(c, at.mirror, at.lba, block);
 }
 
 /* ---- nodes ------------------------------------------------------------------------------------- */
@@ -135,7 +164,7 @@ static void mend_copy(struct um_check *c, enum um_kind kind, uint8_t level, void
 	}
 	if (um_problem(c, "mirror", UM_CURE_SAFE, "%s node at block %llu: copy at %llu: %s",
 		    um_kind_name(kind), (unsigned long long)ptr->lba, (unsigned long long)at, why))
-		um_write_raw(c, at, block);
+		um_write_copy(c, at, from, block);
 }
 
 /* A header is wrong if it names the place of another node, which is valid and has its mirror
@@ -242,7 +271,7 @@ int um_load_fixed(
 		memcpy(block, other, UM_BLOCK_SIZE);
 		if (um_problem(c, "mirror", UM_CURE_SAFE, "%s at block %llu: %s",
 			    um_kind_name(kind), (unsigned long long)at.lba, *out_why))
-			um_write_raw(c, at.lba, block);
+			um_write_copy(c, at.lba, at.mirror, block);
 		return 0;
 	}
 	if (second && !memcmp(block, other, UM_BLOCK_SIZE))
@@ -252,6 +281,6 @@ int um_load_fixed(
 	if (um_problem(c, "mirror", UM_CURE_SAFE, "%s at block %llu: copy at %llu: %s",
 		    um_kind_name(kind), (unsigned long long)at.lba, (unsigned long long)at.mirror,
 		    why2))
-		um_write_raw(c, at.mirror, block);
+		um_write_copy(c, at.mirror, at.lba, block);
 	return 0;
 }

@@ -122,6 +122,8 @@ struct um_trim {
 	bool blocks; /* whole blocks; else bytes in the last one */
 };
 
+#define UM_LOOSE_MAX 32u
+
 struct um_check {
 	struct um_pool *pool;
 	enum umbra_check_mode mode;
@@ -130,6 +132,9 @@ struct um_check {
 	umbra_check_fn *fn;
 	void *arg;
 	struct umbra_check_report *report;
+	/* Indirect pools: where blocks were written since the last barrier. */
+	um_lba_t loose[UM_LOOSE_MAX];
+	unsigned nloose;
 
 	/* Of one pass. */
 	int err; /* no memory, cannot write: ends the check */
@@ -198,6 +203,9 @@ bool um_lba_usable(const struct um_check *c, um_lba_t lba, uint64_t n);
 /* Copies a raw block; false if it cannot be read. */
 bool um_read_raw(struct um_check *c, um_lba_t lba, void *block);
 void um_write_raw(struct um_check *c, um_lba_t lba, const void *block);
+/* One of two copies (other 0: the only one): not before the other is durable, so that a power cut
+ * cannot tear both. */
+void um_write_copy(struct um_check *c, um_lba_t lba, um_lba_t other, const void *block);
 /* Seals the block and writes both copies. */
 void um_write_block(struct um_check *c, struct um_ptr at, void *block);
 /*

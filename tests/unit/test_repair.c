@@ -4,6 +4,7 @@
 #include "check_fixture.h"
 
 #include "fs/data.h"
+#include "pool/backend.h"
 
 /* ---- inconsistencies made by the engine's own hands ------------------------------------------------------------- */
 
@@ -429,6 +430,120 @@ static void each_owner_of_a_shared_node_has_both_its_copies(void **state)
 	assert_reads("clone0", 8192 * 200, 4096, 'h');
 }
 
+/* ---- a repair that ends in a power cut ------------------------------------------------------------------------- */
+
+#define SECTOR 512u
+#define PENDING 4096u
+
+/* A plain file, of which the medium has what was written before the last barrier and any sectors of
+ * what was written since. */
+static struct {
+	struct um_pool_ops ops;
+	const struct um_pool_ops *real;
+	uint8_t *medium, *torn;
+	struct {
+		uint64_t off;
+		size_t len;
+	} write[PENDING];
+	unsigned n, cuts;
+} cut;
+
+static int cut_write(struct um_pool *pool, uint64_t off, const void *src, size_t len)
+{
+	assert_true(cut.n < PENDING);
+	cut.write[cut.n].off = off;
+	cut.write[cut.n++].len = len;
+	return cut.real->write(pool, off, src, len);
+}
+
+static int cut_writeback(struct um_pool *pool, um_lba_t lba, const void *images, uint32_t n)
+{
+	return cut_write(pool, lba * UM_BLOCK_SIZE, images, (size_t)n * UM_BLOCK_SIZE);
+}
+
+static void cut_giveback(struct um_pool *pool, um_lba_t lba, uint32_t n)
+{
+	(void)pool, (void)lba, (void)n;
+}
+
+static void apply_writes(uint8_t *to, uint64_t step)
+{
+	for (unsigned i = 0; i < cut.n; i++)
+		for (uint64_t at = 0; at < cut.write[i].len; at += step) {
+			uint64_t len = cut.write[i].len - at;
+
+			memcpy(to + cut.write[i].off + at, image + cut.write[i].off + at,
+				len < SECTOR ? len : SECTOR);
+		}
+}
+
+/* Every other sector: what has both its copies among the writes has none any more. */
+static int cut_barrier(struct um_pool *pool)
+{
+	void (*hook)(struct um_pool *) = um_image_hook;
+	struct umbra_check_report again;
+
+	(void)pool;
+	if (cut.n) {
+		memcpy(cut.torn, cut.medium, SIZE);
+		apply_writes(cut.torn, 2 * SECTOR);
+		um_image_hook = NULL;
+		assert_int_equal(
+			umbra_check_image(cut.torn, SIZE, UMBRA_CHECK_REPAIR, NULL, NULL, &again),
+			0);
+		um_image_hook = hook;
+		assert_int_equal(again.unrepaired, 0);
+		assert_int_equal(again.inodes, pristine_inodes);
+		cut.cuts++;
+	}
+	apply_writes(cut.medium, SECTOR);
+	cut.n = 0;
+	return 0;
+}
+
+static void cut_hook(struct um_pool *pool)
+{
+	cut.real = pool->ops;
+	cut.ops = *pool->ops;
+	cut.ops.write = cut_write;
+	cut.ops.writeback = cut_writeback;
+	cut.ops.giveback = cut_giveback;
+	cut.ops.barrier = cut_barrier;
+	pool->ops = &cut.ops;
+	pool->direct = false;
+}
+
+static void a_power_cut_during_a_repair_costs_nothing(void **state)
+{
+	struct hands h = hands_begin();
+	unsigned wrong = 0;
+
+	(void)state;
+	for (uint64_t ino = UM_ROOT_INO + 1; wrong < 60; ino++) {
+		struct um_inode inode;
+
+		if (um_inode_load(um_txn_src(h.txn), ino, &inode) || !S_ISREG(inode.core.mode) ||
+			inode.core.nlink != 1)
+			continue;
+		inode.core.nlink = 7;
+		store(&h, &inode);
+		wrong++;
+	}
+	hands_end(&h);
+	memset(&cut, 0, sizeof(cut));
+	cut.medium = new_image(SIZE);
+	cut.torn = new_image(SIZE);
+	memcpy(cut.medium, image, SIZE);
+	um_image_hook = cut_hook;
+	check(UMBRA_CHECK_REPAIR);
+	um_image_hook = NULL;
+	assert_true(saw("nlink"));
+	assert_true(cut.cuts > 0);
+	assert_clean("after it");
+	munmap(cut.medium, SIZE);
+	munmap(cut.torn, SIZE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -451,6 +566,7 @@ int main(void)
 		cmocka_unit_test(a_header_with_a_wrong_mirror_costs_no_data),
 		cmocka_unit_test(each_owner_of_a_shared_node_has_both_its_copies),
 		cmocka_unit_test(without_a_root_directory_everything_is_in_lost_found),
+		cmocka_unit_test(a_power_cut_during_a_repair_costs_nothing),
 	};
 
 	return cmocka_run_group_tests(tests, build, drop);
