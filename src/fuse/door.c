@@ -208,7 +208,7 @@ static int run(struct um_mount *m, struct job *job)
 		err = 0;
 	}
 	/* Part of it may be done in spite of an error. */
-	um_views_refresh(m->views, job->dst, fd);
+	um_views_refresh(m->views, job->dst, fd, want->dst_off, want->len);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
 	if (job->stage == FIRED)
 		um_views_grow_end(m->views, job->dst, fd);

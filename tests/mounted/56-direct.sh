@@ -88,7 +88,7 @@ beside 65536 read
 beside 4096 read
 beside 65536 write
 beside 65536 map
-for case in open direct; do
+for case in open direct clone; do
 	pinned into $case
 	pinned write $case
 done
