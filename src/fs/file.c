@@ -90,7 +90,7 @@ int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv)
 	if (!ret)
 		ret = check_open(&inode, flags);
 	if (!ret)
-		ret = um_mem_opened(fs, &inode, wants_write(flags));
+		ret = um_mem_opened(fs, &inode, flags);
 	um_log_read_unlock(fs->log);
 	if (ret)
 		return ret;
@@ -107,5 +107,5 @@ int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv)
 
 void umbra_file_release(struct umbra_fs *fs, uint64_t ino, int flags)
 {
-	um_mem_closed(fs, ino, wants_write(flags));
+	um_mem_closed(fs, ino, flags);
 }

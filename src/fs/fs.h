@@ -105,8 +105,9 @@ int um_inode_killpriv(struct um_txn *txn, struct um_inode *inode);
 struct um_mem {
 	um_ino_t ino;
 	pthread_rwlock_t lock;
-	uint64_t nlookup; /* under the bucket lock, like the next three */
+	uint64_t nlookup; /* under the bucket lock, like the next four */
 	uint32_t nopen, nopen_write;
+	uint32_t nopen_cached;  /* those that write through the caller's cache */
 	uint32_t pins;          /* users of this struct */
 	atomic_bool unlinked;   /* nlink reached 0: free with the last lookup and open */
 	uint64_t unlinked_nsec; /* CLOCK_MONOTONIC time of that, for the bounded wait in statfs */
@@ -136,8 +137,8 @@ bool um_mem_idle(struct umbra_fs *fs, um_ino_t ino);
 int um_mem_ref(struct umbra_fs *fs, const struct um_inode *inode);
 int um_mem_ref_new(struct umbra_fs *fs, um_ino_t ino); /* an inode that this txn makes */
 void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n);
-int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, bool write);
-void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write);
+int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, int flags);
+void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, int flags); /* the same */
 /* Unlinked recently, not open, and held only by lookups that have not been forgotten yet? */
 bool um_mem_leaving(struct umbra_fs *fs, um_ino_t ino, uint64_t max_age_nsec);
 uint64_t um_mem_count(struct umbra_fs *fs);

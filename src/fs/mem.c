@@ -7,6 +7,7 @@
  * inodes known to the kernel cost as little per operation as a thousand.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -232,7 +233,18 @@ void um_mem_put(struct umbra_fs *fs, struct um_mem *mem)
 		left(fs, ino, kick);
 }
 
-static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, bool write)
+static bool writes(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
+
+static bool writes_cached(int flags)
+{
+	return writes(flags) && !(flags & O_DIRECT);
+}
+
+/* A lookup, or an open with these flags. */
+static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, int flags)
 {
 	struct shard *shard = shard_of(fs, ino);
 	struct um_mem *mem;
@@ -251,7 +263,8 @@ static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, boo
 	}
 	if (!ret && open) {
 		mem->nopen++;
-		mem->nopen_write += write;
+		mem->nopen_write += writes(flags);
+		mem->nopen_cached += writes_cached(flags);
 	} else if (!ret) {
 		mem->nlookup++;
 	}
@@ -261,12 +274,12 @@ static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, boo
 
 int um_mem_ref(struct umbra_fs *fs, const struct um_inode *inode)
 {
-	return hold(fs, inode->ino, !inode->core.nlink, false, false);
+	return hold(fs, inode->ino, !inode->core.nlink, false, 0);
 }
 
 int um_mem_ref_new(struct umbra_fs *fs, um_ino_t ino)
 {
-	return hold(fs, ino, false, false, false);
+	return hold(fs, ino, false, false, 0);
 }
 
 void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n)
@@ -288,12 +301,12 @@ void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n)
 		left(fs, ino, kick);
 }
 
-int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, bool write)
+int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, int flags)
 {
-	return hold(fs, inode->ino, !inode->core.nlink, true, write);
+	return hold(fs, inode->ino, !inode->core.nlink, true, flags);
 }
 
-void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
+void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, int flags)
 {
 	struct shard *shard = shard_of(fs, ino);
 	struct um_mem *mem;
@@ -303,8 +316,10 @@ void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, bool write)
 	mem = find(shard, ino);
 	if (mem && mem->nopen) {
 		mem->nopen--;
-		if (write && mem->nopen_write)
+		if (writes(flags) && mem->nopen_write)
 			mem->nopen_write--;
+		if (writes_cached(flags) && mem->nopen_cached)
+			mem->nopen_cached--;
 		gone = !held(mem);
 		if (gone)
 			kick = drop_unheld(shard, mem);
@@ -350,6 +365,11 @@ size_t umbra_writers(struct umbra_fs *fs, uint64_t *out, size_t max)
  * Nothing is cached of a file that nobody holds, so counts begin at 0, which is clean. Reading
  * again what one fill brought costs about as much as this many invalidations of a range, so neither
  * method exceeds the cost of the better one by much.
+ *
+ * But a page that is dropped while a write through the cache is on its way here, with the data in
+ * the page already, may come back from here as it was before, and stay; and what a direct read whose
+ * buffer is a mapping is about to put there is lost. The range of a write is its writer's matter, the
+ * rest of the file is not: while somebody may write through the cache only ranges are dropped.
  */
 #define DROPS_PER_FILL 8u
 
@@ -379,7 +399,8 @@ bool umbra_cache_is_old(struct umbra_fs *fs, uint64_t ino, struct umbra_cache_ol
 	if (mem && mem->fills != mem->clean) {
 		old = true;
 		out->fills = mem->fills;
-		out->whole = ++mem->drops / DROPS_PER_FILL >= mem->fills - mem->clean;
+		out->whole = ++mem->drops / DROPS_PER_FILL >= mem->fills - mem->clean &&
+			     !mem->nopen_cached;
 	}
 	pthread_mutex_unlock(&shard->lock);
 	return old;

@@ -7,7 +7,8 @@
  * worker must never do it. Order: invalidate (older stores through mappings reach us), clone,
  * invalidate again (pages read in between). A store through a mapping of the destination that races
  * with the clone may take effect after it, page by page; such a race has no better outcome on any
- * filesystem.
+ * filesystem. A write must not: its page may be dropped, and read back, while the data is on its way.
+ * So the kernel has the inode locked meanwhile: src/DESIGN.md, section 7.
  */
 #include "fuse/door.h"
 
@@ -33,10 +34,10 @@ struct token {
 	time_t made;  /* CLOCK_MONOTONIC */
 };
 
-/* A clone that makes dst longer has to be carried out in a fallocate: src/DESIGN.md, section 7. */
+/* A clone has to be carried out in a fallocate: src/DESIGN.md, section 7. */
 enum stage {
-	ASKED,  /* by the ioctl: carried out unless it makes dst longer */
-	TO_ARM, /* it would: nothing was done, and it is kept for a fallocate */
+	ASKED, /* by the ioctl, and seems to clone nothing: carried out unless it makes dst longer */
+	TO_ARM, /* nothing was done, and it is kept for a fallocate */
 	FIRED,  /* in that fallocate, which is the request */
 };
 
@@ -183,11 +184,21 @@ static bool job_stops(void *arg)
 	return atomic_load_explicit(&job->stop, memory_order_relaxed);
 }
 
+/* In its fallocate nobody else changes the size. */
+static bool grows(const struct um_mount *m, const struct job *job)
+{
+	struct umbra_attr to;
+
+	return job->stage == FIRED && !umbra_getattr(m->fs, job->dst, &to) &&
+	       job->must_end > (uint64_t)to.st.st_size;
+}
+
 /* Carries out the clone, or finds that it is TO_ARM. */
 static int run(struct um_mount *m, struct job *job)
 {
 	const struct um_ioc_clone *want = &job->want;
 	struct umbra_clone_bounds bounds = {job_stops, job, job->must_end};
+	bool grown;
 	int fd, err;
 
 	if (job_stops(job))
@@ -197,7 +208,8 @@ static int run(struct um_mount *m, struct job *job)
 	err = um_views_change_begin(m->views, job->dst, true, &fd);
 	if (err)
 		return err;
-	if (job->stage == FIRED)
+	grown = grows(m, job);
+	if (grown)
 		um_views_grow_begin(m->views, job->dst, fd);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
 	err = umbra_clone_range_until(
@@ -208,9 +220,9 @@ static int run(struct um_mount *m, struct job *job)
 		err = 0;
 	}
 	/* Part of it may be done in spite of an error. */
-	um_views_refresh(m->views, job->dst, fd);
+	um_views_refresh(m->views, job->dst, fd, want->dst_off, want->len);
 	um_inval_data(m, job->dst, want->dst_off, want->len);
-	if (job->stage == FIRED)
+	if (grown)
 		um_views_grow_end(m->views, job->dst, fd);
 	um_views_change_end(m->views, job->dst, fd);
 	return err;
@@ -367,29 +379,27 @@ static void job_submit(struct um_door *door, struct job *job)
 }
 
 /*
- * Where the clone would end if it seems to make dst longer, else 0.
+ * Where the clone seems to end, or 0 if there seems to be nothing to clone.
  *
- * That is for the engine to decide, under the locks of both files; this only saves the pages of dst
- * from being dropped for a clone that will be armed. It is an estimate as sizes may change at any
- * time, also while an armed clone waits, and because it checks no more than it needs. Neither error
- * does harm. A clone taken for one that makes nothing longer is refused by the engine if it does,
- * and armed then. One that is armed without need, or cannot be made at all, meets all checks in its
- * fallocate: if it does not end there (the source has another size) the caller begins again; if it
- * does, and dst is as long by then, it is carried out all the same.
+ * It is an estimate as sizes may change at any time, also while an armed clone waits, and because it
+ * checks no more than it needs. Neither error does harm. One taken for nothing is refused by the
+ * engine if it makes dst longer, and armed then. One that is armed and cannot be made at all meets
+ * all checks in its fallocate: if it does not end there (the source has another size) the caller
+ * begins again.
  */
-static uint64_t seems_to_grow_to(
-	const struct um_mount *m, uint64_t src, uint64_t dst, const struct um_ioc_clone *want)
+static uint64_t seems_to_end_at(
+	const struct um_mount *m, uint64_t src, const struct um_ioc_clone *want)
 {
-	struct umbra_attr from, to;
+	struct umbra_attr from;
 	uint64_t size, len;
 
-	if (umbra_getattr(m->fs, src, &from) || umbra_getattr(m->fs, dst, &to))
+	if (umbra_getattr(m->fs, src, &from))
 		return 0;
 	size = (uint64_t)from.st.st_size;
 	if (want->src_off >= size || want->len > size - want->src_off)
 		return 0;
 	len = want->len ? want->len : size - want->src_off;
-	if (want->dst_off > INT64_MAX - len || want->dst_off + len <= (uint64_t)to.st.st_size)
+	if (want->dst_off > INT64_MAX - len)
 		return 0;
 	return want->dst_off + len;
 }
@@ -413,7 +423,7 @@ static void clone_submit(struct um_door *door, const struct job *clone)
 void um_door_clone(struct um_door *door, fuse_req_t req, uint64_t src, uint64_t dst, uint64_t fh,
 	const struct um_ioc_clone *want)
 {
-	uint64_t end = seems_to_grow_to(door->m, src, dst, want);
+	uint64_t end = seems_to_end_at(door->m, src, want);
 
 	clone_submit(door, &(struct job){
 				   .req = req,

@@ -119,7 +119,7 @@ static void hush(struct um_views *v, uint64_t id)
 	growing = view && view->growing;
 	pthread_mutex_unlock(&v->lock);
 	if (growing)
-		um_hidden_inval(v, id, false);
+		um_hidden_inval_attr(v, id);
 }
 
 static int size_of(struct um_views *v, uint64_t id, uint64_t *out)
@@ -643,17 +643,31 @@ void um_hidden_stop(struct um_views *v)
 	h->dev = -1;
 }
 
-void um_hidden_inval(struct um_views *v, uint64_t id, bool pages)
+static void inval(struct um_views *v, uint64_t id, int64_t off, int64_t len)
 {
 	struct {
 		struct fuse_out_header out;
 		struct fuse_notify_inval_inode_out arg;
 	} msg = {
 		.out = {.len = sizeof(msg), .error = FUSE_NOTIFY_INVAL_INODE},
-		.arg = {.ino = id, .off = pages ? 0 : -1},
+		.arg = {.ino = id, .off = off, .len = len},
 	};
 
 	if (write(v->hidden.dev, &msg, sizeof(msg)) < 0 && errno != ENOENT && errno != ENODEV)
 		um_message(UMBRA_LOG_WARN, "hidden mount: pages could not be dropped: %s",
 			strerror(errno));
+}
+
+void um_hidden_inval_attr(struct um_views *v, uint64_t id)
+{
+	inval(v, id, -1, 0);
+}
+
+void um_hidden_drop(struct um_views *v, uint64_t id, uint64_t off, uint64_t len)
+{
+	if (off > INT64_MAX)
+		off = INT64_MAX;
+	if (len > INT64_MAX - off)
+		len = 0;
+	inval(v, id, (int64_t)off, (int64_t)len);
 }

@@ -58,8 +58,8 @@ struct um_ioc_map {
  * 60 s. Stores through mappings of the source that only the kernel has yet are the caller's matter:
  * sync_file_range(2) before UM_IOC_TOKEN.
  *
- * A clone that would make the destination longer is not made by the ioctl, but within a
- * fallocate(2), where the kernel has the inode locked and sets the new size itself (src/DESIGN.md,
+ * A clone is not made by the ioctl (unless there is nothing to do), but within a fallocate(2), where
+ * the kernel has the inode locked, so that nobody writes, and sets a new size itself (src/DESIGN.md,
  * "Sizes the kernel must know"). The ioctl keeps it and answers UM_CLONE_ARMED; then it is made by
  *
  *     fallocate(destination, 0, dst_off + done - 1, 1)

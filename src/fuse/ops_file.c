@@ -72,7 +72,15 @@ void um_open_answer(
 	fi->direct_io = m->opt->cache_none ||
 			((fi->flags & O_DIRECT) && (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP) &&
 				!m->writeback);
-	fi->keep_cache = !fi->direct_io && !grant->stale;
+	/*
+	 * Without KEEP_CACHE the kernel drops the pages of the file, also those that others are
+	 * writing just now: whoever reads such a page before the write has arrived here gets the
+	 * old content, which stays. And what a direct read whose buffer is a mapping puts there is
+	 * lost. So a file that is opened past the cache keeps its pages. The kernel and direct.c
+	 * keep them coherent; with cache=none older kernels do not.
+	 */
+	fi->keep_cache =
+		!grant->stale && (!fi->direct_io || (m->offered & UM_INIT_DIRECT_IO_ALLOW_MMAP));
 	fi->noflush = 1; /* nothing here depends on close(2) */
 	if (!fi->direct_io)
 		return;

@@ -514,7 +514,7 @@ void um_views_flush(struct um_views *v, uint64_t ino)
 	um_views_change_end(v, ino, fd);
 }
 
-void um_views_refresh(struct um_views *v, uint64_t ino, int fd)
+void um_views_refresh(struct um_views *v, uint64_t ino, int fd, uint64_t off, uint64_t len)
 {
 	struct um_share *s;
 	uint64_t id = 0;
@@ -527,7 +527,7 @@ void um_views_refresh(struct um_views *v, uint64_t ino, int fd)
 		id = s->view->id;
 	pthread_mutex_unlock(&v->lock);
 	if (id)
-		um_hidden_inval(v, id, true);
+		um_hidden_drop(v, id, off, len);
 }
 
 static void set_growing(struct um_views *v, uint64_t ino, bool growing)

@@ -55,8 +55,8 @@ int um_views_change_begin(struct um_views *v, uint64_t ino, bool wait, int *out_
 void um_views_change_end(struct um_views *v, uint64_t ino, int fd);
 /* Writes stores through mappings of a bound file to the engine. */
 void um_views_flush(struct um_views *v, uint64_t ino);
-/* Makes the kernel drop the pages of the bound file behind fd. */
-void um_views_refresh(struct um_views *v, uint64_t ino, int fd);
+/* Makes the kernel drop the pages of a range (len 0: to the end) of the bound file behind fd. */
+void um_views_refresh(struct um_views *v, uint64_t ino, int fd, uint64_t off, uint64_t len);
 /* Brackets a change that may make the bound file behind fd longer without the kernel's knowledge.
  * On the front mount nobody can write to it meanwhile. The end tells the kernel the size. */
 void um_views_grow_begin(struct um_views *v, uint64_t ino, int fd);

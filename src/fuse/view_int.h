@@ -168,7 +168,8 @@ void um_backing_close(const struct um_mount *m, int32_t id);
 int um_hidden_start(struct um_views *v);
 /* Detaches the mount; users who still have it mapped get errors. */
 void um_hidden_stop(struct um_views *v);
-/* Its attributes, and, waiting for those in flight, its pages. */
-void um_hidden_inval(struct um_views *v, uint64_t id, bool pages);
+void um_hidden_inval_attr(struct um_views *v, uint64_t id);
+/* The pages of a range (len 0: to the end) too, waiting for those in flight. */
+void um_hidden_drop(struct um_views *v, uint64_t id, uint64_t off, uint64_t len);
 
 #endif

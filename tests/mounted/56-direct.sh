@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # O_DIRECT writes, including asynchronous ones, beside readers, mappings and writers through the page cache: reads
 # return what has been written. Also with more writes in flight than the kernel has room for, and when the daemon dies
-# meanwhile, with clones that share page cache and without. Files used only past the cache cause no invalidations.
+# meanwhile, with clones that share page cache and without. Files used only past the cache cause no invalidations. Who
+# writes, or reads into a mapping, keeps the pages in question when others use the file past the cache.
 # backends: dax file
 # long-backends: dax file loop
 # seconds: 120 400
@@ -33,6 +34,11 @@ flips() {
 	fi
 	wait $user || die "$(cat "$T/out")"
 	say "ok: $(cat "$T/out")"
+}
+# What is in flight is not dropped from the cache because of what happens elsewhere in the file.
+pinned() {
+	timeout 120 "$HELPERS/pinned" "$MNT" "$(long 2 30)" "$1" "$2" || die "pinned $1 $2"
+	rm -f "$MNT"/target "$MNT"/source
 }
 # With writes under way the daemon is killed, then ends in order.
 ends() {
@@ -82,6 +88,10 @@ beside 65536 read
 beside 4096 read
 beside 65536 write
 beside 65536 map
+for case in open direct clone; do
+	pinned into $case
+	pinned write $case
+done
 flips
 ends
 pool_mount share=off

@@ -487,6 +487,19 @@ static void a_cache_is_old_after_it_was_filled(void **state)
 	assert_int_equal(writes_past(&k, f[0].ino, &whole), 88);
 	assert_int_equal(whole, 1);
 
+	/* Pages that somebody may be writing are not dropped for a write elsewhere. */
+	assert_int_equal(umbra_file_open(k.fs, f[0].ino, O_RDWR | O_DIRECT, false), 0);
+	assert_int_equal(umbra_file_open(k.fs, f[0].ino, O_WRONLY, false), 0);
+	umbra_cache_fills(k.fs, f[0].ino);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_true(umbra_cache_is_old(k.fs, f[0].ino, &old));
+		assert_false(old.whole);
+	}
+	umbra_file_release(k.fs, f[0].ino, O_WRONLY);
+	assert_int_equal(writes_past(&k, f[0].ino, &whole), 1);
+	assert_int_equal(whole, 1);
+	umbra_file_release(k.fs, f[0].ino, O_RDWR | O_DIRECT);
+
 	/* What came while all was dropped stays old. */
 	umbra_cache_fills(k.fs, f[0].ino);
 	while (umbra_cache_is_old(k.fs, f[0].ino, &old) && !old.whole)
