@@ -455,8 +455,9 @@ void umbra_cache_dropped(struct umbra_fs *fs, uint64_t ino, uint64_t off, uint64
  * write that bypasses the cache. If it returns true, the cache may hold stale data: the caller
  * drops the range or, if `whole` is set, the whole file, which is set once enough was written since
  * the cache last grew to make this cheaper, unless somebody has it open for writing through the
- * cache (without O_DIRECT), whose pages in flight must stay. After dropping the whole file, umbra_cache_clean() with
- * the returned `fills` marks the file clean: there is nothing to do until the cache grows again.
+ * cache (without O_DIRECT), whose pages in flight must stay. After dropping the whole file,
+ * umbra_cache_clean() with the returned `fills` marks the file clean: there is nothing to do until
+ * the cache grows again.
  */
 struct umbra_cache_old {
 	uint32_t fills;

@@ -9,15 +9,10 @@
 
 #define DAY_SEC 86400
 
-static bool wants_write(int flags)
-{
-	return (flags & O_ACCMODE) != O_RDONLY;
-}
-
 static int check_open(const struct um_inode *inode, int flags)
 {
 	uint32_t iflags = inode->core.flags;
-	bool changes = wants_write(flags) || flags & O_TRUNC;
+	bool changes = um_open_writes(flags) || flags & O_TRUNC;
 
 	if (!changes || !S_ISREG(inode->core.mode))
 		return 0;
@@ -81,7 +76,7 @@ int umbra_file_open(struct umbra_fs *fs, uint64_t ino, int flags, bool killpriv)
 
 	if (ret)
 		return ret;
-	if (wants_write(flags) || flags & O_TRUNC)
+	if (um_open_writes(flags) || flags & O_TRUNC)
 		ret = fs->readonly ? -EROFS : um_log_stopped(fs->log);
 	if (ret)
 		return ret;

@@ -18,6 +18,8 @@
 #ifndef UM_FS_FS_H
 #define UM_FS_FS_H
 
+#include <fcntl.h>
+
 #include "btree/btree.h"
 #include "pool/log.h"
 #include "space/space.h"
@@ -137,6 +139,11 @@ bool um_mem_idle(struct umbra_fs *fs, um_ino_t ino);
 int um_mem_ref(struct umbra_fs *fs, const struct um_inode *inode);
 int um_mem_ref_new(struct umbra_fs *fs, um_ino_t ino); /* an inode that this txn makes */
 void um_mem_unref(struct umbra_fs *fs, um_ino_t ino, uint64_t n);
+/* Is it an open for writing? */
+static inline bool um_open_writes(int flags)
+{
+	return (flags & O_ACCMODE) != O_RDONLY;
+}
 int um_mem_opened(struct umbra_fs *fs, const struct um_inode *inode, int flags);
 void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, int flags); /* the same */
 /* Unlinked recently, not open, and held only by lookups that have not been forgotten yet? */

@@ -7,7 +7,6 @@
  * inodes known to the kernel cost as little per operation as a thousand.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -233,14 +232,9 @@ void um_mem_put(struct umbra_fs *fs, struct um_mem *mem)
 		left(fs, ino, kick);
 }
 
-static bool writes(int flags)
-{
-	return (flags & O_ACCMODE) != O_RDONLY;
-}
-
 static bool writes_cached(int flags)
 {
-	return writes(flags) && !(flags & O_DIRECT);
+	return um_open_writes(flags) && !(flags & O_DIRECT);
 }
 
 /* A lookup, or an open with these flags. */
@@ -263,7 +257,7 @@ static int hold(struct umbra_fs *fs, um_ino_t ino, bool unlinked, bool open, int
 	}
 	if (!ret && open) {
 		mem->nopen++;
-		mem->nopen_write += writes(flags);
+		mem->nopen_write += um_open_writes(flags);
 		mem->nopen_cached += writes_cached(flags);
 	} else if (!ret) {
 		mem->nlookup++;
@@ -316,7 +310,7 @@ void um_mem_closed(struct umbra_fs *fs, um_ino_t ino, int flags)
 	mem = find(shard, ino);
 	if (mem && mem->nopen) {
 		mem->nopen--;
-		if (writes(flags) && mem->nopen_write)
+		if (um_open_writes(flags) && mem->nopen_write)
 			mem->nopen_write--;
 		if (writes_cached(flags) && mem->nopen_cached)
 			mem->nopen_cached--;

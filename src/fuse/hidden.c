@@ -665,9 +665,6 @@ void um_hidden_inval_attr(struct um_views *v, uint64_t id)
 
 void um_hidden_drop(struct um_views *v, uint64_t id, uint64_t off, uint64_t len)
 {
-	if (off > INT64_MAX)
-		off = INT64_MAX;
-	if (len > INT64_MAX - off)
-		len = 0;
+	um_inval_range(&off, &len);
 	inval(v, id, (int64_t)off, (int64_t)len);
 }

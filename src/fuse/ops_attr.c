@@ -123,44 +123,57 @@ static bool has_group(const struct um_caller *caller, gid_t gid)
 	return found;
 }
 
-/* Do changes of content by an unprivileged caller, and chown(2), drop such bits of the file? As
- * setattr_should_drop_sgid() in the kernel: without the group's execute bit set-gid is kept for
- * members of the group only. *out_foreign: the file has a set-gid that only others drop. */
-static bool drops_setid(const struct stat *st, const struct um_caller *caller, bool *out_foreign)
+/* Without the group's execute bit set-gid is kept for members of the group only, as in
+ * setattr_should_drop_sgid() in the kernel. The engine's KILLPRIV keeps it. */
+static bool drops_foreign(const struct stat *st, const struct um_caller *caller)
+{
+	return S_ISREG(st->st_mode) && (st->st_mode & (S_ISGID | S_IXGRP)) == S_ISGID &&
+	       !has_group(caller, st->st_gid);
+}
+
+/* Do changes of content by an unprivileged caller, and chown(2), drop such bits of the file? */
+static bool drops_setid(const struct stat *st, const struct um_caller *caller)
 {
 	mode_t mode = st->st_mode;
 
-	*out_foreign = S_ISREG(mode) && (mode & (S_ISGID | S_IXGRP)) == S_ISGID &&
-		       !has_group(caller, st->st_gid);
-	return S_ISREG(mode) && ((mode & S_ISUID) || *out_foreign ||
-					(mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP));
-}
-
-int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
-{
-	unsigned mask = UMBRA_SET_KILLPRIV;
-	struct umbra_attr in, out;
-	bool foreign;
-	int err;
-
-	if (caller->uid == 0 || umbra_getattr(m->fs, ino, &in) ||
-		!drops_setid(&in.st, caller, &foreign))
-		return 0;
-	if (foreign) {
-		in.st.st_mode &= ~(mode_t)(S_ISUID | S_ISGID);
-		mask |= UMBRA_SET_MODE;
-	}
-	err = umbra_setattr(m->fs, ino, &in, mask, &out);
-	um_inval_attr(m, ino);
-	return err;
+	return (S_ISREG(mode) &&
+		       ((mode & S_ISUID) || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))) ||
+	       drops_foreign(st, caller);
 }
 
 bool um_drops_setid(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
 {
 	struct umbra_attr attr;
-	bool foreign;
 
-	return !umbra_getattr(m->fs, ino, &attr) && drops_setid(&attr.st, caller, &foreign);
+	return !umbra_getattr(m->fs, ino, &attr) && drops_setid(&attr.st, caller);
+}
+
+/* The set-id bits that the engine would keep and that this caller has to drop fall in the same
+ * change. */
+static void add_foreign(const struct um_mount *m, uint64_t ino, const struct um_caller *caller,
+	struct umbra_attr *in, unsigned *mask)
+{
+	struct umbra_attr attr;
+
+	if (!(*mask & UMBRA_SET_KILLPRIV) || *mask & UMBRA_SET_MODE || caller->uid == 0 ||
+		umbra_getattr(m->fs, ino, &attr) || !drops_foreign(&attr.st, caller))
+		return;
+	in->st.st_mode = attr.st.st_mode & ~(mode_t)(S_ISUID | S_ISGID);
+	*mask |= UMBRA_SET_MODE;
+}
+
+int um_killpriv(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
+{
+	unsigned mask = UMBRA_SET_KILLPRIV;
+	struct umbra_attr in = {0}, out;
+	int err;
+
+	if (caller->uid == 0 || !um_drops_setid(m, ino, caller))
+		return 0;
+	add_foreign(m, ino, caller, &in, &mask);
+	err = umbra_setattr(m->fs, ino, &in, mask, &out);
+	um_inval_attr(m, ino);
+	return err;
 }
 
 void um_setid_dropped(const struct um_mount *m, uint64_t ino, const struct um_caller *caller)
@@ -179,7 +192,6 @@ static int may_kill_only(
 	const struct um_mount *m, uint64_t ino, const struct um_caller *caller, unsigned *mask)
 {
 	struct umbra_attr attr;
-	bool foreign;
 	int err = umbra_getattr(m->fs, ino, &attr);
 
 	if (err)
@@ -188,25 +200,7 @@ static int may_kill_only(
 		*mask |= UMBRA_SET_KILLPRIV;
 		return 0;
 	}
-	return drops_setid(&attr.st, caller, &foreign) ? -EPERM : 0;
-}
-
-/* The set-id bits that the engine would keep and that this caller has to drop fall in the same
- * change. */
-static void add_foreign(const struct um_mount *m, uint64_t ino, const struct um_caller *caller,
-	struct umbra_attr *in, unsigned *mask)
-{
-	struct umbra_attr attr;
-	bool foreign;
-
-	if (!(*mask & UMBRA_SET_KILLPRIV) || *mask & UMBRA_SET_MODE || caller->uid == 0 ||
-		umbra_getattr(m->fs, ino, &attr))
-		return;
-	drops_setid(&attr.st, caller, &foreign);
-	if (foreign) {
-		in->st.st_mode = attr.st.st_mode & ~(mode_t)(S_ISUID | S_ISGID);
-		*mask |= UMBRA_SET_MODE;
-	}
+	return drops_setid(&attr.st, caller) ? -EPERM : 0;
 }
 
 void um_op_setattr(
@@ -288,10 +282,7 @@ void um_inval_attr(const struct um_mount *m, uint64_t ino)
 
 void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_t len)
 {
-	if (off > INT64_MAX)
-		off = INT64_MAX;
-	if (len > INT64_MAX - off)
-		len = 0;
+	um_inval_range(&off, &len);
 	inval(m, ino, (int64_t)off, (int64_t)len);
 	umbra_cache_dropped(m->fs, ino, off, len);
 }

@@ -110,6 +110,14 @@ int um_changed(struct um_mount *m, uint64_t ino, uint64_t fh);
 /* The kernel's copy of ino's attributes and ACLs is outdated. Safe inside any request: it only
  * marks the inode, and waits for no page and no inode lock. */
 void um_inval_attr(const struct um_mount *m, uint64_t ino);
+/* Makes [off, off+len) one that a notification can name: len 0, to the end, if it is longer. */
+static inline void um_inval_range(uint64_t *off, uint64_t *len)
+{
+	if (*off > INT64_MAX)
+		*off = INT64_MAX;
+	if (*len > INT64_MAX - *off)
+		*len = 0;
+}
 /* So is the file's content in [off, off+len) (len 0: to the end). Waits for pages in flight, so it
  * is only for the door's threads. Dirty pages of mappings are written first. */
 void um_inval_data(const struct um_mount *m, uint64_t ino, uint64_t off, uint64_t len);

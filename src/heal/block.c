@@ -57,11 +57,11 @@ void um_write_raw(struct um_check *c, um_lba_t lba, const void *block)
 	struct um_pool *pool = c->pool;
 	int ret;
 
+	if (c->nloose == UM_LOOSE_MAX)
+		settle(c);
 	/* After an error of our own (no memory) it would be the incomplete result of a pass. */
 	if (c->err)
 		return;
-	if (!pool->direct && c->nloose == UM_LOOSE_MAX)
-		settle(c);
 	if (!pool->direct)
 		c->loose[c->nloose++] = lba;
 	ret = um_pool_write(pool, lba, 0, block, UM_BLOCK_SIZE);

@@ -194,20 +194,19 @@ um_find_bugs() {
 # States that a power cut may leave (tests/crash), as many as the time allows, and whether the checker finds
 # the seeded bugs.
 um_suite_crash() {
-	local budget=60 limit=300 threads=20 bugs=19 dir=$CHECK_DIR/default/tests/crash
+	local budget=60 limit=300 threads=20 bugs=(19) dir=$CHECK_DIR/default/tests/crash
 	if [ "$LONG" = 1 ]; then
 		budget=1800
 		limit=3000
 		threads=600
-		bugs='18 19 21'
+		bugs=(18 19 21)
 	fi
 	um_skip_unbuilt default crash/states ||
 		um_run crash/states "$limit" "$dir/crash" --budget "$budget" --seed "$SEED"
 	um_skip_unbuilt default crash/threads ||
 		um_run crash/threads $((threads * 2 + 180)) "$dir/crash-threads" --budget "$threads" --seed "$SEED"
-	# shellcheck disable=SC2086 # several bugs
 	um_skip_unbuilt default crash/threads-mutants ||
-		um_run crash/threads-mutants 900 "$UM_SRC/tools/lib/call" um_find_bugs "$dir/crash-threads-mutants" $bugs
+		um_run crash/threads-mutants 900 "$UM_SRC/tools/lib/call" um_find_bugs "$dir/crash-threads-mutants" "${bugs[@]}"
 	um_skip_unbuilt default crash/mutants ||
 		um_run crash/mutants 600 "$dir/crash-mutants" --mutants --budget 20 --seed "$SEED"
 }
